@@ -1,0 +1,3 @@
+//! An embedded lease-blob server.
+
+pub use crate::clock::TestClock as Clock;
