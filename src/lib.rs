@@ -1,6 +1,30 @@
-//! A distributed mutex on Azure Blob leases.
+//! A distributed mutex on Azure Blob leases, for programs that do not use async.
 
+mod acquire;
 mod azure;
+mod backoff;
 mod clock;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod error;
+mod event;
+mod guard;
+mod keeper;
+mod lease;
+mod locker;
+mod mutex;
+mod options;
+mod stop;
+mod transport;
+
+pub use azure::credential::Credential;
+pub use azure::names::{LeaseDuration, LeaseId};
+pub use azure::wire::{LeaseState, LeaseStatus};
+pub use error::{Error, ErrorKind, TryLockError};
+pub use event::Event;
+pub use guard::{LeaseGuard, LeaseWatch};
+pub use lease::LossReason;
+pub use locker::{Locker, LockerBuilder};
+pub use mutex::{AzureMutex, Lease, Locks, Released};
+pub use options::MutexOptions;
+pub use stop::StopToken;

@@ -1,3 +1,7 @@
 //! The Blob service's protocol. PURE but for `client`: what to send, and what an answer means.
 
+pub(crate) mod client;
+pub(crate) mod credential;
+pub(crate) mod names;
 pub(crate) mod sign;
+pub(crate) mod wire;

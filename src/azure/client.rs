@@ -1,0 +1,257 @@
+//! One method per operation of the service: make the request, authorize it, send it, read the
+//! answer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::credential::Credential;
+use super::names::{LeaseDuration, LeaseId};
+use super::wire::{self, LeaseStatus, Page, Reply, Request};
+use crate::clock::{Clock, Tick};
+use crate::error::{Error, ErrorKind};
+use crate::lease::LossReason;
+use crate::transport::{MAX_PAGE, Transport};
+
+/// A client of one container.
+#[derive(Debug)]
+pub(crate) struct Client {
+    transport: Transport,
+    credential: Credential,
+    clock: Clock,
+    account: String,
+    /// The endpoint's own path: empty, or such as `/devstoreaccount1`.
+    base: String,
+    container: String,
+    /// What all of this client's request IDs begin with.
+    nonce: u64,
+    requests: AtomicU64,
+}
+
+impl Client {
+    pub(crate) fn new(
+        transport: Transport,
+        credential: Credential,
+        clock: Clock,
+        account: String,
+        base: String,
+        container: String,
+    ) -> Self {
+        let nonce = Uuid::new_v4().as_u64_pair().0;
+        let requests = AtomicU64::new(0);
+        Self {
+            transport,
+            credential,
+            clock,
+            account,
+            base,
+            container,
+            nonce,
+            requests,
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The blob as errors and logs name it: account, container and key.
+    pub(crate) fn target(&self, key: &str) -> String {
+        format!("{}/{}/{key}", self.account, self.container)
+    }
+
+    /// Acquires with the proposed `id`. Returns when the request was sent.
+    pub(crate) fn acquire(
+        &self,
+        key: &str,
+        id: LeaseId,
+        duration: LeaseDuration,
+        timeout: Duration,
+    ) -> Result<Tick, Error> {
+        let sent = self.clock.now();
+        let request = wire::acquire(&self.path(key), id, duration);
+        let reply = self.call(request, None, timeout).and_then(|reply| {
+            if wire::read_lease_id(&reply)? == id {
+                return Ok(reply);
+            }
+            // Neither granted nor refused: ask again.
+            Err(Error::new(
+                ErrorKind::Protocol,
+                "the reply names another lease ID",
+            ))
+        });
+        reply.map(|_| sent).map_err(|error| {
+            // Another ID than the one held: somebody else holds it.
+            let error = match error.service_code() {
+                Some("LeaseIdMismatchWithLeaseOperation") => error.into_busy(),
+                _ => error,
+            };
+            error.during("acquire lease on", &self.target(key))
+        })
+    }
+
+    /// Renews. A reply that names another ID is a loss, not a success.
+    pub(crate) fn renew(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
+        self.expect_id(wire::renew(&self.path(key), id), id, timeout)
+            .map_err(|error| held(error).during("renew lease on", &self.target(key)))
+    }
+
+    pub(crate) fn change(
+        &self,
+        key: &str,
+        id: LeaseId,
+        proposed: LeaseId,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.expect_id(
+            wire::change(&self.path(key), id, proposed),
+            proposed,
+            timeout,
+        )
+        .map_err(|error| held(error).during("change lease on", &self.target(key)))
+    }
+
+    pub(crate) fn release(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
+        self.call(wire::release(&self.path(key), id), None, timeout)
+            .map(drop)
+            .map_err(|error| held(error).during("release lease on", &self.target(key)))
+    }
+
+    /// Breaks whatever lease there is. Returns how long it still runs.
+    pub(crate) fn break_lease(
+        &self,
+        key: &str,
+        period: Option<String>,
+        timeout: Duration,
+    ) -> Result<Duration, Error> {
+        self.call(wire::break_lease(&self.path(key), period), None, timeout)
+            .map(|reply| wire::read_lease_time(&reply))
+            .map_err(|error| match error.kind() {
+                ErrorKind::LeaseLost => error.into_no_lease(),
+                _ => error,
+            })
+            .map_err(|error| error.during("break lease on", &self.target(key)))
+    }
+
+    pub(crate) fn status(&self, key: &str, timeout: Duration) -> Result<LeaseStatus, Error> {
+        self.call(wire::get_properties(&self.path(key)), None, timeout)
+            .map(|reply| wire::read_status(key, &reply))
+            .map_err(|error| error.during("read the status of", &self.target(key)))
+    }
+
+    pub(crate) fn list(
+        &self,
+        prefix: &str,
+        marker: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Page, Error> {
+        let request = wire::list_blobs(&self.container_path(), prefix, marker);
+        self.call(request, Some(MAX_PAGE), timeout)
+            .and_then(|reply| wire::read_page(&reply.body))
+            .map_err(|error| error.during("list", &self.target(prefix)))
+    }
+
+    /// Creates the container unless it exists.
+    pub(crate) fn create_container(&self, timeout: Duration) -> Result<(), Error> {
+        let result = self.call(
+            wire::create_container(&self.container_path()),
+            None,
+            timeout,
+        );
+        match result {
+            Err(error) if error.service_code() == Some("ContainerAlreadyExists") => Ok(()),
+            result => result.map(drop).map_err(|error| {
+                error.during(
+                    "create container",
+                    &format!("{}/{}", self.account, self.container),
+                )
+            }),
+        }
+    }
+
+    /// Creates the blob, empty, unless it exists.
+    pub(crate) fn create_blob(&self, key: &str, timeout: Duration) -> Result<(), Error> {
+        let result = self.call(wire::create_blob(&self.path(key)), None, timeout);
+        match result {
+            Err(error)
+                if matches!(
+                    error.service_code(),
+                    Some("BlobAlreadyExists" | "LeaseIdMissing" | "ConditionNotMet")
+                ) =>
+            {
+                Ok(())
+            }
+            result => result
+                .map(drop)
+                .map_err(|error| error.during("create lock blob", &self.target(key))),
+        }
+    }
+
+    fn path(&self, key: &str) -> String {
+        wire::blob_path(&self.base, &self.container, key)
+    }
+
+    fn container_path(&self) -> String {
+        format!("{}/{}", self.base, self.container)
+    }
+
+    fn expect_id(&self, request: Request, id: LeaseId, timeout: Duration) -> Result<(), Error> {
+        let reply = self.call(request, None, timeout)?;
+        if wire::read_lease_id(&reply)? == id {
+            Ok(())
+        } else {
+            Err(Error::lost(LossReason::Taken))
+        }
+    }
+
+    /// Sends one request and returns the reply if it is a success.
+    fn call(
+        &self,
+        mut request: Request,
+        max_body: Option<u64>,
+        timeout: Duration,
+    ) -> Result<Reply, Error> {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        let request_id = format!("{:016x}-{count}", self.nonce);
+        request.headers.push(("x-ms-client-request-id", request_id));
+        let now = self.clock.wall();
+        self.credential.authorize(&mut request, &self.account, now);
+        let reply = self.transport.send(&request, &[], max_body, timeout)?;
+        let sent_id = request
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "x-ms-client-request-id");
+        match reply.header("x-ms-client-request-id") {
+            Some(echoed) if sent_id.is_some_and(|(_, sent)| sent != echoed) => {
+                self.transport.reconnect();
+                return Err(Error::transport(
+                    "the reply belongs to another request",
+                    None,
+                ));
+            }
+            _ => {}
+        }
+        match reply.status {
+            200..=299 => Ok(reply),
+            300..=399 => Err(Error::new(
+                ErrorKind::Protocol,
+                "the reply is a redirect, and credentials do not follow one; check the endpoint",
+            )
+            .permanent()),
+            400..=599 => Err(wire::read_error(&reply, now, &self.credential.hint(now))),
+            status => Err(Error::new(
+                ErrorKind::Protocol,
+                format!("status {status} in the reply"),
+            )),
+        }
+    }
+}
+
+/// To the holder of a lease ID, a missing blob is a lost lease.
+fn held(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => error.into_loss(LossReason::Deleted),
+        _ => error,
+    }
+}

@@ -1,0 +1,327 @@
+//! PURE: what proves to the service who asks.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use time::{Date, Month, OffsetDateTime, Time};
+use zeroize::Zeroizing;
+
+use super::sign;
+use super::wire::{Request, rfc1123};
+use crate::error::Error;
+
+/// The right to use a storage account: its key, or a shared access signature (SAS).
+///
+/// `Debug` shows the kind and never the secret; the secret's bytes are overwritten when the last
+/// clone is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use azmutex::Credential;
+///
+/// let credential = Credential::shared_key("bXkgc2VjcmV0IGtleQ==")?;
+/// assert!(!format!("{credential:?}").contains("bXkg"));
+/// # Ok::<_, azmutex::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Credential(Scheme);
+
+#[derive(Clone)]
+enum Scheme {
+    SharedKey(Zeroizing<Vec<u8>>),
+    Sas(Sas),
+}
+
+#[derive(Clone)]
+struct Sas {
+    /// The token as it was given, without a leading `?`: already percent-encoded.
+    token: Zeroizing<String>,
+    /// When it ends (`se`); a SAS with a stored access policy may not say.
+    expires: Option<OffsetDateTime>,
+}
+
+impl Credential {
+    /// The account key, base64 as the portal shows it.
+    ///
+    /// Every request is signed with it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `key` is empty or not base64.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>
+    pub fn shared_key(key: &str) -> Result<Self, Error> {
+        let key = STANDARD
+            .decode(key.trim())
+            .map(Zeroizing::new)
+            .map_err(|_| {
+                Error::config("invalid account key: it is not base64; copy it whole, `==` included")
+            })?;
+        if key.is_empty() {
+            return Err(Error::config("invalid account key: it is empty"));
+        }
+        Ok(Self(Scheme::SharedKey(key)))
+    }
+
+    /// A shared access signature: the query string that holds `sig`, with or without a leading
+    /// `?`, percent-encoded as the portal shows it.
+    ///
+    /// It needs the permissions read, write and create on the container's blobs, and list for
+    /// [`AzureMutex::list`](crate::AzureMutex::list).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it has no `sig`, cannot be part of a URL,
+    /// or has ended already.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/create-service-sas>
+    pub fn sas(token: &str) -> Result<Self, Error> {
+        let token = token.trim();
+        let token = token.strip_prefix('?').unwrap_or(token);
+        if token
+            .bytes()
+            .any(|b| !b.is_ascii_graphic() || matches!(b, b'#' | b'?'))
+        {
+            return Err(Error::config(
+                "invalid SAS: it is not a query string; pass the part after `?`, percent-encoded",
+            ));
+        }
+        let value = |wanted: &str| {
+            token.split('&').find_map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                (name == wanted).then(|| percent_decode_str(value).decode_utf8_lossy())
+            })
+        };
+        if value("sig").is_none_or(|sig| sig.is_empty()) {
+            return Err(Error::config(
+                "invalid SAS: it has no `sig`; copy the token whole",
+            ));
+        }
+        let expires = match value("se") {
+            None => None,
+            Some(text) => Some(parse_sas_time(&text).ok_or_else(|| {
+                Error::config(format!(
+                    "invalid SAS: its end `se={text}` is not a time such as 2026-01-31T12:00:00Z"
+                ))
+            })?),
+        };
+        let credential = Self(Scheme::Sas(Sas {
+            token: Zeroizing::new(token.to_owned()),
+            expires,
+        }));
+        credential.check_not_ended(crate::clock::Clock::System.wall())?;
+        Ok(credential)
+    }
+
+    /// Refuses a SAS that ended before `now`.
+    pub(crate) fn check_not_ended(&self, now: OffsetDateTime) -> Result<(), Error> {
+        match self.ended(now) {
+            Some(end) => {
+                let end = sas_time(end);
+                Err(Error::config(format!(
+                    "invalid SAS: it ended at {end}; make a new one"
+                )))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// When the credential ended, if it has.
+    pub(crate) fn ended(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        match &self.0 {
+            Scheme::Sas(Sas {
+                expires: Some(end), ..
+            }) if *end <= now => Some(*end),
+            _ => None,
+        }
+    }
+
+    /// Adds to `request` what proves who asks. `now` goes into `x-ms-date`, so every retry has to
+    /// be authorized afresh.
+    pub(crate) fn authorize(&self, request: &mut Request, account: &str, now: OffsetDateTime) {
+        request.headers.push(("x-ms-date", rfc1123(now)));
+        match &self.0 {
+            Scheme::SharedKey(key) => {
+                let to_sign = sign::string_to_sign(
+                    account,
+                    request.method.as_str(),
+                    &request.path,
+                    request
+                        .query
+                        .iter()
+                        .map(|(name, value)| (*name, value.as_str())),
+                    request
+                        .headers
+                        .iter()
+                        .map(|(name, value)| (*name, value.as_str())),
+                );
+                let signature = sign::signature(key, &to_sign);
+                request
+                    .headers
+                    .push(("authorization", format!("SharedKey {account}:{signature}")));
+            }
+            Scheme::Sas(sas) => request.sas = Some(sas.token.clone()),
+        }
+    }
+
+    /// What to check when the service did not accept the credential at `now`.
+    pub(crate) fn hint(&self, now: OffsetDateTime) -> Cow<'static, str> {
+        match (&self.0, self.ended(now)) {
+            (_, Some(end)) => format!("the SAS ended at {}; make a new one", sas_time(end)).into(),
+            (Scheme::SharedKey(_), None) => "check the account name and key".into(),
+            (Scheme::Sas(_), None) => "check that the SAS is whole and covers this".into(),
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Scheme::SharedKey(_) => f.write_str("Credential(account key)"),
+            Scheme::Sas(sas) => match sas.expires {
+                Some(end) => write!(f, "Credential(SAS until {})", sas_time(end)),
+                None => f.write_str("Credential(SAS)"),
+            },
+        }
+    }
+}
+
+fn sas_time(at: OffsetDateTime) -> String {
+    let (date, time) = (at.date(), at.time());
+    format!(
+        "{date}T{:02}:{:02}:{:02}Z",
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
+}
+
+/// Reads the forms that the service takes: `YYYY-MM-DD`, with `Thh:mmZ`, with `Thh:mm:ssZ`, and
+/// with a fraction of a second.
+fn parse_sas_time(text: &str) -> Option<OffsetDateTime> {
+    let number = |part: &str, digits: usize| {
+        let fits = part.len() == digits && part.bytes().all(|b| b.is_ascii_digit());
+        fits.then(|| part.parse::<u16>().ok()).flatten()
+    };
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00"),
+    };
+    let mut parts = date.split('-');
+    let year = number(parts.next()?, 4)?;
+    let month = Month::try_from(u8::try_from(number(parts.next()?, 2)?).ok()?).ok()?;
+    let day = u8::try_from(number(parts.next()?, 2)?).ok()?;
+    if parts.next().is_some() {
+        return None;
+    }
+    let mut parts = time.split(':');
+    let hour = u8::try_from(number(parts.next()?, 2)?).ok()?;
+    let minute = u8::try_from(number(parts.next()?, 2)?).ok()?;
+    let second = match parts.next() {
+        Some(part) => u8::try_from(number(part.split('.').next()?, 2)?).ok()?,
+        None => 0,
+    };
+    if parts.next().is_some() {
+        return None;
+    }
+    let date = Date::from_calendar_date(i32::from(year), month, day).ok()?;
+    Some(
+        date.with_time(Time::from_hms(hour, minute, second).ok()?)
+            .assume_utc(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn rejects(result: Result<Credential, Error>, rule: &str, secret: &str) {
+        let error = result.expect_err("the credential breaks a rule");
+        assert_eq!(error.kind(), crate::ErrorKind::Config);
+        assert!(error.to_string().contains(rule), "{error}");
+        assert!(
+            !format!("{error} {error:?}").contains(secret),
+            "shows the secret: {error}"
+        );
+    }
+
+    #[test]
+    fn account_keys_are_base64() {
+        rejects(
+            Credential::shared_key("no base64!"),
+            "not base64",
+            "no base64!",
+        );
+        rejects(
+            Credential::shared_key("bXkgc2VjcmV0IGtleQ"),
+            "`==` included",
+            "bXkg",
+        );
+        rejects(Credential::shared_key(" "), "empty", "-");
+        Credential::shared_key("bXkgc2VjcmV0IGtleQ==\n").expect("white space around is harmless");
+    }
+
+    #[test]
+    fn a_sas_has_a_signature_and_is_in_time() {
+        rejects(
+            Credential::sas("sv=2021-08-06&se=2999-01-01"),
+            "no `sig`",
+            "-",
+        );
+        rejects(Credential::sas("se=2999-01-01&sig="), "no `sig`", "-");
+        rejects(
+            Credential::sas("sig=s3cret&se=2001-01-01"),
+            "ended at 2001-01-01T00",
+            "s3cret",
+        );
+        rejects(Credential::sas("sig=s3cret&se=soon"), "`se=soon`", "s3cret");
+        rejects(
+            Credential::sas("https://a.example/c?sig=s3cret"),
+            "after `?`",
+            "s3cret",
+        );
+        rejects(Credential::sas("sig=s3cret x"), "percent-encoded", "s3cret");
+        Credential::sas("?sv=2021-08-06&se=2999-01-01T00%3A00%3A00Z&sig=a%2Bb%3D").expect("fits");
+        Credential::sas("si=policy&sr=c&sig=x").expect("a stored policy holds the end");
+    }
+
+    #[test]
+    fn sas_times_are_read_in_all_forms() {
+        let at = |text| parse_sas_time(text).map(sas_time);
+        let rows = [
+            ("2026-01-31", Some("2026-01-31T00:00:00Z")),
+            ("2026-01-31T12:34Z", Some("2026-01-31T12:34:00Z")),
+            ("2026-01-31T12:34:56Z", Some("2026-01-31T12:34:56Z")),
+            ("2026-01-31T12:34:56.1234567Z", Some("2026-01-31T12:34:56Z")),
+            ("2026-02-30", None),
+            ("2026-01-31T12:34:56", None),
+            ("2026-01-31T25:00Z", None),
+            ("2026-1-31", None),
+            ("+026-01-31", None),
+            ("", None),
+        ];
+        for (text, wanted) in rows {
+            assert_eq!(at(text).as_deref(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_never_shows_the_secret() {
+        let key = Credential::shared_key("bXkgc2VjcmV0IGtleQ==").unwrap();
+        assert_eq!(format!("{key:?}"), "Credential(account key)");
+        let sas = Credential::sas("sig=s3cret&se=2999-01-01").unwrap();
+        assert_eq!(
+            format!("{sas:?}"),
+            "Credential(SAS until 2999-01-01T00:00:00Z)"
+        );
+        assert_eq!(
+            format!("{:?}", Credential::sas("sig=s3cret").unwrap()),
+            "Credential(SAS)"
+        );
+    }
+}

@@ -1,0 +1,609 @@
+//! PURE: what goes out on the wire, and what an answer means.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use time::{Date, Month, OffsetDateTime, Time};
+use zeroize::Zeroizing;
+
+use super::names::{LeaseDuration, LeaseId, encode_path, encode_query};
+use crate::error::{Error, ErrorKind};
+use crate::lease::LossReason;
+
+/// The newest version whose answers are known from recordings. Every service that is up today
+/// takes it, and so does every emulator since early 2022.
+pub(crate) const VERSION: &str = "2021-08-06";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Put,
+}
+
+impl Method {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Put => "PUT",
+        }
+    }
+}
+
+/// A request, without the host it goes to.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// Percent-encoded, as it is sent and signed.
+    pub(crate) path: String,
+    /// Decoded, as it is signed.
+    pub(crate) query: Vec<(&'static str, String)>,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// Appended to the query as it is.
+    pub(crate) sas: Option<Zeroizing<String>>,
+}
+
+impl Request {
+    fn new(method: Method, path: String) -> Self {
+        let headers = vec![("x-ms-version", VERSION.to_owned())];
+        Self {
+            method,
+            path,
+            query: Vec::new(),
+            headers,
+            sas: None,
+        }
+    }
+
+    fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The path and query as they are sent. Secret when there is a SAS in it.
+    pub(crate) fn target(&self) -> Zeroizing<String> {
+        let mut target = self.path.clone();
+        let mut mark = '?';
+        for (name, value) in &self.query {
+            target.push(mark);
+            target.push_str(name);
+            target.push('=');
+            target.push_str(&encode_query(value));
+            mark = '&';
+        }
+        if let Some(sas) = &self.sas {
+            target.push(mark);
+            target.push_str(sas);
+        }
+        Zeroizing::new(target)
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers = self
+            .headers
+            .iter()
+            .filter(|(name, _)| *name != "authorization");
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("query", &self.query)
+            .field("headers", &headers.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A reply, whole.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// Acquire Lease.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+pub(crate) fn acquire(path: &str, id: LeaseId, duration: LeaseDuration) -> Request {
+    lease(path, "acquire")
+        .header("x-ms-lease-duration", duration.to_header())
+        .header("x-ms-proposed-lease-id", id.to_string())
+}
+
+/// Renew Lease.
+pub(crate) fn renew(path: &str, id: LeaseId) -> Request {
+    lease(path, "renew").header("x-ms-lease-id", id.to_string())
+}
+
+/// Change Lease.
+pub(crate) fn change(path: &str, id: LeaseId, proposed: LeaseId) -> Request {
+    lease(path, "change")
+        .header("x-ms-lease-id", id.to_string())
+        .header("x-ms-proposed-lease-id", proposed.to_string())
+}
+
+/// Release Lease.
+pub(crate) fn release(path: &str, id: LeaseId) -> Request {
+    lease(path, "release").header("x-ms-lease-id", id.to_string())
+}
+
+/// Break Lease. `period` is checked already.
+pub(crate) fn break_lease(path: &str, period: Option<String>) -> Request {
+    let request = lease(path, "break");
+    match period {
+        Some(period) => request.header("x-ms-lease-break-period", period),
+        None => request,
+    }
+}
+
+fn lease(path: &str, action: &'static str) -> Request {
+    Request::new(Method::Put, path.to_owned())
+        .query("comp", "lease")
+        .header("x-ms-lease-action", action)
+}
+
+/// Create Container.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/create-container>
+pub(crate) fn create_container(path: &str) -> Request {
+    Request::new(Method::Put, path.to_owned()).query("restype", "container")
+}
+
+/// Put Blob, empty, unless there is one. Never with a lease ID: with the held one the service
+/// overwrites in spite of the condition.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
+pub(crate) fn create_blob(path: &str) -> Request {
+    Request::new(Method::Put, path.to_owned())
+        .header("x-ms-blob-type", "BlockBlob")
+        .header("content-type", "application/octet-stream")
+        .header("if-none-match", "*")
+}
+
+/// Get Blob Properties.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
+pub(crate) fn get_properties(path: &str) -> Request {
+    Request::new(Method::Head, path.to_owned())
+}
+
+/// List Blobs, one page.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
+pub(crate) fn list_blobs(path: &str, prefix: &str, marker: Option<&str>) -> Request {
+    let mut request = Request::new(Method::Get, path.to_owned())
+        .query("restype", "container")
+        .query("comp", "list");
+    if !prefix.is_empty() {
+        request = request.query("prefix", prefix);
+    }
+    if let Some(marker) = marker {
+        request = request.query("marker", marker);
+    }
+    request
+}
+
+/// `base`: the endpoint's own path, empty or such as `/devstoreaccount1`.
+pub(crate) fn blob_path(base: &str, container: &str, key: &str) -> String {
+    format!("{base}/{container}/{}", encode_path(key))
+}
+
+/// The state of a lease, as the service tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaseState {
+    /// Nobody holds the lease, and nobody held it, or it was released.
+    Available,
+    /// Somebody holds the lease.
+    Leased,
+    /// The lease ran out without being released.
+    Expired,
+    /// The lease was broken and still runs until the end of its break period.
+    Breaking,
+    /// The lease was broken, and can be acquired.
+    Broken,
+    /// A state that this version does not know.
+    Unknown,
+}
+
+impl LeaseState {
+    fn parse(text: &str) -> Self {
+        match text {
+            "available" => Self::Available,
+            "leased" => Self::Leased,
+            "expired" => Self::Expired,
+            "breaking" => Self::Breaking,
+            "broken" => Self::Broken,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Whether the lease can be acquired by another client now.
+    #[must_use]
+    pub fn is_free(self) -> bool {
+        matches!(self, Self::Available | Self::Expired | Self::Broken)
+    }
+}
+
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Available => "available",
+            Self::Leased => "leased",
+            Self::Expired => "expired",
+            Self::Breaking => "breaking",
+            Self::Broken => "broken",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// What the service says of one lock blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseStatus {
+    pub(crate) key: String,
+    pub(crate) state: LeaseState,
+    pub(crate) infinite: bool,
+    pub(crate) etag: String,
+    pub(crate) last_modified: Option<SystemTime>,
+}
+
+impl LeaseStatus {
+    /// The key: the blob's name.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The state of its lease.
+    #[must_use]
+    pub fn state(&self) -> LeaseState {
+        self.state
+    }
+
+    /// Whether the lease is one without an end. Only told while it is leased.
+    #[must_use]
+    pub fn is_infinite(&self) -> bool {
+        self.infinite
+    }
+
+    /// The blob's entity tag, quoted as in a header. Lease operations do not change it.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+
+    /// When the blob's content or metadata was last written, to the second. Lease operations do
+    /// not change it.
+    #[must_use]
+    pub fn last_modified(&self) -> Option<SystemTime> {
+        self.last_modified
+    }
+}
+
+/// Reads the reply to Get Blob Properties.
+pub(crate) fn read_status(key: &str, reply: &Reply) -> LeaseStatus {
+    let header = |name| reply.header(name).unwrap_or_default();
+    LeaseStatus {
+        key: key.to_owned(),
+        state: LeaseState::parse(header("x-ms-lease-state")),
+        infinite: header("x-ms-lease-duration") == "infinite",
+        etag: header("etag").to_owned(),
+        last_modified: parse_date(header("last-modified")).map(SystemTime::from),
+    }
+}
+
+/// One page of List Blobs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) blobs: Vec<LeaseStatus>,
+    pub(crate) next: Option<String>,
+}
+
+/// Reads the reply to List Blobs.
+pub(crate) fn read_page(body: &[u8]) -> Result<Page, Error> {
+    let unreadable = |what: String| Error::new(ErrorKind::Protocol, what);
+    let text = std::str::from_utf8(body)
+        .map_err(|_| unreadable("the list of blobs is not UTF-8".to_owned()))?;
+    let document = roxmltree::Document::parse(strip_bom(text)).map_err(|error| {
+        unreadable("the list of blobs is not XML".to_owned()).with_source(error)
+    })?;
+    let root = document.root_element();
+    if !root.has_tag_name("EnumerationResults") {
+        return Err(unreadable(format!(
+            "expected a list of blobs, got <{}>",
+            root.tag_name().name()
+        )));
+    }
+    let mut page = Page::default();
+    for blob in elements(root, "Blobs").flat_map(|blobs| elements(blobs, "Blob")) {
+        let properties = elements(blob, "Properties").next();
+        let property = |name| properties.map(|p| text_of(p, name)).unwrap_or_default();
+        let etag = property("Etag");
+        page.blobs.push(LeaseStatus {
+            key: text_of(blob, "Name").into_owned(),
+            state: LeaseState::parse(&property("LeaseState")),
+            infinite: property("LeaseDuration") == "infinite",
+            // Here the tag comes without its quotes.
+            etag: if etag.starts_with('"') {
+                etag.into_owned()
+            } else {
+                format!("\"{etag}\"")
+            },
+            last_modified: parse_date(&property("Last-Modified")).map(SystemTime::from),
+        });
+    }
+    page.next = Some(text_of(root, "NextMarker").into_owned()).filter(|next| !next.is_empty());
+    Ok(page)
+}
+
+fn elements<'a, 'input: 'a>(
+    node: roxmltree::Node<'a, 'input>,
+    name: &'a str,
+) -> impl Iterator<Item = roxmltree::Node<'a, 'input>> {
+    node.children()
+        .filter(move |child| child.has_tag_name(name))
+}
+
+fn text_of<'a>(node: roxmltree::Node<'a, '_>, name: &'a str) -> Cow<'a, str> {
+    node.children()
+        .find(|child| child.has_tag_name(name))
+        .map(|child| {
+            child
+                .descendants()
+                .filter_map(|n| n.text())
+                .collect::<Cow<'_, str>>()
+        })
+        .unwrap_or_default()
+}
+
+/// Checks that a reply to acquire, renew or change speaks of the lease that was asked for.
+pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
+    reply
+        .header("x-ms-lease-id")
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, "the reply has no lease ID").from_service(
+                reply.status,
+                None,
+                reply.header("x-ms-request-id").map(str::to_owned),
+                None,
+            )
+        })
+}
+
+/// Reads `x-ms-lease-time`, the seconds that a broken lease still runs.
+pub(crate) fn read_lease_time(reply: &Reply) -> Duration {
+    let secs = reply
+        .header("x-ms-lease-time")
+        .and_then(|secs| secs.parse().ok());
+    Duration::from_secs(secs.unwrap_or(0))
+}
+
+/// The error that a reply with a status of 400 or more stands for.
+///
+/// `sent`: the wall clock when the request was sent, against which the reply's own date shows
+/// whether the clock is off. `hint`: what to check if the credential was not accepted.
+pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Error {
+    // HEAD replies have no body, so the header is the code's only sure place.
+    let code = match reply.header("x-ms-error-code") {
+        Some(code) => Some(code.to_owned()),
+        None => code_in_body(&reply.body),
+    };
+    let request_id = reply.header("x-ms-request-id").map(str::to_owned);
+    let retry_after = reply
+        .header("retry-after")
+        .and_then(|text| retry_after(text, sent));
+    let (kind, detail) = meaning(reply, code.as_deref(), sent, hint);
+    let error = match loss(code.as_deref()) {
+        Some(reason) if kind == ErrorKind::LeaseLost => Error::lost(reason),
+        _ => Error::new(kind, detail),
+    };
+    error.from_service(reply.status, code, request_id, retry_after)
+}
+
+/// What a code says about a lease that its holder asked about.
+fn loss(code: Option<&str>) -> Option<LossReason> {
+    match code? {
+        "LeaseIsBrokenAndCannotBeRenewed"
+        | "LeaseIsBreakingAndCannotBeChanged"
+        | "LeaseAlreadyBroken" => Some(LossReason::Broken),
+        "LeaseIdMismatchWithLeaseOperation"
+        | "LeaseIdMismatchWithBlobOperation"
+        | "LeaseNotPresentWithLeaseOperation"
+        | "LeaseNotPresentWithBlobOperation"
+        | "LeaseLost" => Some(LossReason::Taken),
+        "BlobNotFound" | "ContainerNotFound" | "ContainerBeingDeleted" => Some(LossReason::Deleted),
+        _ => None,
+    }
+}
+
+/// The kind of error, and what to say besides the code. Branches on the code; the bare status
+/// counts only where the code is unknown.
+fn meaning(
+    reply: &Reply,
+    code: Option<&str>,
+    sent: OffsetDateTime,
+    hint: &str,
+) -> (ErrorKind, Cow<'static, str>) {
+    let text: &'static str = match code.unwrap_or_default() {
+        "LeaseAlreadyPresent" => return (ErrorKind::WouldBlock, "another client holds it".into()),
+        "LeaseIsBreakingAndCannotBeAcquired" => {
+            return (
+                ErrorKind::WouldBlock,
+                "its lease was broken and has not ended yet".into(),
+            );
+        }
+        "BlobNotFound" => return (ErrorKind::NotFound, "the blob does not exist".into()),
+        "ContainerNotFound" => return (ErrorKind::NotFound, "the container does not exist".into()),
+        "ResourceNotFound" => {
+            return (
+                ErrorKind::NotFound,
+                "it does not exist, or anonymous access is off".into(),
+            );
+        }
+        "ContainerBeingDeleted" => {
+            let text = "the container is being deleted; wait a minute or use another";
+            return (ErrorKind::NotFound, text.into());
+        }
+        "ServerBusy" => return (ErrorKind::Throttled, "the service is overloaded".into()),
+        "OperationTimedOut" | "InternalError" => {
+            return (ErrorKind::Service, "the service failed".into());
+        }
+        code if loss(Some(code)).is_some() => return (ErrorKind::LeaseLost, "".into()),
+        "AuthenticationFailed" => {
+            let text = clock_skew(reply, sent)
+                .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
+            return (ErrorKind::Auth, text.into());
+        }
+        "AuthorizationFailure" => {
+            "the account's network rules do not let this machine in, or the credential does not \
+             allow this"
+        }
+        "AuthorizationPermissionMismatch" | "InsufficientAccountPermissions" => {
+            "the credential does not allow this; it needs to read and write blobs (the role \
+             Storage Blob Data Contributor on the container, or a SAS with `rcw`)"
+        }
+        "AuthorizationResourceTypeMismatch"
+        | "AuthorizationServiceMismatch"
+        | "AuthorizationProtocolMismatch"
+        | "AuthorizationSourceIPMismatch" => "the SAS does not cover this request",
+        "KeyBasedAuthenticationNotPermitted" => "the account does not allow its key to be used",
+        "AccountIsDisabled" => "the storage account is disabled",
+        "NoAuthenticationInformation" | "InvalidAuthenticationInfo" => {
+            let text = format!("the service does not accept the credential; {hint}");
+            return (ErrorKind::Auth, text.into());
+        }
+        _ => {
+            let said = message_in_body(&reply.body).unwrap_or_else(|| match code {
+                Some(_) => String::new(),
+                None => "the service gave no reason".to_owned(),
+            });
+            let kind = match reply.status {
+                401 | 403 => ErrorKind::Auth,
+                429 | 503 => ErrorKind::Throttled,
+                408 | 500.. => ErrorKind::Service,
+                _ => ErrorKind::Protocol,
+            };
+            return (kind, said.into());
+        }
+    };
+    (ErrorKind::Auth, text.into())
+}
+
+/// Signed requests are refused when the clocks differ by more than 15 minutes.
+fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
+    let date = parse_date(reply.header("date")?)?;
+    let skew = sent - date;
+    let minutes = skew.whole_seconds().unsigned_abs() / 60;
+    (skew.unsigned_abs() > Duration::from_secs(15 * 60)).then(|| {
+        let direction = if skew.is_positive() {
+            "ahead of"
+        } else {
+            "behind"
+        };
+        format!(
+            "this machine's clock is {minutes} minutes {direction} the service's, and 15 are \
+             allowed; set the clock"
+        )
+    })
+}
+
+/// Error bodies are XML with a `Code` and a `Message`, behind a byte order mark.
+fn code_in_body(body: &[u8]) -> Option<String> {
+    in_error_body(body, "Code").filter(|code| {
+        // From a service, or from something else that answered in its place?
+        code.len() <= 100 && code.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
+}
+
+/// The first line of the message; request ID and time are on the next ones. Other elements may
+/// quote the signature, and are never shown.
+fn message_in_body(body: &[u8]) -> Option<String> {
+    let message = in_error_body(body, "Message")?;
+    let line = message.lines().next().unwrap_or_default();
+    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    (!line.is_empty()).then_some(line)
+}
+
+fn in_error_body(body: &[u8], name: &str) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let document = roxmltree::Document::parse(strip_bom(text)).ok()?;
+    let root = document.root_element();
+    if !root.has_tag_name("Error") {
+        return None;
+    }
+    Some(text_of(root, name).into_owned()).filter(|text| !text.is_empty())
+}
+
+fn strip_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(text: &str, now: OffsetDateTime) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(secs) => Some(Duration::from_secs(secs)),
+        Err(_) => Some(
+            (parse_date(text)? - now)
+                .try_into()
+                .unwrap_or(Duration::ZERO),
+        ),
+    }
+}
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// Reads an HTTP date, such as `Mon, 23 Nov 2026 04:54:48 GMT`.
+pub(crate) fn parse_date(text: &str) -> Option<OffsetDateTime> {
+    let (_, date) = text.strip_suffix(" GMT")?.split_once(", ")?;
+    let mut parts = date.splitn(4, ' ');
+    let day = parts.next()?.parse().ok()?;
+    let month = parts.next()?;
+    let month = MONTHS
+        .iter()
+        .zip(1u8..)
+        .find(|(name, _)| **name == month)?
+        .1;
+    let year = parts.next()?.parse().ok()?;
+    let date = Date::from_calendar_date(year, Month::try_from(month).ok()?, day).ok()?;
+    let mut parts = parts.next()?.splitn(3, ':').map(|part| part.parse().ok());
+    let time = Time::from_hms(parts.next()??, parts.next()??, parts.next()??).ok()?;
+    Some(date.with_time(time).assume_utc())
+}
+
+/// Writes an HTTP date, such as `Mon, 23 Nov 2026 04:54:48 GMT`.
+pub(crate) fn rfc1123(at: OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    format!(
+        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        DAYS[usize::from(at.weekday().number_days_from_monday())],
+        at.day(),
+        MONTHS[usize::from(u8::from(at.month())) - 1],
+        at.year(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+    )
+}

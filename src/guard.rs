@@ -1,0 +1,264 @@
+use std::fmt;
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::acquire::Granted;
+use crate::azure::names::LeaseId;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::keeper::{Context, Keeper, Shared};
+use crate::lease::{Claim, LossReason};
+use crate::mutex::Released;
+
+/// A held lock. Renews its lease from a thread of its own, and releases it when dropped.
+///
+/// Made by [`Locker::lock`](crate::Locker::lock) and its kin. It borrows nothing and may be sent to
+/// another thread; threads that do the work take a [`watch`](Self::watch).
+///
+/// # What it claims
+///
+/// While [`is_held`](Self::is_held) answers true, no other client holds the lease. The answer is
+/// computed from the clock at the moment it is asked for, and waits for nothing: a renewal thread
+/// that hangs cannot make it wrong. When no renewal was confirmed in time the lock is *unproven*:
+/// `is_held` answers false and [`check`](Self::check) fails, while renewals go on; if one is
+/// confirmed, nobody held the lock in between, and it is held again. *Lost* is final.
+///
+/// # What it cannot promise
+///
+/// That the work between a check and its effect is not overtaken: a process can be stopped right
+/// after the check, for longer than the lease lasts. Only the resource itself can refuse work that
+/// comes too late.
+///
+/// # When it does not release
+///
+/// `Drop` does not run on [`process::exit`], on abort, on a signal that ends the process, when a
+/// guard is leaked ([`mem::forget`](std::mem::forget), a cycle of `Rc`), or in a forked child. A
+/// process that is gone renews nothing, so its lease runs out within its duration. A leaked guard
+/// in a process that lives is renewed for ever, unless
+/// [`max_hold`](crate::LockerBuilder::max_hold) bounds it.
+///
+/// # Examples
+///
+/// ```
+/// # let emulator = azmutex::emulator::Emulator::start()?;
+/// # let mutex = azmutex::AzureMutex::new(emulator.options("locks"))?;
+/// # let locker = azmutex::Locker::new(mutex, "migration")?;
+/// let guard = locker.lock()?;
+/// for _step in 0..3 {
+///     guard.check()?; // before each step that must not run twice
+/// }
+/// drop(guard); // or guard.release()? to see what became of it
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "if unused the lease is released immediately"]
+#[clippy::has_significant_drop]
+pub struct LeaseGuard {
+    context: Arc<Context>,
+    keeper: Keeper,
+    watch: LeaseWatch,
+    /// The process that acquired. A forked child has a copy of the guard, but not the lock.
+    process: u32,
+    released: bool,
+}
+
+impl LeaseGuard {
+    pub(crate) fn new(context: Arc<Context>, keeper: Keeper, granted: Granted) -> Self {
+        keeper.keep(granted);
+        let watch = LeaseWatch {
+            shared: Arc::clone(keeper.shared()),
+            context: Arc::clone(&context),
+            id: granted.id,
+        };
+        Self {
+            context,
+            keeper,
+            watch,
+            process: process::id(),
+            released: false,
+        }
+    }
+
+    /// Whether the lock is held now. Never blocks.
+    ///
+    /// A false answer is final only if the lock is lost; [`check`](Self::check) tells.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.watch.is_held()
+    }
+
+    /// Fails unless the lock is held now. Never blocks on the network.
+    ///
+    /// To be called before each step that must not run twice.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::LeaseUnproven`] if no renewal was confirmed in time. It may become held
+    ///   again.
+    /// - [`ErrorKind::LeaseLost`] if the lock is lost for good;
+    ///   [`loss_reason`](Error::loss_reason) says why.
+    pub fn check(&self) -> Result<(), Error> {
+        self.watch.check()
+    }
+
+    /// When the claim ends unless the lease is renewed before. In the past if it is not held.
+    ///
+    /// `Instant` stands still while the machine sleeps, and the lease does not: ask again after
+    /// waiting, rather than keep the answer.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.watch.deadline()
+    }
+
+    /// How long the claim lasts unless the lease is renewed before. Zero if it is not held.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.watch.remaining()
+    }
+
+    /// The ID of the lease, for writes to the lock blob that the service is to refuse once the
+    /// lease is lost. Not a fencing token: lease IDs have no order.
+    #[must_use]
+    pub fn lease_id(&self) -> LeaseId {
+        self.watch.id
+    }
+
+    /// A handle for the threads that do the work: it tells whether the lock is held, and does not
+    /// keep it.
+    #[must_use]
+    pub fn watch(&self) -> LeaseWatch {
+        self.watch.clone()
+    }
+
+    /// Releases the lock and tells what became of it. `Drop` does the same, and logs a failure.
+    ///
+    /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5
+    /// seconds by default.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Transport`], [`ErrorKind::Service`], [`ErrorKind::Throttled`],
+    /// [`ErrorKind::Auth`] or [`ErrorKind::Protocol`] if the service did not confirm. The lease is
+    /// no longer renewed and runs out within its duration.
+    pub fn release(mut self) -> Result<Released, Error> {
+        self.finish()
+    }
+
+    /// The one way in which a guard ends. Never panics, also while unwinding.
+    fn finish(&mut self) -> Result<Released, Error> {
+        self.released = true;
+        let result = self.keeper.release(self.watch.id);
+        if matches!(result, Ok(Released::Released)) {
+            self.context.notice(&Event::Released);
+        }
+        result
+    }
+}
+
+impl Drop for LeaseGuard {
+    fn drop(&mut self) {
+        if self.released || self.process != process::id() {
+            return;
+        }
+        match self.finish() {
+            Ok(Released::Released) => {}
+            Ok(Released::AlreadyLost) => {
+                log::warn!(
+                    "the lock `{}` had been lost before its release",
+                    self.context.target()
+                );
+            }
+            Err(error) => log::warn!("{error}; the lease runs out by itself"),
+        }
+    }
+}
+
+impl fmt::Debug for LeaseGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.watch.fmt_as("LeaseGuard", f)
+    }
+}
+
+/// Tells whether a [`LeaseGuard`]'s lock is held, without keeping it.
+///
+/// Cheap to clone and to share with the threads that do the work. After the guard is gone it
+/// answers that the lock was released.
+#[derive(Clone)]
+pub struct LeaseWatch {
+    shared: Arc<Shared>,
+    context: Arc<Context>,
+    id: LeaseId,
+}
+
+impl LeaseWatch {
+    /// See [`LeaseGuard::is_held`].
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.shared.clock.now() < self.shared.deadline()
+    }
+
+    /// See [`LeaseGuard::check`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseUnproven`] and [`ErrorKind::LeaseLost`], as there; `LeaseLost` with
+    /// [`LossReason::Released`] once the guard is gone.
+    pub fn check(&self) -> Result<(), Error> {
+        let error = match self.shared.claim() {
+            Claim::Held => return Ok(()),
+            Claim::Lost(reason) => Error::lost(reason),
+            Claim::Unproven => {
+                let secs = self.shared.unconfirmed_for().as_secs();
+                let text = format!("no renewal was confirmed for {secs} s; it may be lost");
+                Error::new(ErrorKind::LeaseUnproven, text)
+            }
+        };
+        Err(error.during("keep the lock", &self.context.target()))
+    }
+
+    /// See [`LeaseGuard::deadline`].
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        let (now, deadline) = (self.shared.clock.now(), self.shared.deadline());
+        let instant = Instant::now();
+        let past = now.since(deadline);
+        (instant + deadline.since(now))
+            .checked_sub(past)
+            .unwrap_or(instant)
+    }
+
+    /// See [`LeaseGuard::remaining`].
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.shared.deadline().since(self.shared.clock.now())
+    }
+
+    /// See [`LeaseGuard::lease_id`].
+    #[must_use]
+    pub fn lease_id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// Why the lock was lost, if it was.
+    #[must_use]
+    pub fn loss_reason(&self) -> Option<LossReason> {
+        match self.shared.claim() {
+            Claim::Lost(reason) => Some(reason),
+            Claim::Held | Claim::Unproven => None,
+        }
+    }
+
+    fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("lock", &self.context.target())
+            .field("lease_id", &self.id)
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LeaseWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_as("LeaseWatch", f)
+    }
+}

@@ -1,0 +1,498 @@
+//! The renewal thread of one guard, and the state that it shares with the guard and its watches.
+//!
+//! The thread is started before the lease is acquired, so that a machine that has no thread to
+//! give cannot leave a lease behind that nobody renews. It keeps going through every failure and
+//! ends with its guard.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::acquire::{Granted, Patience, Plan, Refused, Waiter};
+use crate::azure::names::{LeaseDuration, LeaseId};
+use crate::clock::{Clock, Tick};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::lease::{Claim, Hold, LossReason, Renewal, Step, Terms};
+use crate::mutex::{AzureMutex, Released};
+use crate::stop::StopToken;
+
+/// Enough for a TLS handshake in a debug build; only what is touched is memory.
+const STACK: usize = 512 * 1024;
+
+type Observer = Box<dyn Fn(&Event) + Send + Sync>;
+
+/// What all guards of a locker have in common.
+pub(crate) struct Context {
+    pub(crate) mutex: AzureMutex,
+    pub(crate) key: String,
+    pub(crate) duration: LeaseDuration,
+    pub(crate) terms: Terms,
+    pub(crate) poll: (Duration, Duration),
+    pub(crate) fault_wait: Duration,
+    pub(crate) release_timeout: Duration,
+    pub(crate) observer: Option<Observer>,
+    pub(crate) stop: Option<StopToken>,
+    pub(crate) stack: usize,
+    /// How many given-up acquisitions are still being cleaned up.
+    pub(crate) strays: Mutex<usize>,
+    pub(crate) strays_changed: Condvar,
+}
+
+impl Context {
+    pub(crate) const DEFAULT_STACK: usize = STACK;
+
+    pub(crate) fn target(&self) -> String {
+        self.mutex.client().target(&self.key)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.mutex.client().clock()
+    }
+
+    fn plan(&self) -> Plan<'_> {
+        Plan {
+            client: self.mutex.client(),
+            key: &self.key,
+            duration: self.duration,
+            usable: self.terms.duration - self.terms.margin,
+            request_timeout: self.mutex.request_timeout(),
+            create_missing: self.mutex.create_missing(),
+            poll: self.poll,
+            fault_wait: self.fault_wait,
+        }
+    }
+
+    /// Logs `event` and tells the observer. Never with a lock held, and never panics.
+    pub(crate) fn notice(&self, event: &Event) {
+        let target = self.target();
+        match event {
+            Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
+            Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
+            Event::RenewalFailed { error, remaining } => {
+                log::warn!("{error}; still held for {remaining:?} without a renewal");
+            }
+            event => log::debug!("`{target}`: {event:?}"),
+        }
+        if let Some(observer) = &self.observer
+            && catch_unwind(AssertUnwindSafe(|| observer(event))).is_err()
+        {
+            log::error!("the observer of the lock `{target}` panicked");
+        }
+    }
+}
+
+/// One guard's state.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    /// A copy of the hold's deadline, in nanoseconds, for readers that wait for nobody: a thread
+    /// that was forked off, or one that must not be held up. Zero when the lease is not held.
+    deadline: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    task: Task,
+    hold: Option<Hold>,
+    /// A request is under way.
+    busy: bool,
+    /// What an acquisition on the thread came to.
+    acquired: Option<Result<Granted, Refused>>,
+    /// Nobody waits for that any more.
+    abandoned: bool,
+    /// The thread has nothing left to do.
+    ended: bool,
+}
+
+/// What the thread is there for at the moment.
+enum Task {
+    Idle,
+    Acquire(Patience),
+    Keep(LeaseId),
+    TakeBack(LeaseId),
+    End,
+}
+
+impl Shared {
+    /// From when on the lease is no longer claimed. Waits for nobody.
+    pub(crate) fn deadline(&self) -> Tick {
+        Tick::from_nanos(self.deadline.load(Ordering::Acquire))
+    }
+
+    /// What may be claimed now. Waits for nobody while the lease is held.
+    pub(crate) fn claim(&self) -> Claim {
+        let now = self.clock.now();
+        if now < self.deadline() {
+            return Claim::Held;
+        }
+        let state = self.state.lock();
+        // The clock was read before the lock was had, which can only make the claim weaker.
+        state
+            .hold
+            .as_ref()
+            .map_or(Claim::Unproven, |hold| match hold.claim(now) {
+                Claim::Held => Claim::Unproven,
+                claim => claim,
+            })
+    }
+
+    /// How long ago the last confirmed request was sent.
+    pub(crate) fn unconfirmed_for(&self) -> Duration {
+        let now = self.clock.now();
+        self.state
+            .lock()
+            .hold
+            .as_ref()
+            .map_or(Duration::ZERO, |hold| now.since(hold.proven()))
+    }
+
+    /// Wakes whoever waits for a change, and whoever is about to.
+    pub(crate) fn wake(&self) {
+        let _state = self.state.lock();
+        self.changed.notify_all();
+    }
+
+    fn publish(&self, hold: &Hold) {
+        self.deadline
+            .store(hold.deadline().as_nanos(), Ordering::Release);
+    }
+
+    /// Waits for a change, for at most `delay`, and no later than `until`.
+    fn wait(&self, state: &mut MutexGuard<'_, State>, delay: Duration, until: Tick) {
+        let left = until
+            .since(self.clock.now())
+            .min(self.clock.longest_sleep());
+        self.changed.wait_for(state, delay.min(left));
+    }
+}
+
+/// The renewal thread, as its guard sees it.
+pub(crate) struct Keeper {
+    context: Arc<Context>,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    /// Starts the thread. It waits for a lease to keep.
+    pub(crate) fn start(context: &Arc<Context>) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            clock: context.clock().clone(),
+            deadline: AtomicU64::new(0),
+            state: Mutex::new(State {
+                task: Task::Idle,
+                hold: None,
+                busy: false,
+                acquired: None,
+                abandoned: false,
+                ended: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let (theirs, their_context) = (Arc::clone(&shared), Arc::clone(context));
+        thread::Builder::new()
+            .name(format!("azmutex:{}", context.key))
+            .stack_size(context.stack)
+            .spawn(move || {
+                Thread {
+                    context: &their_context,
+                    shared: &theirs,
+                }
+                .run()
+            })
+            .map_err(|error| {
+                Error::new(ErrorKind::System, "no thread to renew the lease from")
+                    .with_source(error)
+                    .during("acquire lease on", &context.target())
+            })?;
+        Ok(Self {
+            context: Arc::clone(context),
+            shared,
+        })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Acquires: here, or on the thread if somebody may want to stop it, since a thread that
+    /// waits for a reply cannot be woken.
+    pub(crate) fn acquire(&self, patience: Patience) -> Result<Granted, Refused> {
+        let Some(stop) = &self.context.stop else {
+            let thread = Thread {
+                context: &self.context,
+                shared: &self.shared,
+            };
+            return self.context.plan().run(patience, &thread);
+        };
+        stop.register(&self.shared);
+        let mut state = self.shared.state.lock();
+        state.task = Task::Acquire(patience);
+        self.shared.changed.notify_all();
+        loop {
+            if let Some(result) = state.acquired.take() {
+                return result;
+            }
+            if stop.is_stopped() {
+                state.abandoned = true;
+                self.context.add_stray();
+                let error = Error::new(ErrorKind::Stopped, "waiting was stopped")
+                    .during("acquire lease on", &self.context.target());
+                return Err(Refused {
+                    error: error.into(),
+                    stray: None,
+                });
+            }
+            self.shared.changed.wait(&mut state);
+        }
+    }
+
+    /// Starts to renew.
+    pub(crate) fn keep(&self, granted: Granted) {
+        let mut state = self.shared.state.lock();
+        let hold = Hold::new(self.context.terms, granted.sent);
+        self.shared.publish(&hold);
+        state.hold = Some(hold);
+        state.task = Task::Keep(granted.id);
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends the thread without a lease to keep. What may have been granted is released in the
+    /// background.
+    pub(crate) fn give_up(&self, stray: Option<LeaseId>) {
+        let mut state = self.shared.state.lock();
+        if state.abandoned {
+            return; // The thread sees for itself what it got.
+        }
+        state.task = match stray {
+            Some(id) => {
+                self.context.add_stray();
+                Task::TakeBack(id)
+            }
+            None => Task::End,
+        };
+        self.shared.changed.notify_all();
+    }
+
+    /// Stops to renew and releases the lease, all within the release timeout.
+    pub(crate) fn release(&self, id: LeaseId) -> Result<Released, Error> {
+        let started = Instant::now();
+        let timeout = self.context.release_timeout;
+        let mut state = self.shared.state.lock();
+        let known_lost = match &mut state.hold {
+            Some(hold) => {
+                let claim = hold.claim(self.shared.clock.now());
+                hold.lose(LossReason::Released);
+                self.shared.publish(hold);
+                // After `max_hold` the lease may still have a while to run.
+                matches!(claim, Claim::Lost(reason) if reason != LossReason::MaxHold)
+            }
+            None => false,
+        };
+        state.task = Task::End;
+        self.shared.changed.notify_all();
+        // A renewal that arrives after the release is refused by the service, so waiting for it is
+        // for order, not for safety.
+        let patience = started + timeout / 2;
+        while state.busy
+            && !self
+                .shared
+                .changed
+                .wait_until(&mut state, patience)
+                .timed_out()
+        {}
+        drop(state);
+        let result = if known_lost {
+            Ok(Released::AlreadyLost)
+        } else {
+            let left = timeout.saturating_sub(started.elapsed());
+            self.context
+                .mutex
+                .release_within(&self.context.key, id, left)
+        };
+        // The thread had nothing to do but end, unless a request or an observer holds it up.
+        let mut state = self.shared.state.lock();
+        while !state.ended
+            && !self
+                .shared
+                .changed
+                .wait_until(&mut state, started + timeout)
+                .timed_out()
+        {}
+        result
+    }
+}
+
+impl Context {
+    fn add_stray(&self) {
+        *self.strays.lock() += 1;
+    }
+
+    fn end_stray(&self) {
+        *self.strays.lock() -= 1;
+        self.strays_changed.notify_all();
+    }
+}
+
+/// The thread itself; also lends its waiting to an acquisition on the caller's thread.
+struct Thread<'a> {
+    context: &'a Context,
+    shared: &'a Shared,
+}
+
+impl Thread<'_> {
+    fn run(&self) {
+        // Nothing here is known to panic. If something does, the claim still ends at the deadline.
+        while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            log::error!(
+                "the renewal thread of `{}` panicked; it goes on",
+                self.context.target()
+            );
+        }
+        self.shared.state.lock().ended = true;
+        self.shared.changed.notify_all();
+    }
+
+    fn work(&self) {
+        let mut state = self.shared.state.lock();
+        state.busy = false;
+        loop {
+            match state.task {
+                Task::Idle => self.shared.changed.wait(&mut state),
+                Task::Acquire(patience) => {
+                    state.task = Task::Idle;
+                    if self.acquire(&mut state, patience) {
+                        return;
+                    }
+                }
+                Task::Keep(id) => self.keep(&mut state, id),
+                Task::TakeBack(id) => {
+                    state.task = Task::End;
+                    MutexGuard::unlocked(&mut state, || self.take_back(id));
+                }
+                Task::End => return,
+            }
+        }
+    }
+
+    /// Acquires for a caller who waits. Returns whether the caller went away meanwhile.
+    fn acquire(&self, state: &mut MutexGuard<'_, State>, patience: Patience) -> bool {
+        let result = MutexGuard::unlocked(state, || self.context.plan().run(patience, self));
+        if !state.abandoned {
+            state.acquired = Some(result);
+            self.shared.changed.notify_all();
+            return false;
+        }
+        let granted = match result {
+            Ok(granted) => Some(granted.id),
+            Err(refused) => refused.stray,
+        };
+        MutexGuard::unlocked(state, || match granted {
+            Some(id) => self.take_back(id),
+            None => self.context.end_stray(),
+        });
+        true
+    }
+
+    fn take_back(&self, id: LeaseId) {
+        let context = self.context;
+        context
+            .mutex
+            .take_back(&context.key, id, context.release_timeout);
+        context.end_stray();
+    }
+
+    /// Does what the hold says comes next.
+    fn keep(&self, state: &mut MutexGuard<'_, State>, id: LeaseId) {
+        let Some(hold) = &mut state.hold else { return };
+        match hold.step(self.shared.clock.now()) {
+            Step::Wait(until) => self.shared.wait(state, Duration::MAX, until),
+            Step::Announce(claim) => {
+                self.shared.publish(hold);
+                MutexGuard::unlocked(state, || self.announce(claim));
+            }
+            Step::Renew { timeout } => self.renew(state, id, timeout),
+            // Lost: the guard still stands, and ends the thread when it goes.
+            Step::End => self.shared.changed.wait(state),
+        }
+    }
+
+    fn renew(&self, state: &mut MutexGuard<'_, State>, id: LeaseId, timeout: Duration) {
+        let context = self.context;
+        let clock = &self.shared.clock;
+        let sent = clock.now();
+        state.busy = true;
+        let result = MutexGuard::unlocked(state, || {
+            context.mutex.client().renew(&context.key, id, timeout)
+        });
+        state.busy = false;
+        self.shared.changed.notify_all();
+        // The guard may have been released meanwhile; then the outcome is of no interest.
+        if !matches!(state.task, Task::Keep(_)) {
+            return;
+        }
+        let Some(hold) = &mut state.hold else { return };
+        let renewal = match &result {
+            Ok(()) => Renewal::Confirmed,
+            Err(error) => match error.loss_reason() {
+                Some(reason) => Renewal::Lost(reason),
+                None => Renewal::Unknown {
+                    retry_after: error.retry_after(),
+                },
+            },
+        };
+        let now = clock.now();
+        let change = hold.renewed(sent, now, renewal);
+        self.shared.publish(hold);
+        let remaining = hold.deadline().since(now);
+        MutexGuard::unlocked(state, || {
+            match (result, renewal) {
+                (Ok(()), _) => context.notice(&Event::Renewed),
+                (Err(_), Renewal::Lost(_)) => {}
+                (Err(error), _) => context.notice(&Event::RenewalFailed { error, remaining }),
+            }
+            if let Some(claim) = change {
+                self.announce(claim);
+            }
+        });
+    }
+
+    fn announce(&self, claim: Claim) {
+        self.context.notice(&match claim {
+            Claim::Held => Event::HeldAgain,
+            Claim::Unproven => Event::Unproven,
+            Claim::Lost(reason) => Event::Lost { reason },
+        });
+    }
+}
+
+impl Waiter for Thread<'_> {
+    fn sleep(&self, delay: Duration, until: Tick) {
+        let end = Instant::now().checked_add(delay);
+        let mut state = self.shared.state.lock();
+        while !self.is_stopped() && !state.abandoned && self.shared.clock.now() < until {
+            let left = end.map_or(Duration::MAX, |end| {
+                end.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return;
+            }
+            self.shared.wait(&mut state, left, until);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.context
+            .stop
+            .as_ref()
+            .is_some_and(StopToken::is_stopped)
+    }
+
+    fn notice(&self, event: Event) {
+        self.context.notice(&event);
+    }
+}

@@ -1,0 +1,375 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::acquire::{Alone, Patience, Plan, until_answered};
+use crate::azure::client::Client;
+use crate::azure::names::{LeaseDuration, LeaseId, break_period, check_key};
+use crate::azure::wire::LeaseStatus;
+use crate::error::{Error, ErrorKind};
+use crate::options::MutexOptions;
+use crate::transport::Transport;
+
+/// Lease operations by key, one REST action per call. No threads.
+///
+/// For work that fits into one lease, for scripts that keep the lease ID themselves, and for
+/// looking at locks. [`Locker`](crate::Locker) stands on it and renews.
+///
+/// Cheap to clone; clones share their connections, and any number of threads may use them at once.
+/// Every call blocks for at most the
+/// [`request_timeout`](MutexOptions::request_timeout), 10 seconds by default. An operation that is
+/// not answered is sent again within that time, which is safe for each of them.
+///
+/// # Examples
+///
+/// ```
+/// use azmutex::{AzureMutex, LeaseDuration};
+///
+/// # let emulator = azmutex::emulator::Emulator::start()?;
+/// # let options = emulator.options("locks");
+/// let mutex = AzureMutex::new(options)?;
+/// let lease = mutex.acquire("migration", LeaseDuration::from_secs(60)?)?;
+/// // work that takes well under a minute
+/// mutex.release(&lease)?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+#[derive(Clone)]
+pub struct AzureMutex(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    request_timeout: Duration,
+    create_missing: bool,
+}
+
+impl AzureMutex {
+    /// A client of the account and container that `options` name. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the options contradict each other: a timeout of zero, a SAS that
+    /// has ended, `http://` to another machine, `https://` without a TLS feature.
+    pub fn new(options: MutexOptions) -> Result<Self, Error> {
+        options.check()?;
+        let transport = Transport::new(options.endpoint.origin, options.endpoint.loopback);
+        let client = Client::new(
+            transport,
+            options.credential,
+            options.clock,
+            options.account,
+            options.endpoint.base,
+            options.container,
+        );
+        Ok(Self(Arc::new(Inner {
+            client,
+            request_timeout: options.request_timeout,
+            create_missing: options.create_missing,
+        })))
+    }
+
+    /// Acquires the lease on `key` if nobody holds it. Does not wait.
+    ///
+    /// The lease lasts `duration` from now unless it is renewed; nothing renews it by itself. A
+    /// missing container or blob is created, unless
+    /// [`create_missing`](MutexOptions::create_missing) is off.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::WouldBlock`] if another client holds it.
+    /// - [`ErrorKind::Config`] if `key` is no blob name.
+    /// - [`ErrorKind::NotFound`] if the container is being deleted, or something is missing and not
+    ///   to be created.
+    /// - [`ErrorKind::Auth`], [`ErrorKind::Throttled`], [`ErrorKind::Service`],
+    ///   [`ErrorKind::Transport`], [`ErrorKind::Protocol`] if the service refused or did not
+    ///   answer. A lease that may have been granted all the same is released.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+    pub fn acquire(&self, key: &str, duration: LeaseDuration) -> Result<Lease, Error> {
+        check_key(key)?;
+        let timeout = self.0.request_timeout;
+        let plan = Plan {
+            client: &self.0.client,
+            key,
+            duration,
+            usable: duration.as_duration().unwrap_or(Duration::MAX),
+            request_timeout: timeout,
+            create_missing: self.0.create_missing,
+            poll: (Duration::ZERO, Duration::ZERO),
+            fault_wait: timeout,
+        };
+        match plan.run(Patience::Once, &Alone) {
+            Ok(granted) => Ok(Lease {
+                key: key.to_owned(),
+                id: granted.id,
+            }),
+            Err(refused) => {
+                if let Some(id) = refused.stray {
+                    self.take_back(key, id, timeout / 2);
+                }
+                let error = Error::from(refused.error);
+                Err(error.during("acquire lease on", &self.0.client.target(key)))
+            }
+        }
+    }
+
+    /// Renews `lease`: its duration starts again.
+    ///
+    /// Also succeeds after the lease ran out, as long as nobody acquired it or wrote to the blob
+    /// in between. An answer that names another lease ID counts as a loss.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] if the lease is no longer this one. All other kinds leave open
+    /// whether it still is; see [`acquire`](Self::acquire).
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+    pub fn renew(&self, lease: &Lease) -> Result<(), Error> {
+        self.until_answered(|timeout, _| self.0.client.renew(&lease.key, lease.id, timeout))
+    }
+
+    /// Gives the lease another ID, so that whoever knew the old one can no longer use it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] if the lease is no longer this one. Other kinds as for
+    /// [`acquire`](Self::acquire); then the lease may have either ID.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+    pub fn change(&self, lease: &Lease, proposed: LeaseId) -> Result<Lease, Error> {
+        self.until_answered(|timeout, _| {
+            self.0
+                .client
+                .change(&lease.key, lease.id, proposed, timeout)
+        })?;
+        Ok(Lease {
+            key: lease.key.clone(),
+            id: proposed,
+        })
+    }
+
+    /// Releases `lease`, so that others can acquire it at once.
+    ///
+    /// Tells a lease that was released now from one that had been lost before, which is not an
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire), but for `WouldBlock`. The lease then runs out by itself,
+    /// unless it is infinite.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+    pub fn release(&self, lease: &Lease) -> Result<Released, Error> {
+        self.release_within(&lease.key, lease.id, self.0.request_timeout)
+    }
+
+    /// Breaks the lease on `key`, whoever holds it. Returns how long it still runs; until then
+    /// nobody can acquire it.
+    ///
+    /// `period`: 0 to 60 whole seconds; a period can only shorten what the lease had left. `None`
+    /// lets a lease run out as it would have, so a holder that lives notices in time, and breaks
+    /// an infinite lease at once. With a period shorter than what the lease has left, its holder
+    /// may go on for a while **after** another client acquired it.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`] if there is no lease to break, or no blob or container.
+    /// - [`ErrorKind::Config`] if `key` or `period` breaks its rule.
+    /// - Others as for [`acquire`](Self::acquire).
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+    pub fn break_lease(&self, key: &str, period: Option<Duration>) -> Result<Duration, Error> {
+        check_key(key)?;
+        let period = period.map(break_period).transpose()?;
+        self.until_answered(|timeout, _| self.0.client.break_lease(key, period.clone(), timeout))
+    }
+
+    /// What the service says of the lock blob `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if the blob or the container does not exist, as before the first
+    /// use of a lock. Others as for [`acquire`](Self::acquire).
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
+    pub fn status(&self, key: &str) -> Result<LeaseStatus, Error> {
+        check_key(key)?;
+        self.until_answered(|timeout, _| self.0.client.status(key, timeout))
+    }
+
+    /// The lock blobs whose keys begin with `prefix`, in the order of their names; all of them for
+    /// an empty prefix.
+    ///
+    /// Each call of `next` that needs another page blocks as long as one operation may.
+    ///
+    /// # Errors
+    ///
+    /// The iterator yields an error, and then nothing more, if a page cannot be had:
+    /// [`ErrorKind::NotFound`] if the container does not exist, others as for
+    /// [`acquire`](Self::acquire).
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
+    pub fn list(&self, prefix: &str) -> Locks {
+        Locks {
+            mutex: self.clone(),
+            prefix: prefix.to_owned(),
+            page: Vec::new().into_iter(),
+            next: Next::First,
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.0.request_timeout
+    }
+
+    pub(crate) fn create_missing(&self) -> bool {
+        self.0.create_missing
+    }
+
+    pub(crate) fn release_within(
+        &self,
+        key: &str,
+        id: LeaseId,
+        timeout: Duration,
+    ) -> Result<Released, Error> {
+        until_answered(timeout, |timeout, may_be_done| {
+            match self.0.client.release(key, id, timeout) {
+                Ok(()) => Ok(Released::Released),
+                Err(error) if error.kind() != ErrorKind::LeaseLost => Err(error),
+                // The earlier attempt, whose answer is missing, released it.
+                Err(_) if may_be_done => Ok(Released::Released),
+                Err(_) => Ok(Released::AlreadyLost),
+            }
+        })
+    }
+
+    /// Releases an ID that may have been granted although nobody was told.
+    pub(crate) fn take_back(&self, key: &str, id: LeaseId, timeout: Duration) {
+        match self.release_within(key, id, timeout) {
+            Ok(_) => log::debug!("took back what may have been granted on `{key}`"),
+            Err(error) => log::warn!("{error}; if it was granted, it runs out by itself"),
+        }
+    }
+
+    fn until_answered<T>(
+        &self,
+        send: impl FnMut(Duration, bool) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        until_answered(self.0.request_timeout, send)
+    }
+}
+
+impl fmt::Debug for AzureMutex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AzureMutex").field(&self.0.client).finish()
+    }
+}
+
+/// A lease that somebody acquired: its key and ID.
+///
+/// Whoever has both can renew, change and release it; [`Lease::new`] takes up one that another
+/// process acquired.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lease {
+    key: String,
+    id: LeaseId,
+}
+
+impl Lease {
+    /// The lease on `key` with a known ID. Asks nobody whether it still exists.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if `key` is no blob name.
+    pub fn new(key: &str, id: LeaseId) -> Result<Self, Error> {
+        check_key(key)?;
+        Ok(Self {
+            key: key.to_owned(),
+            id,
+        })
+    }
+
+    /// The key: the blob's name.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The lease ID.
+    #[must_use]
+    pub fn id(&self) -> LeaseId {
+        self.id
+    }
+}
+
+/// What a release found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Released {
+    /// The lease was held, and is released.
+    Released,
+    /// The lease had been lost before: broken, taken over, or its blob deleted.
+    AlreadyLost,
+}
+
+/// The lock blobs of a container. Made by [`AzureMutex::list`].
+#[derive(Debug)]
+#[must_use = "iterators are lazy"]
+pub struct Locks {
+    mutex: AzureMutex,
+    prefix: String,
+    page: std::vec::IntoIter<LeaseStatus>,
+    next: Next,
+}
+
+#[derive(Debug)]
+enum Next {
+    First,
+    Page(String),
+    End,
+}
+
+impl Iterator for Locks {
+    type Item = Result<LeaseStatus, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // A page may be empty and still not be the last.
+        loop {
+            if let Some(status) = self.page.next() {
+                return Some(Ok(status));
+            }
+            let marker = match &self.next {
+                Next::First => None,
+                Next::Page(marker) => Some(marker.clone()),
+                Next::End => return None,
+            };
+            let page = self.mutex.until_answered(|timeout, _| {
+                self.mutex
+                    .0
+                    .client
+                    .list(&self.prefix, marker.as_deref(), timeout)
+            });
+            match page {
+                Ok(page) => {
+                    self.next = match page.next {
+                        // The same page again would never end.
+                        Some(next) if Some(&next) != marker.as_ref() => Next::Page(next),
+                        _ => Next::End,
+                    };
+                    self.page = page.blobs.into_iter();
+                }
+                Err(error) => {
+                    self.next = Next::End;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for Locks {}

@@ -1,0 +1,764 @@
+use std::env;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ureq::http::Uri;
+
+use crate::azure::credential::Credential;
+use crate::azure::names::{check_account, check_container};
+use crate::clock::Clock;
+use crate::error::Error;
+
+/// The account that every emulator has. Public, not a secret.
+const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
+const EMULATOR_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Where the locks are and who asks: an account, a container and a credential.
+///
+/// Everything is parsed and checked here or in [`AzureMutex::new`](crate::AzureMutex::new), before
+/// any request is sent. `Debug` never shows a secret.
+///
+/// # Examples
+///
+/// ```
+/// use azmutex::MutexOptions;
+///
+/// let options = MutexOptions::from_connection_string("UseDevelopmentStorage=true", "locks")?;
+/// # Ok::<_, azmutex::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct MutexOptions {
+    pub(crate) account: String,
+    pub(crate) container: String,
+    pub(crate) credential: Credential,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) request_timeout: Duration,
+    pub(crate) create_missing: bool,
+    pub(crate) allow_insecure_http: bool,
+    pub(crate) clock: Clock,
+}
+
+impl MutexOptions {
+    /// An account of the public cloud and its key.
+    ///
+    /// `account`: 3 to 24 lower-case letters and digits. `key`: base64, as the portal shows it.
+    /// `container`: 3 to 63 lower-case letters, digits and single hyphens; it is created on first
+    /// use if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a value breaks its rule.
+    pub fn new(account: &str, key: &str, container: &str) -> Result<Self, Error> {
+        Self::with_credential(account, Credential::shared_key(key)?, container)
+    }
+
+    /// An account of the public cloud and any credential.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a name breaks its rule; see
+    /// [`new`](Self::new).
+    pub fn with_credential(
+        account: &str,
+        credential: Credential,
+        container: &str,
+    ) -> Result<Self, Error> {
+        check_account(account)?;
+        let endpoint = Endpoint::of_account("https", account, "core.windows.net")?;
+        Self::assemble(account.to_owned(), credential, endpoint, container)
+    }
+
+    /// A connection string, as the portal shows it.
+    ///
+    /// Takes `DefaultEndpointsProtocol`, `AccountName`, `AccountKey`, `SharedAccessSignature`,
+    /// `BlobEndpoint`, `EndpointSuffix` (`core.windows.net` by default), `UseDevelopmentStorage`
+    /// and `DevelopmentStorageProxyUri`, in any case of letters; passes over the endpoints of other
+    /// services.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a part is missing, is there twice,
+    /// contradicts another, or breaks its rule.
+    ///
+    /// Source: <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
+    pub fn from_connection_string(text: &str, container: &str) -> Result<Self, Error> {
+        ConnectionString::parse(text)?.into_options(container)
+    }
+
+    /// What the environment names: `AZURE_STORAGE_CONNECTION_STRING`, or else
+    /// `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`.
+    ///
+    /// These are the variables that the `az` command line reads. An empty one counts as not set.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if they are not set, or a value breaks its
+    /// rule; the text names the variables.
+    pub fn from_env(container: &str) -> Result<Self, Error> {
+        Self::from_variables(
+            |name| match env::var(name) {
+                Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+                Err(env::VarError::NotPresent) => Ok(None),
+                Err(env::VarError::NotUnicode(_)) => {
+                    Err(Error::config(format!("invalid {name}: it is not UTF-8")))
+                }
+            },
+            container,
+        )
+    }
+
+    fn from_variables(
+        var: impl Fn(&str) -> Result<Option<String>, Error>,
+        container: &str,
+    ) -> Result<Self, Error> {
+        if let Some(text) = var("AZURE_STORAGE_CONNECTION_STRING")? {
+            return Self::from_connection_string(&text, container);
+        }
+        let Some(account) = var("AZURE_STORAGE_ACCOUNT")? else {
+            return Err(Error::config(
+                "no storage account in the environment: set AZURE_STORAGE_CONNECTION_STRING, or \
+                 AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
+            ));
+        };
+        let credential = match (var("AZURE_STORAGE_KEY")?, var("AZURE_STORAGE_SAS_TOKEN")?) {
+            (Some(key), _) => Credential::shared_key(&key)?,
+            (None, Some(token)) => Credential::sas(&token)?,
+            (None, None) => {
+                return Err(Error::config(
+                    "AZURE_STORAGE_ACCOUNT is set, but neither AZURE_STORAGE_KEY nor \
+                     AZURE_STORAGE_SAS_TOKEN",
+                ));
+            }
+        };
+        Self::with_credential(&account, credential, container)
+    }
+
+    /// An emulator such as Azurite on its usual port of this machine
+    /// (`http://127.0.0.1:10000/devstoreaccount1`); the same as `UseDevelopmentStorage=true`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the container's name breaks its rule.
+    pub fn development(container: &str) -> Result<Self, Error> {
+        Self::from_connection_string("UseDevelopmentStorage=true", container)
+    }
+
+    /// Another blob endpoint: a sovereign cloud, a private link, a DNS-zone account, an emulator.
+    ///
+    /// `url`: `https://HOST[:PORT][/PATH]`; the path is for emulators, whose URLs hold the account
+    /// there. Defaults to `https://ACCOUNT.blob.core.windows.net`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `url` is no such URL.
+    pub fn endpoint(mut self, url: &str) -> Result<Self, Error> {
+        self.endpoint = Endpoint::parse(url)?;
+        Ok(self)
+    }
+
+    /// How long one operation may take, its retries included.
+    ///
+    /// A lease operation can be sent again without harm, so one that is not answered within half
+    /// of this time is. Defaults to 10 seconds.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Whether a missing container or blob is created on first use. Defaults to true.
+    ///
+    /// Nothing is asked up front: only when the service says that it is missing.
+    #[must_use]
+    pub fn create_missing(mut self, create: bool) -> Self {
+        self.create_missing = create;
+        self
+    }
+
+    /// Allows `http://` to a host that is not this machine. Defaults to false.
+    ///
+    /// Everyone on the way can then read what is sent, and answer in the service's place.
+    #[must_use]
+    pub fn allow_insecure_http(mut self, allow: bool) -> Self {
+        self.allow_insecure_http = allow;
+        self
+    }
+
+    /// Reads the time from a clock that tests can advance, instead of the system's.
+    #[cfg(feature = "emulator")]
+    #[must_use]
+    pub fn clock(mut self, clock: crate::emulator::Clock) -> Self {
+        self.clock = Clock::Test(clock);
+        self
+    }
+
+    fn assemble(
+        account: String,
+        credential: Credential,
+        endpoint: Endpoint,
+        container: &str,
+    ) -> Result<Self, Error> {
+        check_container(container)?;
+        Ok(Self {
+            account,
+            container: container.to_owned(),
+            credential,
+            endpoint,
+            request_timeout: Duration::from_secs(10),
+            create_missing: true,
+            allow_insecure_http: false,
+            clock: Clock::System,
+        })
+    }
+
+    /// The rules that hold between values, once all are set.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.request_timeout.is_zero() {
+            return Err(Error::config(
+                "invalid request timeout 0: use more, such as 10 seconds",
+            ));
+        }
+        self.credential.check_not_ended(self.clock.wall())?;
+        let tls = cfg!(any(feature = "rustls", feature = "native-tls"));
+        match self.endpoint.secure {
+            true if !tls => Err(Error::config(format!(
+                "cannot use `{}`: azmutex was built without TLS; turn on its feature `rustls` or \
+                 `native-tls`",
+                self.endpoint.origin
+            ))),
+            false if !self.endpoint.loopback && !self.allow_insecure_http => {
+                Err(Error::config(format!(
+                    "refusing `{}`: plain http is for this machine only; use https, or \
+                     allow_insecure_http(true)",
+                    self.endpoint.origin
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A blob endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// Scheme, host and port.
+    pub(crate) origin: String,
+    /// The path, without a slash at its end: empty, or such as `/devstoreaccount1`.
+    pub(crate) base: String,
+    secure: bool,
+    pub(crate) loopback: bool,
+}
+
+impl Endpoint {
+    fn of_account(protocol: &str, account: &str, suffix: &str) -> Result<Self, Error> {
+        Self::parse(&format!("{protocol}://{account}.blob.{suffix}"))
+    }
+
+    fn parse(url: &str) -> Result<Self, Error> {
+        // Not shown when it holds a query: that may be a SAS.
+        if url.contains('?') {
+            return Err(Error::config(
+                "invalid endpoint: it has a query; pass a SAS as the credential instead",
+            ));
+        }
+        let wrong = |rule: &str| Err(Error::config(format!("invalid endpoint `{url}`: {rule}")));
+        if url.contains('@') {
+            return Err(Error::config(
+                "invalid endpoint: it has a user name or password",
+            ));
+        }
+        if url.contains(['#', '\\']) {
+            return wrong("it has a character that a blob endpoint cannot have");
+        }
+        let Ok(uri) = url.parse::<Uri>() else {
+            return wrong("use a URL such as https://account.blob.core.windows.net");
+        };
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host().filter(|h| !h.is_empty()))
+        else {
+            return wrong("use a URL such as https://account.blob.core.windows.net");
+        };
+        if !matches!(scheme, "http" | "https") {
+            return wrong("use https, or http to this machine");
+        }
+        if uri.port().is_some() && uri.port_u16().is_none_or(|port| port == 0) {
+            return wrong("its port is not one of 1 to 65535");
+        }
+        let base = uri.path().trim_end_matches('/');
+        if base
+            .split('/')
+            .skip(1)
+            .any(|s| s.is_empty() || s == "." || s == "..")
+        {
+            return wrong("its path has an empty segment or one of dots");
+        }
+        Ok(Self {
+            origin: format!(
+                "{scheme}://{}",
+                uri.authority().map_or(host, |a| a.as_str())
+            ),
+            base: base.to_owned(),
+            secure: scheme == "https",
+            loopback: is_loopback(host),
+        })
+    }
+
+    /// The account that the URL speaks of, where none is named: what comes first in the host, or
+    /// in the path on an emulator.
+    fn account(&self) -> &str {
+        match self.base.split('/').nth(1) {
+            Some(first) => first,
+            None => {
+                let host = self.origin.split("://").nth(1).unwrap_or_default();
+                host.split(['.', ':']).next().unwrap_or_default()
+            }
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// The parts of a connection string that concern blobs.
+#[derive(Default)]
+struct ConnectionString<'a> {
+    protocol: Option<&'a str>,
+    account: Option<&'a str>,
+    key: Option<&'a str>,
+    sas: Option<&'a str>,
+    endpoint: Option<&'a str>,
+    suffix: Option<&'a str>,
+    development: Option<&'a str>,
+    proxy: Option<&'a str>,
+}
+
+impl<'a> ConnectionString<'a> {
+    /// No message quotes a value: any of them may be a secret in the wrong place.
+    fn parse(text: &'a str) -> Result<Self, Error> {
+        let mut this = Self::default();
+        for part in text
+            .split(';')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
+            // Values may hold `=` themselves.
+            let Some((name, value)) = part.split_once('=') else {
+                return Err(wrong(
+                    "a part has no `=`; parts are `Name=value` with `;` between",
+                ));
+            };
+            let (name, value) = (name.trim(), value.trim());
+            let (slot, name) = match name.to_ascii_lowercase().as_str() {
+                "defaultendpointsprotocol" => (&mut this.protocol, "DefaultEndpointsProtocol"),
+                "accountname" => (&mut this.account, "AccountName"),
+                "accountkey" => (&mut this.key, "AccountKey"),
+                "sharedaccesssignature" => (&mut this.sas, "SharedAccessSignature"),
+                "blobendpoint" => (&mut this.endpoint, "BlobEndpoint"),
+                "endpointsuffix" => (&mut this.suffix, "EndpointSuffix"),
+                "usedevelopmentstorage" => (&mut this.development, "UseDevelopmentStorage"),
+                "developmentstorageproxyuri" => (&mut this.proxy, "DevelopmentStorageProxyUri"),
+                _ => continue,
+            };
+            if value.is_empty() {
+                return Err(wrong(&format!("`{name}` is empty")));
+            }
+            if slot.replace(value).is_some() {
+                return Err(wrong(&format!("`{name}` is there twice")));
+            }
+        }
+        Ok(this)
+    }
+
+    fn into_options(self, container: &str) -> Result<MutexOptions, Error> {
+        match self.development {
+            None => {}
+            Some(value) if value.eq_ignore_ascii_case("true") => {
+                return self.into_development(container);
+            }
+            Some(value) if value.eq_ignore_ascii_case("false") => {}
+            Some(_) => return Err(wrong("`UseDevelopmentStorage` is neither true nor false")),
+        }
+        if self.proxy.is_some() {
+            return Err(wrong(
+                "`DevelopmentStorageProxyUri` needs `UseDevelopmentStorage=true`",
+            ));
+        }
+        let protocol = match self.protocol.map(str::to_ascii_lowercase).as_deref() {
+            None | Some("https") => "https",
+            Some("http") => "http",
+            Some(_) => {
+                return Err(wrong(
+                    "`DefaultEndpointsProtocol` is neither http nor https",
+                ));
+            }
+        };
+        let credential = match (self.key, self.sas) {
+            (Some(_), Some(_)) => {
+                return Err(wrong(
+                    "both `AccountKey` and `SharedAccessSignature`: use one",
+                ));
+            }
+            (Some(key), None) => Credential::shared_key(key)?,
+            (None, Some(token)) => Credential::sas(token)?,
+            (None, None) => {
+                return Err(wrong(
+                    "neither `AccountKey` nor `SharedAccessSignature` is there",
+                ));
+            }
+        };
+        let suffix = self.suffix.unwrap_or("core.windows.net");
+        let (account, endpoint) = match (self.account, self.endpoint) {
+            (Some(account), Some(endpoint)) => (account.to_owned(), Endpoint::parse(endpoint)?),
+            (Some(account), None) => {
+                check_account(account)?;
+                (
+                    account.to_owned(),
+                    Endpoint::of_account(protocol, account, suffix)?,
+                )
+            }
+            // A SAS is all that the service asks for; the name is for messages.
+            (None, Some(endpoint)) if self.sas.is_some() => {
+                let endpoint = Endpoint::parse(endpoint)?;
+                let account = endpoint.account().to_owned();
+                return MutexOptions::assemble(account, credential, endpoint, container);
+            }
+            (None, _) => return Err(wrong("`AccountName` is missing")),
+        };
+        check_account(&account)?;
+        MutexOptions::assemble(account, credential, endpoint, container)
+    }
+
+    fn into_development(self, container: &str) -> Result<MutexOptions, Error> {
+        let others = [
+            self.protocol,
+            self.account,
+            self.key,
+            self.sas,
+            self.endpoint,
+            self.suffix,
+        ];
+        if others.iter().any(Option::is_some) {
+            return Err(wrong(
+                "`UseDevelopmentStorage=true` stands for a whole account; leave the others out",
+            ));
+        }
+        let host = self
+            .proxy
+            .unwrap_or("http://127.0.0.1")
+            .trim_end_matches('/');
+        let endpoint = Endpoint::parse(&format!("{host}:10000/{EMULATOR_ACCOUNT}"))?;
+        let credential = Credential::shared_key(EMULATOR_KEY)?;
+        MutexOptions::assemble(EMULATOR_ACCOUNT.to_owned(), credential, endpoint, container)
+    }
+}
+
+fn wrong(rule: &str) -> Error {
+    Error::config(format!("invalid connection string: {rule}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    const KEY: &str = "bXkgc2VjcmV0IGtleQ==";
+    const SAS: &str = "sv=2021-08-06&se=2999-01-01&sig=s3cret%3D";
+
+    fn parse(text: &str) -> Result<MutexOptions, Error> {
+        MutexOptions::from_connection_string(text, "locks")
+    }
+
+    #[test]
+    fn connection_strings_give_the_endpoint_they_name() {
+        let rows: [(String, &str, &str); 9] = [
+            (
+                format!("DefaultEndpointsProtocol=https;AccountName=acct;AccountKey={KEY};"),
+                "https://acct.blob.core.windows.net",
+                "",
+            ),
+            (
+                format!("AccountName=acct;AccountKey={KEY};EndpointSuffix=core.chinacloudapi.cn"),
+                "https://acct.blob.core.chinacloudapi.cn",
+                "",
+            ),
+            (
+                format!("accountname=acct; ACCOUNTKEY={KEY} ;defaultendpointsprotocol=HTTP"),
+                "http://acct.blob.core.windows.net",
+                "",
+            ),
+            (
+                format!("AccountName=acct;AccountKey={KEY};BlobEndpoint=https://locks.corp:8443/"),
+                "https://locks.corp:8443",
+                "",
+            ),
+            (
+                format!(
+                    "BlobEndpoint=https://acct.z1.blob.storage.azure.net/;SharedAccessSignature={SAS}"
+                ),
+                "https://acct.z1.blob.storage.azure.net",
+                "",
+            ),
+            (
+                format!(
+                    "AccountName=devstoreaccount1;AccountKey={KEY};\
+                     BlobEndpoint=http://127.0.0.1:4321/devstoreaccount1;\
+                     QueueEndpoint=http://127.0.0.1:4322/devstoreaccount1"
+                ),
+                "http://127.0.0.1:4321",
+                "/devstoreaccount1",
+            ),
+            (
+                "UseDevelopmentStorage=true".into(),
+                "http://127.0.0.1:10000",
+                "/devstoreaccount1",
+            ),
+            (
+                "usedevelopmentstorage=TRUE;DevelopmentStorageProxyUri=http://azurite".into(),
+                "http://azurite:10000",
+                "/devstoreaccount1",
+            ),
+            (
+                format!("UseDevelopmentStorage=false;AccountName=acct;AccountKey={KEY}"),
+                "https://acct.blob.core.windows.net",
+                "",
+            ),
+        ];
+        for (text, origin, base) in rows {
+            let options = parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(
+                (&*options.endpoint.origin, &*options.endpoint.base),
+                (origin, base)
+            );
+        }
+    }
+
+    #[test]
+    fn account_is_read_from_the_endpoint_of_a_sas() {
+        let sas = format!("SharedAccessSignature={SAS}");
+        let rows = [
+            ("https://acct.blob.core.windows.net", "acct"),
+            (
+                "http://127.0.0.1:10000/devstoreaccount1",
+                "devstoreaccount1",
+            ),
+        ];
+        for (endpoint, account) in rows {
+            let options = parse(&format!("BlobEndpoint={endpoint};{sas}")).unwrap();
+            assert_eq!(options.account, account);
+        }
+    }
+
+    #[test]
+    fn connection_strings_are_refused_with_the_reason() {
+        let rows: [(String, &str); 17] = [
+            (
+                String::new(),
+                "neither `AccountKey` nor `SharedAccessSignature`",
+            ),
+            (
+                "AccountName=acct".into(),
+                "neither `AccountKey` nor `SharedAccessSignature`",
+            ),
+            (format!("AccountKey={KEY}"), "`AccountName` is missing"),
+            (
+                format!("AccountKey={KEY};BlobEndpoint=https://a.b"),
+                "`AccountName` is missing",
+            ),
+            (
+                format!("AccountName=acct;AccountKey={KEY};AccountName=other"),
+                "there twice",
+            ),
+            (
+                format!("AccountName=acct;AccountKey={KEY};SharedAccessSignature={SAS}"),
+                "use one",
+            ),
+            (
+                format!("AccountName=;AccountKey={KEY}"),
+                "`AccountName` is empty",
+            ),
+            (format!("acct;AccountKey={KEY}"), "has no `=`"),
+            ("AccountName=acct;AccountKey=s3cret".into(), "not base64"),
+            (
+                format!("AccountName=ACCT;AccountKey={KEY}"),
+                "invalid account name",
+            ),
+            (
+                format!("AccountName=acct;AccountKey={KEY};BlobEndpoint=ftp://x"),
+                "use https",
+            ),
+            (
+                format!("AccountName=acct;AccountKey={KEY};BlobEndpoint=x"),
+                "use a URL such as",
+            ),
+            (
+                format!("AccountName=acct;AccountKey={KEY};DefaultEndpointsProtocol=s3cret"),
+                "neither http nor https",
+            ),
+            (
+                format!("UseDevelopmentStorage=true;AccountKey={KEY}"),
+                "a whole account",
+            ),
+            ("UseDevelopmentStorage=yes".into(), "neither true nor false"),
+            (
+                format!("AccountName=acct;AccountKey={KEY};DevelopmentStorageProxyUri=http://x"),
+                "needs `UseDevelopmentStorage=true`",
+            ),
+            (
+                format!("BlobEndpoint=https://a.b/?{SAS};SharedAccessSignature={SAS}"),
+                "it has a query",
+            ),
+        ];
+        for (text, rule) in rows {
+            let error = parse(&text).expect_err(&text);
+            assert_eq!(error.kind(), ErrorKind::Config, "{text}");
+            assert!(error.to_string().contains(rule), "{text}: {error}");
+            assert!(
+                !error.to_string().contains("s3cret"),
+                "shows a value: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn endpoints_are_refused_with_the_reason() {
+        let options = MutexOptions::new("acct", KEY, "locks").unwrap();
+        for (url, rule) in [
+            ("", "use a URL"),
+            ("acct.blob.core.windows.net", "use a URL"),
+            ("/locks", "use a URL"),
+            ("ftp://host", "use https"),
+            ("https://user:s3cret@host", "user name or password"),
+            ("https://host?sig=s3cret", "it has a query"),
+            ("https://host:99999", "use a URL"),
+            ("https://host:0", "1 to 65535"),
+            ("https://host/a//b", "empty segment"),
+            ("https://host/../b", "one of dots"),
+            ("https://ho st", "use a URL"),
+        ] {
+            let error = options.clone().endpoint(url).expect_err(url);
+            assert!(error.to_string().contains(rule), "{url}: {error}");
+            assert!(
+                !error.to_string().contains("s3cret"),
+                "shows a secret: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_only() {
+        let at = |url| {
+            MutexOptions::new("acct", KEY, "locks")
+                .unwrap()
+                .endpoint(url)
+                .unwrap()
+        };
+        for url in [
+            "http://127.0.0.1:10000",
+            "http://localhost",
+            "http://[::1]:80",
+            "http://127.8.9.1",
+        ] {
+            at(url).check().expect(url);
+        }
+        for url in [
+            "http://acct.blob.core.windows.net",
+            "http://10.0.0.7",
+            "http://localhost.example",
+        ] {
+            let error = at(url).check().expect_err(url);
+            assert!(
+                error
+                    .to_string()
+                    .contains("plain http is for this machine only"),
+                "{error}"
+            );
+            at(url)
+                .allow_insecure_http(true)
+                .check()
+                .expect("allowed on request");
+        }
+    }
+
+    #[test]
+    fn request_timeout_of_zero_is_refused() {
+        let options = MutexOptions::new("acct", KEY, "locks").unwrap();
+        let error = options.request_timeout(Duration::ZERO).check().unwrap_err();
+        assert!(
+            error.to_string().contains("invalid request timeout 0"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn names_are_checked_before_anything_else() {
+        for (account, key, container, rule) in [
+            ("", KEY, "locks", "invalid account name"),
+            ("acct", "", "locks", "invalid account key"),
+            ("acct", KEY, "", "invalid container name"),
+            ("acct", KEY, "No", "invalid container name"),
+        ] {
+            let error = MutexOptions::new(account, key, container).unwrap_err();
+            assert!(error.to_string().contains(rule), "{error}");
+        }
+    }
+
+    #[test]
+    fn environment_is_read_in_the_documented_order() {
+        let from = |vars: &[(&str, &str)]| {
+            MutexOptions::from_variables(
+                |name| {
+                    Ok(vars
+                        .iter()
+                        .find(|(n, _)| *n == name)
+                        .map(|(_, v)| (*v).to_owned()))
+                },
+                "locks",
+            )
+        };
+        let connection = format!("AccountName=first;AccountKey={KEY}");
+        let account = ("AZURE_STORAGE_ACCOUNT", "second");
+        let key = ("AZURE_STORAGE_KEY", KEY);
+        let sas = ("AZURE_STORAGE_SAS_TOKEN", SAS);
+        let all = [
+            ("AZURE_STORAGE_CONNECTION_STRING", &*connection),
+            account,
+            key,
+            sas,
+        ];
+        assert_eq!(from(&all).unwrap().account, "first");
+        let options = from(&all[1..]).unwrap();
+        assert_eq!(options.account, "second");
+        assert_eq!(
+            format!("{:?}", options.credential),
+            "Credential(account key)"
+        );
+        let options = from(&[account, sas]).unwrap();
+        assert!(format!("{:?}", options.credential).starts_with("Credential(SAS"));
+        let error = from(&[account]).unwrap_err().to_string();
+        assert!(
+            error.contains("neither AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN"),
+            "{error}"
+        );
+        let error = from(&[key]).unwrap_err().to_string();
+        assert!(
+            error.contains("set AZURE_STORAGE_CONNECTION_STRING, or"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn debug_never_shows_a_secret() {
+        for text in [
+            format!("AccountName=acct;AccountKey={KEY}"),
+            format!("AccountName=acct;SharedAccessSignature={SAS}"),
+        ] {
+            let shown = format!("{:?}", parse(&text).unwrap());
+            assert!(
+                !shown.contains("bXkg") && !shown.contains("s3cret"),
+                "{shown}"
+            );
+        }
+    }
+}

@@ -1,0 +1,81 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::keeper::Shared;
+
+/// Ends waiting for a lock from another thread, such as one that waits for signals.
+///
+/// Give it to [`LockerBuilder::stop_token`](crate::LockerBuilder::stop_token); one token may serve
+/// many lockers. Clones are the same token. Once stopped it stays so: every waiting and every later
+/// `lock` with it fails with [`ErrorKind::Stopped`](crate::ErrorKind::Stopped). Locks that are held
+/// already are not concerned.
+///
+/// # Examples
+///
+/// ```
+/// use azmutex::{AzureMutex, ErrorKind, Locker, StopToken};
+///
+/// # let emulator = azmutex::emulator::Emulator::start()?;
+/// # let mutex = AzureMutex::new(emulator.options("locks"))?;
+/// let stop = StopToken::new();
+/// let locker = Locker::builder(mutex.clone(), "migration").stop_token(&stop).build()?;
+/// let _held = Locker::new(mutex, "migration")?.lock()?;
+///
+/// let waiting = std::thread::spawn(move || locker.lock());
+/// stop.stop();
+/// assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Stopped);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct StopToken(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    stopped: AtomicBool,
+    waiting: Mutex<Vec<Weak<Shared>>>,
+}
+
+impl StopToken {
+    /// A token that is not stopped.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops all waiting with this token, at once: also when the service does not answer.
+    ///
+    /// Does not block, but is not for use *inside* a signal handler: call it from a thread that
+    /// waits for signals. A lease that was being acquired is released in the background.
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Ordering::SeqCst);
+        let waiting = self.0.waiting.lock().drain(..).collect::<Vec<_>>();
+        for shared in waiting.iter().filter_map(Weak::upgrade) {
+            shared.wake();
+        }
+    }
+
+    /// Whether [`stop`](Self::stop) was called.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Has `shared` woken on stop, for as long as it exists.
+    pub(crate) fn register(&self, shared: &Arc<Shared>) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.retain(|other| other.strong_count() > 0);
+        waiting.push(Arc::downgrade(shared));
+        // A stop that came before now has not seen it; those who register look for themselves.
+    }
+}
+
+impl fmt::Debug for StopToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopToken")
+            .field("stopped", &self.is_stopped())
+            .finish_non_exhaustive()
+    }
+}
