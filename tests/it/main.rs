@@ -1,0 +1,4 @@
+//! The integration tests: one binary, so that they link once and share one Azurite.
+
+mod support;
+mod support_tests;

@@ -1,0 +1,12 @@
+//! What the tests stand on: the services they run against and the faults put between.
+
+pub(crate) mod azurite;
+pub(crate) mod proxy;
+
+/// The connection string of a real account to run against, if the environment names one.
+#[allow(dead_code, reason = "for the suite that runs against each service")]
+pub(crate) fn real_account() -> Option<String> {
+    std::env::var("AZMUTEX_TEST_CONNECTION_STRING")
+        .ok()
+        .filter(|value| !value.is_empty())
+}
