@@ -16,7 +16,11 @@ pub(super) fn xml(
     now: Moment,
 ) -> String {
     let mut includes = request.parameter("include").split(',');
-    let with_metadata = includes.any(|part| part.eq_ignore_ascii_case("metadata"));
+    let form = Form {
+        has_crc: request.is_since("2019-02-02"),
+        has_or_metadata: request.is_since("2021-04-10"),
+        has_metadata: includes.any(|part| part.eq_ignore_ascii_case("metadata")),
+    };
     let mut out = String::with_capacity(512 + 768 * page.blobs.len());
     out.push_str("<EnumerationResults ServiceEndpoint=\"");
     out.push_str(endpoint);
@@ -38,7 +42,7 @@ pub(super) fn xml(
     } else {
         out.push_str("<Blobs>");
         for (name, blob) in &page.blobs {
-            push_blob(&mut out, name, blob, with_metadata, now);
+            push_blob(&mut out, name, blob, &form, now);
         }
         out.push_str("</Blobs>");
     }
@@ -51,7 +55,14 @@ pub(super) fn xml(
     out
 }
 
-fn push_blob(out: &mut String, name: &str, blob: &Blob, with_metadata: bool, now: Moment) {
+/// Which elements a blob has besides those that it always has.
+struct Form {
+    has_crc: bool,
+    has_or_metadata: bool,
+    has_metadata: bool,
+}
+
+fn push_blob(out: &mut String, name: &str, blob: &Blob, form: &Form, now: Moment) {
     out.push_str("<Blob>");
     element(out, "Name", name);
     out.push_str("<Properties>");
@@ -68,6 +79,7 @@ fn push_blob(out: &mut String, name: &str, blob: &Blob, with_metadata: bool, now
         ("Content-Type", &blob.data.content_type),
         ("Content-Encoding", ""),
         ("Content-Language", ""),
+        ("Content-CRC64", ""),
         ("Content-MD5", ""),
         ("Cache-Control", ""),
         ("Content-Disposition", ""),
@@ -77,14 +89,16 @@ fn push_blob(out: &mut String, name: &str, blob: &Blob, with_metadata: bool, now
         ("LeaseStatus", lease.status()),
         ("LeaseState", lease.name()),
     ] {
-        element(out, name, text);
+        if name != "Content-CRC64" || form.has_crc {
+            element(out, name, text);
+        }
     }
     if let Some(duration) = blob.lease.duration_name(now.tick) {
         element(out, "LeaseDuration", duration);
     }
     element(out, "ServerEncrypted", "true");
     out.push_str("</Properties>");
-    if with_metadata {
+    if form.has_metadata {
         if blob.data.metadata.is_empty() {
             out.push_str("<Metadata />");
         } else {
@@ -94,6 +108,9 @@ fn push_blob(out: &mut String, name: &str, blob: &Blob, with_metadata: bool, now
             }
             out.push_str("</Metadata>");
         }
+    }
+    if form.has_or_metadata {
+        out.push_str("<OrMetadata />");
     }
     out.push_str("</Blob>");
 }

@@ -98,6 +98,11 @@ impl<'a> Request<'a> {
         self.header("x-ms-version").or(signed)
     }
 
+    /// Whether this version of the service is asked for, or a later one.
+    pub(super) fn is_since(&self, version: &str) -> bool {
+        self.version().is_none_or(|asked| asked >= version)
+    }
+
     /// A header that must be a GUID if it is there.
     pub(super) fn guid(&self, lower: &str) -> Result<Option<Uuid>, Failure> {
         let Some(value) = self.header(lower) else {

@@ -125,16 +125,14 @@ impl Server {
 
     fn spawn(self: &Arc<Self>, stream: TcpStream) {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
-        let stream = Arc::new(stream);
         let connection = Connection {
             server: Arc::clone(self),
             number,
-            stream: Arc::clone(&stream),
+            stream: Arc::new(stream),
         };
-        match &mut *self.open.lock() {
-            Some(open) => open.insert(number, stream),
-            None => return,
-        };
+        if !self.register(&connection) {
+            return;
+        }
         let spawned = thread::Builder::new()
             .name(format!("azmutex-emulator:{number}"))
             .stack_size(STACK)
@@ -142,6 +140,16 @@ impl Server {
         if let Err(error) = spawned {
             log::warn!("emulator failed to start a thread: {error}");
         }
+    }
+
+    /// `false` once the server has stopped.
+    fn register(&self, connection: &Connection) -> bool {
+        let mut open = self.open.lock();
+        let Some(open) = &mut *open else {
+            return false;
+        };
+        open.insert(connection.number, Arc::clone(&connection.stream));
+        true
     }
 
     fn answer(

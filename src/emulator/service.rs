@@ -145,7 +145,7 @@ impl OnBlob<'_> {
             ("DELETE", "") => {
                 store.delete_blob(container, name, &access, now)?;
                 let reply = Reply::new(202);
-                Ok(if is_since(request, "2020-10-02") {
+                Ok(if request.is_since("2020-10-02") {
                     reply.extra("x-ms-delete-type-permanent", "false")
                 } else {
                     reply
@@ -182,10 +182,6 @@ fn is_version(text: &str) -> bool {
                 byte.is_ascii_digit()
             }
         })
-}
-
-fn is_since(request: &Request<'_>, version: &str) -> bool {
-    request.version().is_none_or(|asked| asked >= version)
 }
 
 fn stamped(status: u16, stamp: &Stamp) -> Reply {
@@ -281,11 +277,11 @@ fn new_blob(request: &Request<'_>, body: &[u8]) -> Result<NewBlob, Failure> {
 fn container_properties(container: &Container, request: &Request<'_>, now: Moment) -> Reply {
     let mut reply = stamped(200, &container.stamp);
     reply = with_lease(reply, &container.lease, now);
-    if is_since(request, "2019-02-02") {
+    if request.is_since("2019-02-02") {
         reply = reply
             .extra("x-ms-has-immutability-policy", "false")
             .extra("x-ms-has-legal-hold", "false");
-        if is_since(request, "2020-10-02") {
+        if request.is_since("2020-10-02") {
             reply = reply.extra("x-ms-immutable-storage-with-versioning-enabled", "false");
         }
         reply = reply
