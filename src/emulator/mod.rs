@@ -1,3 +1,221 @@
-//! An embedded lease-blob server.
+//! An embedded lease-blob server, for tests and first steps.
+//!
+//! An [`Emulator`] runs in the process that starts it and listens on this machine alone. It
+//! answers as the Blob service of Azure does, for the part of it that locks need: containers,
+//! blobs with metadata, and leases of both. Signatures are checked, also the age of a request.
+//! What it holds is gone when it is dropped.
+//!
+//! Leases run out by the emulator's [`Clock`], which a test can advance instead of waiting.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use azmutex::emulator::Emulator;
+//!
+//! let emulator = Emulator::start()?;
+//! assert!(emulator.endpoint().ends_with("/devstoreaccount1"));
+//!
+//! // Every fixed lease that was held is expired now.
+//! emulator.clock().advance(Duration::from_secs(60));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # Differences from the service
+//!
+//! - One account, `devstoreaccount1`, whose key is published, and path style URLs.
+//! - Snapshots, versions, tags, blocks, page blobs, appending and lists with a delimiter are
+//!   refused. Hashes of contents are neither checked nor shown.
+//! - A bearer token is always refused.
+
+mod auth;
+mod failure;
+mod lease;
+mod list;
+mod reply;
+mod request;
+mod server;
+mod service;
+mod store;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use self::auth::{ACCOUNT, Guard, KEY, Sas};
+use self::server::Server;
 
 pub use crate::clock::TestClock as Clock;
+
+/// A Blob service in this process, as far as locks need one.
+///
+/// Dropping it stops it and closes its connections. See the [module](self) for what it does.
+#[must_use = "if unused the emulator stops immediately"]
+pub struct Emulator {
+    server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Emulator {
+    /// Starts an emulator on a free port of this machine, with a clock that runs with real time.
+    ///
+    /// # Errors
+    ///
+    /// When the port cannot be bound, or the thread not be started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use azmutex::emulator::Emulator;
+    ///
+    /// let emulator = Emulator::start()?;
+    /// println!("{}", emulator.connection_string());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn start() -> io::Result<Self> {
+        Self::builder().start()
+    }
+
+    /// Starts with another clock, a shared access signature, or at an address of choice.
+    pub fn builder() -> EmulatorBuilder {
+        EmulatorBuilder {
+            address: server::ANY_PORT,
+            clock: Clock::new(),
+            sas: Vec::new(),
+        }
+    }
+
+    /// The endpoint of the account, such as `http://127.0.0.1:4321/devstoreaccount1`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.server.endpoint().to_owned()
+    }
+
+    /// The name of the account: `devstoreaccount1`.
+    #[must_use]
+    pub fn account(&self) -> &'static str {
+        ACCOUNT
+    }
+
+    /// The key of the account, base64-encoded. It is the same for all emulators, and no secret.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        KEY
+    }
+
+    /// Endpoint, account and key in one, as the SDKs and tools of the service take them.
+    #[must_use]
+    pub fn connection_string(&self) -> String {
+        let endpoint = self.server.endpoint();
+        format!(
+            "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};\
+             BlobEndpoint={endpoint};"
+        )
+    }
+
+    /// The clock by which leases run out. Advancing it advances the emulator.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.server.clock().clone()
+    }
+
+    /// How many requests have been answered, refusals included.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.server.requests()
+    }
+
+    /// How many connections have been accepted, those since closed included.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.server.connections()
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        if self.server.stop()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join(); // A panic there has been reported, and ends nothing here.
+        }
+    }
+}
+
+impl fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emulator")
+            .field("endpoint", &self.server.endpoint())
+            .field("requests", &self.requests())
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of an [`Emulator`] to be started.
+#[derive(Clone)]
+#[must_use = "an emulator starts with `start`"]
+pub struct EmulatorBuilder {
+    address: SocketAddr,
+    clock: Clock,
+    sas: Vec<String>,
+}
+
+impl EmulatorBuilder {
+    /// The clock to run by. Defaults to one of its own, which runs with real time.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// A shared access signature to accept, as a query string: `sv=…&se=…&sig=…`.
+    ///
+    /// A request that has no `Authorization` and all of these parameters in its query may do
+    /// anything, from the token's `st` to its `se` by the emulator's clock; what the token itself
+    /// allows is not looked at. May be called more than once. Defaults to none.
+    pub fn sas(mut self, token: impl Into<String>) -> Self {
+        self.sas.push(token.into());
+        self
+    }
+
+    /// The address to listen at, which must be a loopback address. Defaults to a free port of
+    /// 127.0.0.1.
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Starts the emulator.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] if the address is not a loopback address, or a shared access
+    /// signature has no `sig` or a malformed date; otherwise when the port cannot be bound, or the
+    /// thread not be started.
+    pub fn start(self) -> io::Result<Emulator> {
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if !self.address.ip().is_loopback() {
+            return Err(invalid("the emulator listens at loopback addresses alone"));
+        }
+        let sas: Option<Vec<Sas>> = self.sas.iter().map(|token| Sas::parse(token)).collect();
+        let sas = sas.ok_or_else(|| invalid("malformed shared access signature"))?;
+        let (server, thread) = Server::start(self.address, self.clock, Guard::new(sas))?;
+        Ok(Emulator {
+            server,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl fmt::Debug for EmulatorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmulatorBuilder")
+            .field("address", &self.address)
+            .field("clock", &self.clock)
+            .field("sas", &self.sas.len())
+            .finish()
+    }
+}

@@ -1,0 +1,165 @@
+//! Who may ask: Shared Key, a SAS that the emulator was told of, or nobody in particular.
+//!
+//! Source: <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::failure::{self, Failure};
+use super::reply::http_date;
+use super::request::{self, Request};
+use crate::azure::sign;
+
+/// The account that every emulator of the service has.
+pub(super) const ACCOUNT: &str = "devstoreaccount1";
+/// Its key, which is published and no secret.
+pub(super) const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// How far the date of a request may be from the service's clock.
+const DATE_TOLERANCE: Duration = Duration::from_secs(15 * 60);
+
+/// Tells requests that may be answered from those that may not.
+pub(super) struct Guard {
+    key: Vec<u8>,
+    sas: Vec<Sas>,
+}
+
+impl Guard {
+    pub(super) fn new(sas: Vec<Sas>) -> Self {
+        let key = STANDARD.decode(KEY).expect("the key is base64");
+        Self { key, sas }
+    }
+
+    pub(super) fn check(&self, request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
+        let Some(authorization) = request.header("authorization") else {
+            return self.check_sas(request, wall);
+        };
+        // `Bearer` too: no token is known here.
+        let Some((account, signature)) = authorization
+            .strip_prefix("SharedKey ")
+            .and_then(|rest| rest.split_once(':'))
+        else {
+            return Err(Failure::invalid_authentication_info());
+        };
+        check_date(request, wall)?;
+        let path = request.path;
+        let signed = sign::string_to_sign(
+            ACCOUNT,
+            request.method,
+            path,
+            request.query(),
+            request.headers(),
+        );
+        if account == ACCOUNT && sign::signature(&self.key, &signed) == signature {
+            return Ok(());
+        }
+        Err(Failure::authentication(&format!(
+            "The MAC signature found in the HTTP request '{signature}' is not the same as any \
+             computed signature. Server used following string to sign: '{signed}'."
+        )))
+    }
+
+    fn check_sas(&self, request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
+        if request.parameter("sig").is_empty() {
+            return Err(if request.is_read() {
+                failure::RESOURCE_NOT_FOUND
+            } else {
+                failure::NO_AUTHENTICATION_INFORMATION
+            });
+        }
+        let Some(sas) = self.sas.iter().find(|sas| sas.is_in(request)) else {
+            return Err(Failure::authentication(
+                "Signature did not match. String to sign used was not that of this token.",
+            ));
+        };
+        if sas.is_valid_at(wall) {
+            return Ok(());
+        }
+        let date = |at: Option<OffsetDateTime>| at.map(http_date).unwrap_or_default();
+        Err(Failure::authentication(&format!(
+            "Signature not valid in the specified time frame: Start [{}] - Expiry [{}] - \
+             Current [{}]",
+            date(sas.start),
+            date(sas.expiry),
+            http_date(wall)
+        )))
+    }
+}
+
+fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
+    let date = request.header("x-ms-date").or(request.header("date"));
+    let text = date.unwrap_or_default();
+    match request::parse_date(text) {
+        Some(date) if (wall - date).unsigned_abs() <= DATE_TOLERANCE => Ok(()),
+        // Said of dates in the future too.
+        Some(_) => Err(Failure::authentication(&format!(
+            "Request date header too old: '{text}'"
+        ))),
+        None => Err(Failure::authentication(&format!(
+            "Request date header not specified or in a wrong format: '{text}'"
+        ))),
+    }
+}
+
+/// A token that the emulator takes without asking what it allows.
+#[derive(Clone)]
+pub(super) struct Sas {
+    parameters: Vec<(String, String)>,
+    start: Option<OffsetDateTime>,
+    expiry: Option<OffsetDateTime>,
+}
+
+impl Sas {
+    /// `None` when there is no signature in it, or when a date is none.
+    pub(super) fn parse(token: &str) -> Option<Self> {
+        let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+        let pairs = token.trim_start_matches('?').split('&');
+        let parameters: Vec<_> = pairs
+            .map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                Some((decode(name)?, decode(value)?))
+            })
+            .collect::<Option<_>>()?;
+        let value = |wanted| {
+            let found = parameters.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
+        let date = |name| match value(name) {
+            Some(text) => parse_sas_date(text).map(Some),
+            None => Some(None),
+        };
+        value("sig").filter(|sig| !sig.is_empty())?;
+        Some(Self {
+            start: date("st")?,
+            expiry: date("se")?,
+            parameters,
+        })
+    }
+
+    fn is_in(&self, request: &Request<'_>) -> bool {
+        let has = |(name, value): &(String, String)| request.parameter(name) == value;
+        self.parameters.iter().all(has)
+    }
+
+    fn is_valid_at(&self, wall: OffsetDateTime) -> bool {
+        self.start.is_none_or(|start| start <= wall)
+            && self.expiry.is_none_or(|expiry| wall < expiry)
+    }
+}
+
+/// A date, which may go on with a time to the minute, the second or a part of it.
+fn parse_sas_date(text: &str) -> Option<OffsetDateTime> {
+    let rest = match text.len() {
+        10 => "T00:00:00Z",
+        17 => ":00Z",
+        _ => "Z",
+    };
+    let full = format!("{}{rest}", text.strip_suffix('Z').unwrap_or(text));
+    OffsetDateTime::parse(&full, &Rfc3339).ok()
+}

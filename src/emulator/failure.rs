@@ -1,0 +1,220 @@
+//! What the service says when it refuses: status, code and text.
+//!
+//! Source: <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>
+
+use super::lease::Refusal;
+
+/// A refusal, before it is written as a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    pub(super) message: &'static str,
+    /// Elements of the body behind the message.
+    pub(super) details: Vec<(&'static str, String)>,
+    pub(super) origin: Origin,
+}
+
+/// Which part of the service refuses: it shows in the headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The Blob service.
+    Service,
+    /// What stands before it and knows signatures, but neither versions nor request IDs of clients.
+    FrontDoor,
+    /// The HTTP library below both, which can make nothing of what arrived.
+    Http,
+}
+
+macro_rules! failures {
+    ($($name:ident = $status:literal $code:literal, $message:literal;)*) => {
+        $(pub(super) const $name: Failure = Failure::new($status, $code, $message);)*
+    };
+}
+
+failures! {
+    INVALID_AUTHENTICATION_INFO = 400 "InvalidAuthenticationInfo",
+        "Authentication information is not given in the correct format. Check the value of Authorization header.";
+    INVALID_HEADER_VALUE = 400 "InvalidHeaderValue",
+        "The value for one of the HTTP headers is not in the correct format.";
+    INVALID_METADATA = 400 "InvalidMetadata",
+        "The metadata specified is invalid. It has characters that are not permitted.";
+    INVALID_QUERY_PARAMETER_VALUE = 400 "InvalidQueryParameterValue",
+        "Value for one of the query parameters specified in the request URI is invalid.";
+    INVALID_RESOURCE_NAME = 400 "InvalidResourceName",
+        "The specifed resource name contains invalid characters.";
+    INVALID_URI = 400 "InvalidUri",
+        "The requested URI does not represent any resource on the server.";
+    METADATA_TOO_LARGE = 400 "MetadataTooLarge",
+        "The metadata specified exceeds the maximum permissible limit.";
+    MISSING_REQUIRED_HEADER = 400 "MissingRequiredHeader",
+        "An HTTP header that's mandatory for this request is not specified.";
+    NO_AUTHENTICATION_INFORMATION = 401 "NoAuthenticationInformation",
+        "Server failed to authenticate the request. Please refer to the information in the www-authenticate header.";
+    AUTHENTICATION_FAILED = 403 "AuthenticationFailed",
+        "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly including the signature.";
+    BLOB_NOT_FOUND = 404 "BlobNotFound", "The specified blob does not exist.";
+    CONTAINER_NOT_FOUND = 404 "ContainerNotFound", "The specified container does not exist.";
+    RESOURCE_NOT_FOUND = 404 "ResourceNotFound", "The specified resource does not exist.";
+    UNSUPPORTED_HTTP_VERB = 405 "UnsupportedHttpVerb",
+        "The resource doesn't support specified Http Verb.";
+    BLOB_ALREADY_EXISTS = 409 "BlobAlreadyExists", "The specified blob already exists.";
+    CONTAINER_ALREADY_EXISTS = 409 "ContainerAlreadyExists",
+        "The specified container already exists.";
+    CONTAINER_BEING_DELETED = 409 "ContainerBeingDeleted",
+        "The specified container is being deleted. Try operation later.";
+    MISSING_CONTENT_LENGTH_HEADER = 411 "MissingContentLengthHeader",
+        "The Content-Length header was not specified.";
+    CONDITION_NOT_MET = 412 "ConditionNotMet",
+        "The condition specified using HTTP conditional header(s) is not met.";
+    REQUEST_BODY_TOO_LARGE = 413 "RequestBodyTooLarge",
+        "The request body is too large and exceeds the maximum permissible limit.";
+    INVALID_RANGE = 416 "InvalidRange",
+        "The range specified is invalid for the current size of the resource.";
+    NOT_IMPLEMENTED = 501 "NotImplemented",
+        "The requested operation is not implemented on the specified resource.";
+
+    BAD_REQUEST = 400 "", "Bad Request";
+    HEADERS_TOO_LARGE = 431 "", "Request Header Fields Too Large";
+}
+
+impl Failure {
+    const fn new(status: u16, code: &'static str, message: &'static str) -> Self {
+        let origin = if code.is_empty() {
+            Origin::Http
+        } else {
+            Origin::Service
+        };
+        Self {
+            status,
+            code,
+            message,
+            details: Vec::new(),
+            origin,
+        }
+    }
+
+    fn detail(mut self, name: &'static str, text: &str) -> Self {
+        self.details.push((name, text.to_owned()));
+        self
+    }
+
+    /// `InvalidHeaderValue`, naming the header and what it held.
+    pub(super) fn invalid_header(name: &str, value: &str) -> Self {
+        INVALID_HEADER_VALUE
+            .detail("HeaderName", name)
+            .detail("HeaderValue", value)
+    }
+
+    pub(super) fn missing_header(name: &str) -> Self {
+        MISSING_REQUIRED_HEADER.detail("HeaderName", name)
+    }
+
+    pub(super) fn invalid_query(name: &str, value: &str) -> Self {
+        INVALID_QUERY_PARAMETER_VALUE
+            .detail("QueryParameterName", name)
+            .detail("QueryParameterValue", value)
+            .detail("Reason", "")
+    }
+
+    /// `AuthenticationFailed`, with the reason that the service gives.
+    pub(super) fn authentication(reason: &str) -> Self {
+        Self {
+            origin: Origin::FrontDoor,
+            ..AUTHENTICATION_FAILED.detail("AuthenticationErrorDetail", reason)
+        }
+    }
+
+    pub(super) fn invalid_authentication_info() -> Self {
+        Self {
+            origin: Origin::FrontDoor,
+            ..INVALID_AUTHENTICATION_INFO
+        }
+    }
+}
+
+/// What a lease belongs to: codes and texts differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resource {
+    Blob,
+    Container,
+}
+
+impl Refusal {
+    /// The refusal in the words that the service has for this kind of resource.
+    pub(super) fn of(self, resource: Resource) -> Failure {
+        let (status, code, on_blob, on_container) = match self {
+            Self::AlreadyPresent => (
+                409,
+                "LeaseAlreadyPresent",
+                "There is already a lease present.",
+                "There is already a lease present.",
+            ),
+            Self::IsBreakingAndCannotBeAcquired => (
+                409,
+                "LeaseIsBreakingAndCannotBeAcquired",
+                "The lease ID matched, but the lease is currently in breaking state and cannot be acquired until it is broken.",
+                "The lease ID matched, but the lease is currently in breaking state and cannot be acquired until it is broken.",
+            ),
+            Self::IsBreakingAndCannotBeChanged => (
+                409,
+                "LeaseIsBreakingAndCannotBeChanged",
+                "The lease ID matched, but the lease is currently in breaking state and cannot be changed.",
+                "The lease ID matched, but the lease is currently in breaking state and cannot be changed.",
+            ),
+            Self::IsBrokenAndCannotBeRenewed => (
+                409,
+                "LeaseIsBrokenAndCannotBeRenewed",
+                "The lease ID matched, but the lease has been broken explicitly and cannot be renewed.",
+                "The lease ID matched, but the lease has been broken explicitly and cannot be renewed.",
+            ),
+            Self::IdMismatchWithLeaseOperation => (
+                409,
+                "LeaseIdMismatchWithLeaseOperation",
+                "The lease ID specified did not match the lease ID for the blob.",
+                "The lease ID specified did not match the lease ID for the container.",
+            ),
+            Self::NotPresentWithLeaseOperation => (
+                409,
+                "LeaseNotPresentWithLeaseOperation",
+                "There is currently no lease on the blob.",
+                "There is currently no lease on the container.",
+            ),
+            Self::IdMissing => (
+                412,
+                "LeaseIdMissing",
+                "There is currently a lease on the blob and no lease ID was specified in the request.",
+                "There is currently a lease on the container and no lease ID was specified in the request.",
+            ),
+            Self::IdMismatch => (
+                412,
+                match resource {
+                    Resource::Blob => "LeaseIdMismatchWithBlobOperation",
+                    Resource::Container => "LeaseIdMismatchWithContainerOperation",
+                },
+                "The lease ID specified did not match the lease ID for the blob.",
+                "The lease ID specified did not match the lease ID for the container.",
+            ),
+            Self::NotPresent => (
+                412,
+                match resource {
+                    Resource::Blob => "LeaseNotPresentWithBlobOperation",
+                    Resource::Container => "LeaseNotPresentWithContainerOperation",
+                },
+                "There is currently no lease on the blob.",
+                "There is currently no lease on the container.",
+            ),
+            Self::Lost => (
+                412,
+                "LeaseLost",
+                "A lease ID was specified, but the lease for the blob has expired.",
+                "A lease ID was specified, but the lease for the container has expired.",
+            ),
+        };
+        let message = match resource {
+            Resource::Blob => on_blob,
+            Resource::Container => on_container,
+        };
+        Failure::new(status, code, message)
+    }
+}

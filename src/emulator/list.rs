@@ -1,0 +1,116 @@
+//! PURE: the XML of List Blobs.
+//!
+//! Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
+
+use super::reply::{element, http_date};
+use super::request::Request;
+use super::service::list_marker;
+use super::store::{Blob, Moment, Page};
+
+/// The document behind its declaration. `endpoint`: the account's, without a slash at its end.
+pub(super) fn xml(
+    endpoint: &str,
+    container: &str,
+    request: &Request<'_>,
+    page: &Page<'_>,
+    now: Moment,
+) -> String {
+    let mut includes = request.parameter("include").split(',');
+    let form = Form {
+        has_crc: request.is_since("2019-02-02"),
+        has_or_metadata: request.is_since("2021-04-10"),
+        has_metadata: includes.any(|part| part.eq_ignore_ascii_case("metadata")),
+    };
+    let mut out = String::with_capacity(512 + 768 * page.blobs.len());
+    out.push_str("<EnumerationResults ServiceEndpoint=\"");
+    out.push_str(endpoint);
+    out.push_str("/\" ContainerName=\"");
+    out.push_str(container);
+    out.push_str("\">");
+    for (name, parameter) in [
+        ("Prefix", "prefix"),
+        ("Marker", "marker"),
+        ("MaxResults", "maxresults"),
+    ] {
+        let value = request.parameter(parameter);
+        if !value.is_empty() {
+            element(&mut out, name, value);
+        }
+    }
+    if page.blobs.is_empty() {
+        out.push_str("<Blobs />");
+    } else {
+        out.push_str("<Blobs>");
+        for (name, blob) in &page.blobs {
+            push_blob(&mut out, name, blob, &form, now);
+        }
+        out.push_str("</Blobs>");
+    }
+    element(
+        &mut out,
+        "NextMarker",
+        &page.next.map(list_marker).unwrap_or_default(),
+    );
+    out.push_str("</EnumerationResults>");
+    out
+}
+
+/// Which elements a blob has besides those that it always has.
+struct Form {
+    has_crc: bool,
+    has_or_metadata: bool,
+    has_metadata: bool,
+}
+
+fn push_blob(out: &mut String, name: &str, blob: &Blob, form: &Form, now: Moment) {
+    out.push_str("<Blob>");
+    element(out, "Name", name);
+    out.push_str("<Properties>");
+    let created = http_date(blob.created);
+    let modified = http_date(blob.stamp.modified);
+    let etag = blob.stamp.bare_etag();
+    let length = blob.data.content.len().to_string();
+    let lease = blob.lease.state(now.tick);
+    for (name, text) in [
+        ("Creation-Time", created.as_str()),
+        ("Last-Modified", &modified),
+        ("Etag", &etag),
+        ("Content-Length", &length),
+        ("Content-Type", &blob.data.content_type),
+        ("Content-Encoding", ""),
+        ("Content-Language", ""),
+        ("Content-CRC64", ""),
+        ("Content-MD5", ""),
+        ("Cache-Control", ""),
+        ("Content-Disposition", ""),
+        ("BlobType", blob.data.kind),
+        ("AccessTier", "Hot"),
+        ("AccessTierInferred", "true"),
+        ("LeaseStatus", lease.status()),
+        ("LeaseState", lease.name()),
+    ] {
+        if name != "Content-CRC64" || form.has_crc {
+            element(out, name, text);
+        }
+    }
+    if let Some(duration) = blob.lease.duration_name(now.tick) {
+        element(out, "LeaseDuration", duration);
+    }
+    element(out, "ServerEncrypted", "true");
+    out.push_str("</Properties>");
+    if form.has_metadata {
+        if blob.data.metadata.is_empty() {
+            out.push_str("<Metadata />");
+        } else {
+            out.push_str("<Metadata>");
+            for (name, value) in &blob.data.metadata {
+                element(out, name, value);
+            }
+            out.push_str("</Metadata>");
+        }
+    }
+    if form.has_or_metadata {
+        out.push_str("<OrMetadata />");
+    }
+    out.push_str("</Blob>");
+}
