@@ -156,7 +156,7 @@ impl Error {
     }
 
     /// What the service said.
-    pub(crate) fn from_service(
+    pub(crate) fn with_reply(
         self,
         status: u16,
         code: Option<String>,

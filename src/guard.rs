@@ -42,7 +42,7 @@ use crate::mutex::Released;
 ///
 /// ```
 /// # let emulator = azmutex::emulator::Emulator::start()?;
-/// # let mutex = azmutex::AzureMutex::new(emulator.options("locks"))?;
+/// # let mutex = azmutex::AzureMutex::new(emulator.options("locks")?)?;
 /// # let locker = azmutex::Locker::new(mutex, "migration")?;
 /// let guard = locker.lock()?;
 /// for _step in 0..3 {

@@ -24,7 +24,7 @@ use crate::stop::StopToken;
 /// Enough for a TLS handshake in a debug build; only what is touched is memory.
 const STACK: usize = 512 * 1024;
 
-type Observer = Box<dyn Fn(&Event) + Send + Sync>;
+pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// What all guards of a locker have in common.
 pub(crate) struct Context {

@@ -9,7 +9,7 @@ use crate::azure::names::{LeaseDuration, check_key};
 use crate::error::{Error, TryLockError};
 use crate::event::Event;
 use crate::guard::LeaseGuard;
-use crate::keeper::{Context, Keeper};
+use crate::keeper::{Context, Keeper, Observer};
 use crate::lease::Terms;
 use crate::mutex::AzureMutex;
 use crate::stop::StopToken;
@@ -29,7 +29,7 @@ use crate::stop::StopToken;
 /// use azmutex::{AzureMutex, Locker, TryLockError};
 ///
 /// # let emulator = azmutex::emulator::Emulator::start()?;
-/// # let options = emulator.options("locks");
+/// # let options = emulator.options("locks")?;
 /// let mutex = AzureMutex::new(options)?;
 /// let locker = Locker::new(mutex, "migration")?;
 /// {
@@ -213,7 +213,7 @@ pub struct LockerBuilder {
     poll: (Duration, Duration),
     fault_wait: Duration,
     release_timeout: Duration,
-    observer: Option<Box<dyn Fn(&Event) + Send + Sync>>,
+    observer: Option<Observer>,
     stop: Option<StopToken>,
 }
 

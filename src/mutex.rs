@@ -26,7 +26,7 @@ use crate::transport::Transport;
 /// use azmutex::{AzureMutex, LeaseDuration};
 ///
 /// # let emulator = azmutex::emulator::Emulator::start()?;
-/// # let options = emulator.options("locks");
+/// # let options = emulator.options("locks")?;
 /// let mutex = AzureMutex::new(options)?;
 /// let lease = mutex.acquire("migration", LeaseDuration::from_secs(60)?)?;
 /// // work that takes well under a minute

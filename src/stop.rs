@@ -19,7 +19,7 @@ use crate::keeper::Shared;
 /// use azmutex::{AzureMutex, ErrorKind, Locker, StopToken};
 ///
 /// # let emulator = azmutex::emulator::Emulator::start()?;
-/// # let mutex = AzureMutex::new(emulator.options("locks"))?;
+/// # let mutex = AzureMutex::new(emulator.options("locks")?)?;
 /// let stop = StopToken::new();
 /// let locker = Locker::builder(mutex.clone(), "migration").stop_token(&stop).build()?;
 /// let _held = Locker::new(mutex, "migration")?.lock()?;

@@ -202,7 +202,7 @@ fn sas_time(at: OffsetDateTime) -> String {
 
 /// Reads the forms that the service takes: `YYYY-MM-DD`, with `Thh:mmZ`, with `Thh:mm:ssZ`, and
 /// with a fraction of a second.
-fn parse_sas_time(text: &str) -> Option<OffsetDateTime> {
+pub(crate) fn parse_sas_time(text: &str) -> Option<OffsetDateTime> {
     let number = |part: &str, digits: usize| {
         let fits = part.len() == digits && part.bytes().all(|b| b.is_ascii_digit());
         fits.then(|| part.parse::<u16>().ok()).flatten()

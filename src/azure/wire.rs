@@ -366,13 +366,15 @@ fn elements<'a, 'input: 'a>(
 fn text_of<'a>(node: roxmltree::Node<'a, '_>, name: &'a str) -> Cow<'a, str> {
     node.children()
         .find(|child| child.has_tag_name(name))
-        .map(|child| {
-            child
-                .descendants()
-                .filter_map(|n| n.text())
-                .collect::<Cow<'_, str>>()
-        })
+        .map(|child| texts(child).collect::<Cow<'_, str>>())
         .unwrap_or_default()
+}
+
+/// All text below `node`; comments and the like may stand in between.
+fn texts<'a>(node: roxmltree::Node<'a, '_>) -> impl Iterator<Item = &'a str> {
+    node.descendants()
+        .filter(roxmltree::Node::is_text)
+        .filter_map(|text| text.text())
 }
 
 /// Checks that a reply to acquire, renew or change speaks of the lease that was asked for.
@@ -381,7 +383,7 @@ pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
         .header("x-ms-lease-id")
         .and_then(|id| id.parse().ok())
         .ok_or_else(|| {
-            Error::new(ErrorKind::Protocol, "the reply has no lease ID").from_service(
+            Error::new(ErrorKind::Protocol, "the reply has no lease ID").with_reply(
                 reply.status,
                 None,
                 reply.header("x-ms-request-id").map(str::to_owned),
@@ -417,7 +419,7 @@ pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Err
         Some(reason) if kind == ErrorKind::LeaseLost => Error::lost(reason),
         _ => Error::new(kind, detail),
     };
-    error.from_service(reply.status, code, request_id, retry_after)
+    error.with_reply(reply.status, code, request_id, retry_after)
 }
 
 /// What a code says about a lease that its holder asked about.

@@ -8,12 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::failure::{self, Failure};
 use super::reply::http_date;
-use super::request::{self, Request};
+use super::request::Request;
+use crate::azure::credential::parse_sas_time;
 use crate::azure::sign;
+use crate::azure::wire::parse_date;
 
 /// The account that every emulator of the service has.
 pub(super) const ACCOUNT: &str = "devstoreaccount1";
@@ -95,7 +96,7 @@ impl Guard {
 fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
     let date = request.header("x-ms-date").or(request.header("date"));
     let text = date.unwrap_or_default();
-    match request::parse_date(text) {
+    match parse_date(text) {
         Some(date) if (wall - date).unsigned_abs() <= DATE_TOLERANCE => Ok(()),
         // Said of dates in the future too.
         Some(_) => Err(Failure::authentication(&format!(
@@ -131,7 +132,7 @@ impl Sas {
             found.map(|(_, value)| value.as_str())
         };
         let date = |name| match value(name) {
-            Some(text) => parse_sas_date(text).map(Some),
+            Some(text) => parse_sas_time(text).map(Some),
             None => Some(None),
         };
         value("sig").filter(|sig| !sig.is_empty())?;
@@ -151,15 +152,4 @@ impl Sas {
         self.start.is_none_or(|start| start <= wall)
             && self.expiry.is_none_or(|expiry| wall < expiry)
     }
-}
-
-/// A date, which may go on with a time to the minute, the second or a part of it.
-fn parse_sas_date(text: &str) -> Option<OffsetDateTime> {
-    let rest = match text.len() {
-        10 => "T00:00:00Z",
-        17 => ":00Z",
-        _ => "Z",
-    };
-    let full = format!("{}{rest}", text.strip_suffix('Z').unwrap_or(text));
-    OffsetDateTime::parse(&full, &Rfc3339).ok()
 }

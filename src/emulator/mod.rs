@@ -47,6 +47,8 @@ use std::thread::JoinHandle;
 
 use self::auth::{ACCOUNT, Guard, KEY, Sas};
 use self::server::Server;
+use crate::error::Error;
+use crate::options::MutexOptions;
 
 pub use crate::clock::TestClock as Clock;
 
@@ -114,6 +116,16 @@ impl Emulator {
             "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};\
              BlobEndpoint={endpoint};"
         )
+    }
+
+    /// Options for a client of this emulator that goes by the same clock.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `container` is no container name.
+    pub fn options(&self, container: &str) -> Result<MutexOptions, Error> {
+        MutexOptions::from_connection_string(&self.connection_string(), container)
+            .map(|options| options.clock(self.clock()))
     }
 
     /// The clock by which leases run out. Advancing it advances the emulator.

@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use uuid::Uuid;
 
 use super::failure::{self, Failure};
 use super::store::{Access, Metadata};
+use crate::azure::wire::parse_date;
 
 /// The most that metadata may come to, names and values together.
 const METADATA_LIMIT: usize = 8 * 1024;
@@ -195,10 +194,6 @@ fn parse_guid(text: &str) -> Option<Uuid> {
     let guid = bare.unwrap_or(text);
     let has_form = matches!((guid.len(), bare.is_some()), (36, _) | (32, false));
     has_form.then(|| Uuid::try_parse(guid).ok())?
-}
-
-pub(super) fn parse_date(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc2822).ok()
 }
 
 /// Whether C# would take it for an identifier, as the service asks; letters beyond ASCII cannot
