@@ -204,10 +204,7 @@ impl Hold {
 
     /// Ends the hold; whatever a late renewal says does not matter any more.
     pub(crate) fn lose(&mut self, reason: LossReason) {
-        if self.lost.is_none() {
-            self.lost = Some(reason);
-            self.announced = Claim::Lost(reason);
-        }
+        self.lost.get_or_insert(reason);
     }
 
     /// A renewal never outlasts the deadline, so that the loss of the claim is noticed in time.
@@ -274,5 +271,232 @@ impl Acquisition {
     /// Whether giving up now has to try to release the ID.
     pub(crate) fn may_be_granted(&self) -> bool {
         self.ambiguous
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEC: Duration = Duration::from_secs(1);
+    const MS: Duration = Duration::from_millis(1);
+    const UNKNOWN: Renewal = Renewal::Unknown { retry_after: None };
+
+    fn at(secs: u32) -> Tick {
+        Tick::default() + SEC * 1000 + SEC * secs
+    }
+
+    /// 60 s, renewed every 20, with a margin of 5: the deadline is 55 s after the send.
+    fn terms() -> Terms {
+        Terms {
+            duration: 60 * SEC,
+            margin: 5 * SEC,
+            renew_every: 20 * SEC,
+            attempt_timeout: 5 * SEC,
+            max_hold: None,
+        }
+    }
+
+    #[test]
+    fn lease_is_claimed_until_the_deadline_and_not_at_it() {
+        let hold = Hold::new(terms(), at(0));
+        assert_eq!(hold.deadline(), at(55));
+        assert_eq!(hold.claim(at(55) - Duration::from_nanos(1)), Claim::Held);
+        assert_eq!(hold.claim(at(55)), Claim::Unproven);
+    }
+
+    #[test]
+    fn renewal_is_due_after_its_interval() {
+        let mut hold = Hold::new(terms(), at(0));
+        assert_eq!(hold.step(at(0)), Step::Wait(at(20)));
+        assert_eq!(hold.step(at(20)), Step::Renew { timeout: 5 * SEC });
+    }
+
+    #[test]
+    fn deadline_counts_from_the_send_of_the_renewal_and_not_from_its_reply() {
+        let mut hold = Hold::new(terms(), at(0));
+        assert_eq!(hold.renewed(at(20), at(24), Renewal::Confirmed), None);
+        assert_eq!(hold.deadline(), at(75));
+        assert_eq!(hold.step(at(24)), Step::Wait(at(40)));
+    }
+
+    #[test]
+    fn renewal_confirmed_out_of_order_does_not_move_the_deadline_back() {
+        let mut hold = Hold::new(terms(), at(0));
+        hold.renewed(at(20), at(20), Renewal::Confirmed);
+        hold.renewed(at(10), at(21), Renewal::Confirmed);
+        assert_eq!(hold.deadline(), at(75));
+    }
+
+    #[test]
+    fn failed_renewal_keeps_the_claim_and_the_deadline() {
+        let mut hold = Hold::new(terms(), at(0));
+        assert_eq!(hold.renewed(at(20), at(25), UNKNOWN), None);
+        assert_eq!(hold.claim(at(54)), Claim::Held);
+        assert_eq!(hold.deadline(), at(55));
+        assert_eq!(hold.step(at(25)), Step::Wait(at(30)));
+    }
+
+    #[test]
+    fn retries_speed_up_as_the_deadline_nears() {
+        let mut hold = Hold::new(terms(), at(0));
+        let (mut now, mut delays) = (at(20), Vec::new());
+        let end = loop {
+            match hold.step(now) {
+                Step::Renew { .. } => drop(hold.renewed(now, now, UNKNOWN)),
+                Step::Wait(next) => {
+                    delays.push(next.since(now));
+                    now = next;
+                }
+                step => break step,
+            }
+        };
+        assert!(delays.len() >= 15, "{delays:?}");
+        assert!(
+            delays.windows(2).all(|pair| pair[0] >= pair[1]),
+            "{delays:?}"
+        );
+        assert_eq!((now, end), (at(55), Step::Announce(Claim::Unproven)));
+    }
+
+    #[test]
+    fn renewal_never_outlasts_the_deadline() {
+        let mut hold = Hold::new(terms(), at(0));
+        hold.renewed(at(20), at(53), UNKNOWN);
+        assert_eq!(
+            hold.step(at(53) + 500 * MS),
+            Step::Renew { timeout: 1500 * MS }
+        );
+    }
+
+    #[test]
+    fn unproven_is_announced_once_and_renewals_go_on() {
+        let mut hold = Hold::new(terms(), at(0));
+        hold.renewed(at(54), at(54), UNKNOWN);
+        assert_eq!(hold.step(at(55)), Step::Announce(Claim::Unproven));
+        assert_eq!(hold.step(at(55)), Step::Renew { timeout: 5 * SEC });
+        assert_eq!(hold.renewed(at(55), at(56), UNKNOWN), None);
+        assert_eq!(hold.step(at(56)), Step::Wait(at(58)));
+        assert_eq!(hold.step(at(58)), Step::Renew { timeout: 5 * SEC });
+    }
+
+    #[test]
+    fn failure_that_ends_at_the_deadline_is_announced_as_unproven() {
+        let mut hold = Hold::new(terms(), at(0));
+        assert_eq!(hold.renewed(at(50), at(55), UNKNOWN), Some(Claim::Unproven));
+        assert!(matches!(hold.step(at(55)), Step::Wait(_)));
+    }
+
+    #[test]
+    fn confirmed_renewal_after_the_deadline_is_held_again() {
+        let mut hold = Hold::new(terms(), at(0));
+        assert_eq!(hold.step(at(80)), Step::Announce(Claim::Unproven));
+        assert_eq!(
+            hold.renewed(at(80), at(81), Renewal::Confirmed),
+            Some(Claim::Held)
+        );
+        assert_eq!(hold.claim(at(81)), Claim::Held);
+        assert_eq!(hold.deadline(), at(135));
+    }
+
+    #[test]
+    fn confirmation_that_arrives_after_its_own_deadline_proves_nothing_now() {
+        let mut hold = Hold::new(terms(), at(0));
+        // The process was stopped between the reply and its reading.
+        assert_eq!(
+            hold.renewed(at(20), at(90), Renewal::Confirmed),
+            Some(Claim::Unproven)
+        );
+        assert_eq!(hold.step(at(90)), Step::Renew { timeout: 5 * SEC });
+    }
+
+    #[test]
+    fn definite_loss_is_final() {
+        let mut hold = Hold::new(terms(), at(0));
+        let lost = Claim::Lost(LossReason::Broken);
+        assert_eq!(
+            hold.renewed(at(20), at(20), Renewal::Lost(LossReason::Broken)),
+            Some(lost)
+        );
+        assert_eq!(hold.claim(at(20)), lost);
+        assert_eq!(hold.deadline(), Tick::default());
+        assert_eq!(hold.step(at(20)), Step::End);
+        assert_eq!(hold.renewed(at(20), at(21), Renewal::Confirmed), None);
+        assert_eq!(hold.claim(at(21)), lost);
+        hold.lose(LossReason::Released);
+        assert_eq!(hold.claim(at(21)), lost);
+    }
+
+    #[test]
+    fn renewal_that_ends_after_the_release_changes_nothing() {
+        let mut hold = Hold::new(terms(), at(0));
+        hold.lose(LossReason::Released);
+        assert_eq!(hold.renewed(at(20), at(21), Renewal::Confirmed), None);
+        assert_eq!(hold.claim(at(21)), Claim::Lost(LossReason::Released));
+    }
+
+    #[test]
+    fn max_hold_ends_renewals_and_then_the_claim() {
+        let mut hold = Hold::new(
+            Terms {
+                max_hold: Some(30 * SEC),
+                ..terms()
+            },
+            at(0),
+        );
+        assert_eq!(hold.step(at(20)), Step::Renew { timeout: 5 * SEC });
+        hold.renewed(at(20), at(20), Renewal::Confirmed);
+        assert_eq!(hold.step(at(20)), Step::Wait(at(30)));
+        assert_eq!(hold.step(at(30)), Step::Wait(at(75)));
+        assert_eq!(hold.claim(at(74)), Claim::Held);
+        assert_eq!(
+            hold.step(at(75)),
+            Step::Announce(Claim::Lost(LossReason::MaxHold))
+        );
+        assert_eq!(hold.step(at(75)), Step::End);
+    }
+
+    #[test]
+    fn retry_after_is_honoured_but_not_past_half_of_the_time_left() {
+        let asked = |secs| Renewal::Unknown {
+            retry_after: Some(SEC * secs),
+        };
+        let mut hold = Hold::new(terms(), at(0));
+        hold.renewed(at(25), at(25), asked(8));
+        assert_eq!(hold.step(at(25)), Step::Wait(at(33)));
+        hold.renewed(at(25), at(25), asked(600));
+        assert_eq!(hold.step(at(25)), Step::Wait(at(40)));
+        hold.renewed(at(25), at(25), asked(0));
+        assert_eq!(hold.step(at(25)), Step::Wait(at(30)));
+    }
+
+    #[test]
+    fn acquisition_counts_from_the_first_send_that_was_not_answered() {
+        let mut acquisition = Acquisition::default();
+        acquisition.sending(at(0));
+        acquisition.unanswered();
+        acquisition.sending(at(5));
+        assert_eq!(acquisition.granted(at(5)), at(0));
+        assert!(acquisition.may_be_granted());
+    }
+
+    #[test]
+    fn acquisition_counts_anew_after_a_refusal() {
+        let mut acquisition = Acquisition::default();
+        acquisition.sending(at(0));
+        acquisition.refused();
+        acquisition.sending(at(5));
+        assert_eq!(acquisition.granted(at(5)), at(5));
+        assert!(!acquisition.may_be_granted());
+    }
+
+    #[test]
+    fn acquisition_with_a_lost_reply_may_be_granted_even_after_a_refusal() {
+        let mut acquisition = Acquisition::default();
+        acquisition.sending(at(0));
+        acquisition.unanswered();
+        acquisition.sending(at(1));
+        acquisition.refused();
+        assert!(acquisition.may_be_granted());
     }
 }
