@@ -219,3 +219,6 @@ impl fmt::Debug for EmulatorBuilder {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
