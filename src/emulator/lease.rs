@@ -269,8 +269,10 @@ mod tests {
     }
 
     type Operation = fn(&mut Lease) -> Result<(), Refusal>;
+    /// What is expected in each of the situations.
+    type Expected = [Result<State, Refusal>; 6];
 
-    fn check(name: &str, operation: Operation, expected: [Result<State, Refusal>; 6]) {
+    fn check(name: &str, operation: Operation, expected: Expected) {
         for ((mut lease, before), expected) in situations().into_iter().zip(expected) {
             let done = operation(&mut lease).map(|()| lease.state(NOW));
             assert_eq!(done, expected, "{name} when {before:?}");
@@ -290,7 +292,7 @@ mod tests {
         let cannot_change = Err(IsBreakingAndCannotBeChanged);
         let cannot_renew = Err(IsBrokenAndCannotBeRenewed);
         #[rustfmt::skip]
-        let table: [(&str, Operation, [Result<State, Refusal>; 6]); 12] = [
+        let table: [(&str, Operation, Expected); 12] = [
             ("acquire by B", |l| l.acquire(B, secs(15), NOW), [ok, ok, present, present, ok, ok]),
             ("acquire by A", |l| l.acquire(A, secs(15), NOW), [ok, ok, ok, cannot_acquire, ok, ok]),
             ("renew by A", |l| l.renew(A, NOW), [mismatch, mismatch, ok, cannot_renew, cannot_renew, ok]),

@@ -28,6 +28,7 @@
 //! - Snapshots, versions, tags, blocks, page blobs, appending and lists with a delimiter are
 //!   refused. Hashes of contents are neither checked nor shown.
 //! - A bearer token is always refused.
+//! - `Date` is the emulator's clock. The service's is up to two seconds behind what it dates.
 
 mod auth;
 mod failure;
@@ -74,7 +75,7 @@ impl Emulator {
     /// use azmutex::emulator::Emulator;
     ///
     /// let emulator = Emulator::start()?;
-    /// println!("{}", emulator.connection_string());
+    /// assert!(emulator.connection_string().contains("AccountName=devstoreaccount1;"));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn start() -> io::Result<Self> {
@@ -168,6 +169,19 @@ impl fmt::Debug for Emulator {
 }
 
 /// Settings of an [`Emulator`] to be started.
+///
+/// # Examples
+///
+/// ```
+/// use azmutex::emulator::{Clock, Emulator};
+///
+/// let clock = Clock::frozen();
+/// let emulator = Emulator::builder()
+///     .clock(clock.clone())
+///     .sas("sv=2021-04-10&se=2099-01-01T00%3A00%3A00Z&sig=made%2Bup%3D")
+///     .start()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "an emulator starts with `start`"]
 pub struct EmulatorBuilder {
@@ -231,3 +245,6 @@ impl fmt::Debug for EmulatorBuilder {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub(super) struct Context<'a> {
     pub(super) is_head: bool,
     /// The connection ends with this reply.
     pub(super) is_last: bool,
-    /// Empty successes are mostly said to have no length, and now and then are empty chunked bodies.
+    /// An empty success has the length 0 mostly, and is chunked now and then.
     pub(super) chunk_empty: bool,
 }
 

@@ -17,7 +17,7 @@ use super::lease::{Lease, Term};
 use super::list;
 use super::reply::{Body, Reply, http_date};
 use super::request::{Request, Target};
-use super::store::{Access, Blob, Container, LeaseAction, Leased, Metadata, Moment, NewBlob};
+use super::store::{Access, Blob, Container, LeaseAction, LeaseOutcome, Metadata, Moment, NewBlob};
 use super::store::{Stamp, Store};
 
 /// The most blobs that a page of a list holds.
@@ -190,7 +190,7 @@ fn stamped(status: u16, stamp: &Stamp) -> Reply {
         .entity("ETag", stamp.etag())
 }
 
-fn leased(action: LeaseAction, done: &Leased) -> Reply {
+fn leased(action: LeaseAction, done: &LeaseOutcome) -> Reply {
     let status = match action {
         LeaseAction::Acquire { .. } => 201,
         LeaseAction::Break { .. } => 202,

@@ -140,7 +140,7 @@ pub(super) enum LeaseAction {
 
 /// What a lease action that succeeded says.
 #[derive(Debug)]
-pub(super) struct Leased {
+pub(super) struct LeaseOutcome {
     pub(super) stamp: Stamp,
     pub(super) id: Option<Uuid>,
     pub(super) time: Option<Duration>,
@@ -241,7 +241,7 @@ impl Store {
         action: LeaseAction,
         access: &Access<'_>,
         now: Moment,
-    ) -> Result<Leased, Failure> {
+    ) -> Result<LeaseOutcome, Failure> {
         let container = self.live(name)?;
         access.check_conditions(&container.stamp, 412)?;
         let done = lease(&mut container.lease, container.stamp, action, now.tick);
@@ -339,7 +339,7 @@ impl Store {
         action: LeaseAction,
         access: &Access<'_>,
         now: Moment,
-    ) -> Result<Leased, Failure> {
+    ) -> Result<LeaseOutcome, Failure> {
         let blob = self.live(container)?.blob(name)?;
         access.check_conditions(&blob.stamp, 412)?;
         let done = lease(&mut blob.lease, blob.stamp, action, now.tick);
@@ -395,7 +395,7 @@ fn lease(
     stamp: Stamp,
     action: LeaseAction,
     now: Tick,
-) -> Result<Leased, Refusal> {
+) -> Result<LeaseOutcome, Refusal> {
     let (mut shown, mut time) = (None, None);
     match action {
         LeaseAction::Acquire { id, term } => {
@@ -413,9 +413,12 @@ fn lease(
         LeaseAction::Release { id } => lease.release(id)?,
         LeaseAction::Break { period } => time = Some(lease.break_lease(period, now)?),
     }
-    Ok(Leased {
+    Ok(LeaseOutcome {
         stamp,
         id: shown,
         time,
     })
 }
+
+#[cfg(test)]
+mod tests;
