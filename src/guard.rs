@@ -262,3 +262,25 @@ impl fmt::Debug for LeaseWatch {
         self.fmt_as("LeaseWatch", f)
     }
 }
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use crate::emulator::Emulator;
+    use crate::{AzureMutex, LeaseState, Locker};
+
+    #[test]
+    fn copy_in_a_forked_child_does_not_release() {
+        let emulator = Emulator::start().unwrap();
+        let mutex = AzureMutex::new(emulator.options("locks").unwrap()).unwrap();
+        let mut guard = Locker::new(mutex.clone(), "migration")
+            .unwrap()
+            .lock()
+            .unwrap();
+        guard.process = 0;
+        drop(guard);
+        assert_eq!(
+            mutex.status("migration").unwrap().state(),
+            LeaseState::Leased
+        );
+    }
+}

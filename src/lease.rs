@@ -343,7 +343,9 @@ mod tests {
         let (mut now, mut delays) = (at(20), Vec::new());
         let end = loop {
             match hold.step(now) {
-                Step::Renew { .. } => drop(hold.renewed(now, now, UNKNOWN)),
+                Step::Renew { .. } => {
+                    hold.renewed(now, now, UNKNOWN);
+                }
                 Step::Wait(next) => {
                     delays.push(next.since(now));
                     now = next;

@@ -364,3 +364,87 @@ impl fmt::Debug for LockerBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::emulator::Emulator;
+
+    fn builder(emulator: &Emulator) -> LockerBuilder {
+        let mutex = AzureMutex::new(emulator.options("locks").unwrap()).unwrap();
+        Locker::builder(mutex, "migration")
+    }
+
+    #[test]
+    fn thread_that_cannot_be_started_strands_no_lease() {
+        let emulator = Emulator::start().unwrap();
+        let mut locker = builder(&emulator).build().unwrap();
+        drop(locker.lock().unwrap());
+        let requests = emulator.requests();
+        Arc::get_mut(&mut locker.0).expect("no guard is left").stack = usize::MAX / 2;
+
+        let error = locker.lock().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::System);
+        assert!(
+            error
+                .to_string()
+                .contains("no thread to renew the lease from"),
+            "{error}"
+        );
+        assert_eq!(
+            emulator.requests(),
+            requests,
+            "nothing was asked of the service"
+        );
+    }
+
+    #[test]
+    fn settings_that_leave_no_room_are_refused_with_the_rule() {
+        let emulator = Emulator::start().unwrap();
+        let secs = Duration::from_secs;
+        let new = || builder(&emulator);
+        let rows = [
+            (new().renewal_interval(secs(41)), "leave no room to retry"),
+            (new().margin(secs(26)), "leave no room to retry"),
+            (
+                new().renewal_interval(Duration::MAX),
+                "leave no room to retry",
+            ),
+            (
+                new()
+                    .lease_duration(LeaseDuration::MIN)
+                    .renewal_interval(secs(11)),
+                "leave no room",
+            ),
+            (
+                new().renewal_interval(Duration::ZERO),
+                "invalid renewal interval 0",
+            ),
+            (new().margin(Duration::ZERO), "invalid margin 0"),
+            (
+                new().release_timeout(Duration::ZERO),
+                "invalid release timeout 0",
+            ),
+            (new().backoff(Duration::ZERO, secs(1)), "invalid back-off 0"),
+            (new().backoff(secs(1), Duration::ZERO), "invalid back-off 0"),
+            (new().fault_wait(Duration::ZERO), "invalid fault wait 0"),
+            (new().max_hold(Duration::ZERO), "invalid max hold 0"),
+            (
+                new().lease_duration(LeaseDuration::INFINITE),
+                "would stay for ever after a crash",
+            ),
+            (Locker::builder(new().mutex, ""), "invalid key"),
+        ];
+        for (builder, rule) in rows {
+            let error = builder.build().expect_err(rule);
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(rule), "{error}");
+        }
+        new()
+            .renewal_interval(secs(40))
+            .build()
+            .expect("40 + 5 of 60 is three quarters");
+        assert_eq!(emulator.requests(), 0);
+    }
+}

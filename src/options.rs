@@ -281,7 +281,11 @@ impl Endpoint {
         if !matches!(scheme, "http" | "https") {
             return wrong("use https, or http to this machine");
         }
-        if uri.port().is_some() && uri.port_u16().is_none_or(|port| port == 0) {
+        // What follows the host in an authority without a user is a port.
+        let named = uri
+            .authority()
+            .is_some_and(|authority| authority.as_str() != host);
+        if named && uri.port_u16().is_none_or(|port| port == 0) {
             return wrong("its port is not one of 1 to 65535");
         }
         let base = uri.path().trim_end_matches('/');
@@ -631,7 +635,7 @@ mod tests {
             ("ftp://host", "use https"),
             ("https://user:s3cret@host", "user name or password"),
             ("https://host?sig=s3cret", "it has a query"),
-            ("https://host:99999", "use a URL"),
+            ("https://host:99999", "1 to 65535"),
             ("https://host:0", "1 to 65535"),
             ("https://host/a//b", "empty segment"),
             ("https://host/../b", "one of dots"),

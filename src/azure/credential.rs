@@ -190,7 +190,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-fn sas_time(at: OffsetDateTime) -> String {
+pub(crate) fn sas_time(at: OffsetDateTime) -> String {
     let (date, time) = (at.date(), at.time());
     format!(
         "{date}T{:02}:{:02}:{:02}Z",

@@ -609,3 +609,329 @@ pub(crate) fn rfc1123(at: OffsetDateTime) -> String {
         at.second(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wall() -> OffsetDateTime {
+        parse_date("Fri, 25 Oct 2019 18:13:24 GMT").unwrap()
+    }
+
+    fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
+        let headers = headers
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
+        Reply {
+            status,
+            headers,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    fn error(status: u16, code: &str) -> Error {
+        read_error(
+            &reply(status, &[("x-ms-error-code", code)], ""),
+            wall(),
+            "check it",
+        )
+    }
+
+    /// An error body as the service writes it.
+    fn body(code: &str, message: &str, more: &str) -> String {
+        format!(
+            "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code>\
+             <Message>{message}\nRequestId:5c6c1d0c-001e-0014-555f-8b9b37000000\n\
+             Time:2019-10-25T18:13:40.3556484Z</Message>{more}</Error>"
+        )
+    }
+
+    /// What each code means to who wants, holds, or looks at a lease.
+    #[test]
+    fn codes_have_their_meaning() {
+        use ErrorKind::*;
+        use LossReason::*;
+
+        let rows = [
+            (409, "LeaseAlreadyPresent", WouldBlock, None),
+            (409, "LeaseIsBreakingAndCannotBeAcquired", WouldBlock, None),
+            (
+                409,
+                "LeaseIdMismatchWithLeaseOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (
+                412,
+                "LeaseIdMismatchWithBlobOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (
+                409,
+                "LeaseNotPresentWithLeaseOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (
+                412,
+                "LeaseNotPresentWithBlobOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (412, "LeaseLost", LeaseLost, Some(Taken)),
+            (
+                409,
+                "LeaseIsBrokenAndCannotBeRenewed",
+                LeaseLost,
+                Some(Broken),
+            ),
+            (
+                409,
+                "LeaseIsBreakingAndCannotBeChanged",
+                LeaseLost,
+                Some(Broken),
+            ),
+            (404, "BlobNotFound", NotFound, None),
+            (404, "ContainerNotFound", NotFound, None),
+            (404, "ResourceNotFound", NotFound, None),
+            (409, "ContainerBeingDeleted", NotFound, None),
+            (403, "AuthenticationFailed", Auth, None),
+            (403, "AuthorizationFailure", Auth, None),
+            (403, "AuthorizationPermissionMismatch", Auth, None),
+            (403, "InsufficientAccountPermissions", Auth, None),
+            (401, "NoAuthenticationInformation", Auth, None),
+            (400, "InvalidAuthenticationInfo", Auth, None),
+            (403, "AccountIsDisabled", Auth, None),
+            (403, "SomethingNew", Auth, None),
+            (503, "ServerBusy", Throttled, None),
+            (429, "TooManyRequests", Throttled, None),
+            (500, "OperationTimedOut", Service, None),
+            (500, "InternalError", Service, None),
+            (502, "SomethingNew", Service, None),
+            (408, "SomethingNew", Service, None),
+            (400, "InvalidHeaderValue", Protocol, None),
+            (400, "MissingRequiredHeader", Protocol, None),
+            (412, "ConditionNotMet", Protocol, None),
+            (409, "SomethingNew", Protocol, None),
+        ];
+        for (status, code, kind, loss) in rows {
+            let error = error(status, code);
+            assert_eq!((error.kind(), error.loss_reason()), (kind, loss), "{code}");
+            assert_eq!(
+                (error.service_code(), error.status()),
+                (Some(code), Some(status))
+            );
+            let refused = matches!(kind, Throttled | Service | Transport);
+            assert_eq!(error.is_transient(), refused, "{code}");
+        }
+    }
+
+    #[test]
+    fn code_is_read_from_the_body_when_the_header_is_missing() {
+        let body = body(
+            "LeaseAlreadyPresent",
+            "There is already a lease present.",
+            "",
+        );
+        let error = read_error(&reply(409, &[], &body), wall(), "");
+        assert_eq!(error.service_code(), Some("LeaseAlreadyPresent"));
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn unknown_code_keeps_the_first_line_of_its_message() {
+        let body = body(
+            "SomethingNew",
+            "It did not work.",
+            "<HeaderName>x</HeaderName>",
+        );
+        let error = read_error(&reply(418, &[], &body), wall(), "");
+        assert_eq!(error.to_string(), "SomethingNew (418): It did not work.");
+    }
+
+    #[test]
+    fn signature_in_the_body_is_never_shown() {
+        let more = "<AuthenticationErrorDetail>The MAC signature found in the HTTP request \
+                    's3cret=' is not the same</AuthenticationErrorDetail>";
+        let body = body(
+            "AuthenticationFailed",
+            "Server failed to authenticate.",
+            more,
+        );
+        let error = read_error(
+            &reply(403, &[], &body),
+            wall(),
+            "check the account name and key",
+        );
+        assert_eq!(
+            error.to_string(),
+            "AuthenticationFailed (403): the service does not accept the credential; check the \
+             account name and key"
+        );
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn body_of_something_else_is_not_taken_for_a_code() {
+        for body in [
+            "<html>no</html>",
+            "<Error><Code>a b</Code></Error>",
+            "\u{feff}",
+            "<Error>",
+        ] {
+            let error = read_error(&reply(502, &[], body), wall(), "");
+            assert_eq!(error.service_code(), None, "{body}");
+            assert_eq!(error.kind(), ErrorKind::Service);
+        }
+        let error = read_error(&reply(502, &[], ""), wall(), "");
+        assert_eq!(error.to_string(), "the service gave no reason (status 502)");
+    }
+
+    #[test]
+    fn clock_skew_is_told_with_its_size_and_direction() {
+        let at = |date| {
+            let headers = [("x-ms-error-code", "AuthenticationFailed"), ("date", date)];
+            read_error(&reply(403, &headers, ""), wall(), "check it").to_string()
+        };
+        let ahead = at("Fri, 25 Oct 2019 17:53:24 GMT");
+        assert!(
+            ahead.contains("clock is 20 minutes ahead of the service's"),
+            "{ahead}"
+        );
+        let behind = at("Fri, 25 Oct 2019 18:28:25 GMT");
+        assert!(
+            behind.contains("clock is 15 minutes behind the service's"),
+            "{behind}"
+        );
+        let near = at("Fri, 25 Oct 2019 18:28:24 GMT");
+        assert!(near.ends_with("check it"), "{near}");
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let asked = |text| {
+            let headers = [("x-ms-error-code", "ServerBusy"), ("retry-after", text)];
+            read_error(&reply(503, &headers, ""), wall(), "").retry_after()
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            asked("Fri, 25 Oct 2019 18:13:34 GMT"),
+            Some(Duration::from_secs(10))
+        );
+        assert_eq!(asked("Fri, 25 Oct 2019 18:13:14 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("soon"), None);
+    }
+
+    #[test]
+    fn http_dates_are_read_and_written() {
+        for date in [
+            "Mon, 23 Nov 2026 04:54:48 GMT",
+            "Thu, 29 Feb 2024 23:59:59 GMT",
+        ] {
+            assert_eq!(rfc1123(parse_date(date).unwrap()), date);
+        }
+        for date in [
+            "",
+            "Mon, 23 Nov 2026",
+            "Mon, 31 Feb 2026 04:54:48 GMT",
+            "yesterday GMT",
+        ] {
+            assert_eq!(parse_date(date), None, "{date}");
+        }
+    }
+
+    #[test]
+    fn status_is_read_from_the_headers() {
+        let rows = [
+            ("leased", "fixed", LeaseState::Leased, false),
+            ("leased", "infinite", LeaseState::Leased, true),
+            ("breaking", "", LeaseState::Breaking, false),
+            ("broken", "", LeaseState::Broken, false),
+            ("expired", "", LeaseState::Expired, false),
+            ("available", "", LeaseState::Available, false),
+            ("frozen", "", LeaseState::Unknown, false),
+        ];
+        for (text, duration, state, infinite) in rows {
+            let headers = [
+                ("x-ms-lease-state", text),
+                ("x-ms-lease-duration", duration),
+                ("etag", "\"0x8\""),
+            ];
+            let status = read_status("k", &reply(200, &headers, ""));
+            assert_eq!((status.state(), status.is_infinite()), (state, infinite));
+            assert_eq!((status.key(), status.etag()), ("k", "\"0x8\""));
+        }
+    }
+
+    #[test]
+    fn page_of_a_list_is_read() {
+        let body = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><EnumerationResults \
+            ServiceEndpoint=\"https://a/\" ContainerName=\"locks\"><Blobs><Blob>\
+            <Name>a&amp;b/ü &lt;c&gt;</Name><Properties><Last-Modified>Fri, 25 Oct 2019 18:13:24 GMT\
+            </Last-Modified><Etag>0x8D7</Etag><LeaseStatus>locked</LeaseStatus><LeaseState>leased\
+            </LeaseState><LeaseDuration>infinite</LeaseDuration></Properties><OrMetadata /></Blob>\
+            <Blob><Name>z</Name><Properties><LeaseState>available</LeaseState></Properties></Blob>\
+            </Blobs><NextMarker>2!76!m</NextMarker></EnumerationResults>";
+        let page = read_page(body.as_bytes()).unwrap();
+        let first = &page.blobs[0];
+        assert_eq!((first.key(), first.etag()), ("a&b/ü <c>", "\"0x8D7\""));
+        assert_eq!(
+            (first.state(), first.is_infinite()),
+            (LeaseState::Leased, true)
+        );
+        assert_eq!(first.last_modified(), Some(wall().into()));
+        assert_eq!(page.blobs[1].state(), LeaseState::Available);
+        assert_eq!(page.next.as_deref(), Some("2!76!m"));
+    }
+
+    #[test]
+    fn empty_page_has_no_next() {
+        let body = "<EnumerationResults><Blobs /><NextMarker /></EnumerationResults>";
+        assert_eq!(read_page(body.as_bytes()).unwrap(), Page::default());
+    }
+
+    #[test]
+    fn list_that_is_none_is_an_error() {
+        for (body, rule) in [
+            ("", "not XML"),
+            ("<html/>", "got <html>"),
+            ("<a", "not XML"),
+            ("\u{feff}", "not XML"),
+        ] {
+            let error = read_page(body.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(rule), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+        }
+        assert!(
+            read_page(&[0xff, 0xfe])
+                .unwrap_err()
+                .to_string()
+                .contains("not UTF-8")
+        );
+    }
+
+    #[test]
+    fn reply_without_a_lease_id_is_no_confirmation() {
+        for headers in [&[][..], &[("x-ms-lease-id", "not a GUID")]] {
+            let error = read_lease_id(&reply(200, headers, "")).unwrap_err();
+            assert!(error.is_transient() && error.is_ambiguous());
+        }
+    }
+
+    #[test]
+    fn debug_of_a_request_shows_no_secret() {
+        let mut request = release("/c/k", LeaseId::random());
+        request
+            .headers
+            .push(("authorization", "SharedKey a:s3cret".to_owned()));
+        request.sas = Some(Zeroizing::new("sig=s3cret".to_owned()));
+        let shown = format!("{request:?}");
+        assert!(
+            shown.contains("x-ms-lease-action") && !shown.contains("s3cret"),
+            "{shown}"
+        );
+        assert_eq!(*request.target(), "/c/k?comp=lease&sig=s3cret");
+    }
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::azure::credential::sas_time;
 
 const OTHER_KEY: &str = "bm90IHRoZSBrZXkgb2YgdGhpcyBhY2NvdW50";
 const SAS: &str = "sv=2021-04-10&sr=c&sp=rwdl&se=2999-01-01T00%3A00%3A00Z&sig=aG1hYw%2B%2Fs%3D";
@@ -130,12 +131,8 @@ fn sas_is_accepted_as_told() {
 #[test]
 fn sas_is_accepted_until_it_expires() {
     let clock = Clock::frozen();
-    let wall = clock.wall() + Duration::from_secs(60);
-    let expiry = wall.format(&time::format_description::well_known::Rfc3339);
-    let sas = format!(
-        "sv=2021-04-10&se={}&sig=x",
-        expiry.expect("years have four digits")
-    );
+    let expiry = sas_time(clock.wall() + Duration::from_secs(60));
+    let sas = format!("sv=2021-04-10&se={expiry}&sig=x");
     let mut setup = Setup::with(|builder| builder.clock(clock.clone()).sas(&sas));
     let target = format!("/locks?restype=container&{sas}");
     clock.advance(Duration::from_secs(59));
