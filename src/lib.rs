@@ -14,6 +14,7 @@ mod lease;
 mod locker;
 mod mutex;
 mod options;
+mod record;
 mod stop;
 mod transport;
 
@@ -27,4 +28,5 @@ pub use lease::LossReason;
 pub use locker::{Locker, LockerBuilder};
 pub use mutex::{AzureMutex, Lease, Locks, Released};
 pub use options::MutexOptions;
+pub use record::{Holder, Previous};
 pub use stop::StopToken;

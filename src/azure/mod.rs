@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod credential;
+pub(crate) mod date;
 pub(crate) mod names;
 pub(crate) mod sign;
 pub(crate) mod wire;

@@ -10,11 +10,9 @@ use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 
 use super::failure::{self, Failure};
-use super::reply::http_date;
 use super::request::Request;
-use crate::azure::credential::parse_sas_time;
+use crate::azure::date;
 use crate::azure::sign;
-use crate::azure::wire::parse_date;
 
 /// The account that every emulator of the service has.
 pub(super) const ACCOUNT: &str = "devstoreaccount1";
@@ -82,21 +80,21 @@ impl Guard {
         if sas.is_valid_at(wall) {
             return Ok(());
         }
-        let date = |at: Option<OffsetDateTime>| at.map(http_date).unwrap_or_default();
+        let shown = |at: Option<OffsetDateTime>| at.map(date::http).unwrap_or_default();
         Err(Failure::authentication(&format!(
             "Signature not valid in the specified time frame: Start [{}] - Expiry [{}] - \
              Current [{}]",
-            date(sas.start),
-            date(sas.expiry),
-            http_date(wall)
+            shown(sas.start),
+            shown(sas.expiry),
+            date::http(wall)
         )))
     }
 }
 
 fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
-    let date = request.header("x-ms-date").or(request.header("date"));
-    let text = date.unwrap_or_default();
-    match parse_date(text) {
+    let text = request.header("x-ms-date").or(request.header("date"));
+    let text = text.unwrap_or_default();
+    match date::parse_http(text) {
         Some(date) if (wall - date).unsigned_abs() <= DATE_TOLERANCE => Ok(()),
         // Said of dates in the future too.
         Some(_) => Err(Failure::authentication(&format!(
@@ -132,7 +130,7 @@ impl Sas {
             found.map(|(_, value)| value.as_str())
         };
         let date = |name| match value(name) {
-            Some(text) => parse_sas_time(text).map(Some),
+            Some(text) => date::parse_utc(text).map(Some),
             None => Some(None),
         };
         value("sig").filter(|sig| !sig.is_empty())?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::failure::{Failure, Origin};
+use crate::azure::date;
 
 const SERVICE: &str = "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0";
 const FRONT_DOOR: &str = "Microsoft-HTTPAPI/2.0";
@@ -229,7 +230,7 @@ fn echo(out: &mut String, context: &Context<'_>) {
 }
 
 fn end(out: &mut String, context: &Context<'_>) {
-    header(out, "Date", &http_date(context.wall));
+    header(out, "Date", &date::http(context.wall));
     if context.is_last {
         header(out, "Connection", "close");
     }
@@ -268,22 +269,6 @@ fn escape(out: &mut String, text: &str) {
             c => out.push(c),
         }
     }
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`
-pub(super) fn http_date(at: OffsetDateTime) -> String {
-    let weekday = at.weekday().to_string();
-    let month = at.month().to_string();
-    format!(
-        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
-        &weekday[..3],
-        at.day(),
-        &month[..3],
-        at.year(),
-        at.hour(),
-        at.minute(),
-        at.second()
-    )
 }
 
 /// `1994-11-06T08:49:37.1234567Z`

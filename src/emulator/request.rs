@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::failure::{self, Failure};
 use super::store::{Access, Metadata};
-use crate::azure::wire::parse_date;
+use crate::azure::date::parse_http;
 
 /// The most that metadata may come to, names and values together.
 const METADATA_LIMIT: usize = 8 * 1024;
@@ -113,7 +113,7 @@ impl<'a> Request<'a> {
 
     /// The lease and the state that the request asks for. Dates that are none are passed over.
     pub(super) fn access(&self) -> Result<Access<'a>, Failure> {
-        let date = |name| self.header(name).and_then(parse_date);
+        let date = |name| self.header(name).and_then(parse_http);
         Ok(Access {
             lease_id: self.guid("x-ms-lease-id")?,
             if_match: self.header("if-match"),

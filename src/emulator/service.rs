@@ -15,10 +15,11 @@ use super::auth::ACCOUNT;
 use super::failure::{self, Failure};
 use super::lease::{Lease, Term};
 use super::list;
-use super::reply::{Body, Reply, http_date};
+use super::reply::{Body, Reply};
 use super::request::{Request, Target};
 use super::store::{Access, Blob, Container, LeaseAction, LeaseOutcome, Metadata, Moment, NewBlob};
 use super::store::{Stamp, Store};
+use crate::azure::date;
 
 /// The most blobs that a page of a list holds.
 const PAGE: usize = 5000;
@@ -186,7 +187,7 @@ fn is_version(text: &str) -> bool {
 
 fn stamped(status: u16, stamp: &Stamp) -> Reply {
     Reply::new(status)
-        .entity("Last-Modified", http_date(stamp.modified))
+        .entity("Last-Modified", date::http(stamp.modified))
         .entity("ETag", stamp.etag())
 }
 
@@ -304,7 +305,7 @@ fn blob_properties(blob: &Blob, request: &Request<'_>, now: Moment) -> Result<Re
         reply = reply.entity("Content-Range", part);
     }
     reply = reply
-        .entity("Last-Modified", http_date(blob.stamp.modified))
+        .entity("Last-Modified", date::http(blob.stamp.modified))
         .entity("Accept-Ranges", "bytes")
         .entity("ETag", blob.stamp.etag());
     if request.is_head() {
@@ -315,7 +316,7 @@ fn blob_properties(blob: &Blob, request: &Request<'_>, now: Moment) -> Result<Re
     reply = with_lease(reply, &blob.lease, now)
         .extra("x-ms-blob-type", blob.data.kind)
         .extra("x-ms-server-encrypted", "true")
-        .extra("x-ms-creation-time", http_date(blob.created));
+        .extra("x-ms-creation-time", date::http(blob.created));
     let content = Arc::clone(&blob.data.content);
     let body = Body::Content(content, range.unwrap_or(0..length));
     Ok(with_metadata(reply, &blob.data.metadata).body(body))

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
+use crate::azure::date;
 use crate::azure::sign;
 
 const VERSION: &str = "2021-04-10";
@@ -83,7 +84,7 @@ impl Setup {
 
     /// Sends a signed request for a path behind the account.
     fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let date = reply::http_date(self.emulator.clock().wall());
+        let date = date::http(self.emulator.clock().wall());
         let mut headers = headers.to_vec();
         headers.push(("x-ms-date", &date));
         headers.push(("x-ms-version", self.version));
