@@ -40,11 +40,13 @@ pub(crate) enum Patience {
 }
 
 /// A granted lease.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Granted {
     pub(crate) id: LeaseId,
     /// What its deadline counts from.
     pub(crate) sent: Tick,
+    /// The blob's, which no lease operation changes.
+    pub(crate) etag: String,
 }
 
 /// No lease.
@@ -69,7 +71,7 @@ impl Plan<'_> {
         let id = LeaseId::random();
         let mut acquisition = Acquisition::default();
         self.attempts(id, &mut acquisition, patience, waiter)
-            .map(|sent| Granted { id, sent })
+            .map(|(sent, etag)| Granted { id, sent, etag })
             .map_err(|error| Refused {
                 error,
                 stray: acquisition.may_be_granted().then_some(id),
@@ -82,7 +84,7 @@ impl Plan<'_> {
         acquisition: &mut Acquisition,
         patience: Patience,
         waiter: &dyn Waiter,
-    ) -> Result<Tick, TryLockError> {
+    ) -> Result<(Tick, String), TryLockError> {
         let clock = self.client.clock();
         let started = clock.now();
         let until = match patience {
@@ -103,10 +105,10 @@ impl Plan<'_> {
             let timeout = self.attempt_timeout(now, until).min(faults.left());
             acquisition.sending(now);
             let error = match self.client.acquire(self.key, id, self.duration, timeout) {
-                Ok(sent) => {
+                Ok((sent, etag)) => {
                     let sent = acquisition.granted(sent);
                     if clock.now().since(sent) < self.usable {
-                        return Ok(sent);
+                        return Ok((sent, etag));
                     }
                     // Granted, but so long ago that it may be over: ask for all of it again.
                     continue;

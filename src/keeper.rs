@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::acquire::{Granted, Patience, Plan, Refused, Waiter};
+use crate::acquire::{Granted, Patience, Plan, Refused, Waiter, until_answered};
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::lease::{Claim, Hold, LossReason, Renewal, Step, Terms};
 use crate::mutex::{AzureMutex, Released};
+use crate::record::{Previous, Record};
+use crate::recorder::{Recorder, Under, Written};
 use crate::stop::StopToken;
 
 /// Enough for a TLS handshake in a debug build; only what is touched is memory.
@@ -35,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) poll: (Duration, Duration),
     pub(crate) fault_wait: Duration,
     pub(crate) release_timeout: Duration,
+    pub(crate) recorder: Recorder,
     pub(crate) observer: Option<Observer>,
     pub(crate) stop: Option<StopToken>,
     pub(crate) stack: usize,
@@ -67,12 +70,61 @@ impl Context {
         }
     }
 
+    pub(crate) fn under(&self, id: LeaseId) -> Under<'_> {
+        Under {
+            client: self.mutex.client(),
+            key: &self.key,
+            id,
+        }
+    }
+
+    /// Acquires, and writes what has to be written before the lock counts as held.
+    fn acquire(&self, patience: Patience, waiter: &dyn Waiter) -> Result<Acquired, Refused> {
+        let granted = self.plan().run(patience, waiter)?;
+        let id = granted.id;
+        self.prepare(granted).map_err(|error| {
+            self.mutex.take_back(&self.key, id, self.release_timeout);
+            Refused {
+                error: error.into(),
+                stray: None,
+            }
+        })
+    }
+
+    fn prepare(&self, mut granted: Granted) -> Result<Acquired, Error> {
+        let timeout = self.mutex.request_timeout();
+        let under = self.under(granted.id);
+        let (mut written, mut previous) = (None, Previous::Unknown);
+        if self.recorder.fencing {
+            let (fence, before) = self.recorder.fence(under, &granted.etag, timeout)?;
+            (written, previous) = (Some(fence), before);
+        } else if self.recorder.names_first() {
+            match self.recorder.name_holder(under, &granted.etag, timeout / 2) {
+                Ok(done) => written = Some(done),
+                Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(error),
+                Err(error) => self.notice(&Event::RecordFailed { error }),
+            }
+        }
+        if self.clock().now().since(granted.sent) >= self.terms.duration - self.terms.margin {
+            // The writing took so long that the lease has to be proven again.
+            let sent = self.clock().now();
+            under.client.renew(&self.key, granted.id, timeout / 2)?;
+            granted.sent = sent;
+        }
+        Ok(Acquired {
+            granted,
+            written,
+            previous,
+        })
+    }
+
     /// Logs `event` and tells the observer. Never with a lock held, and never panics.
     pub(crate) fn notice(&self, event: &Event) {
         let target = self.target();
         match event {
             Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
             Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
+            Event::RecordFailed { error } => log::warn!("{error}; the lock is held all the same"),
             Event::RenewalFailed { error, remaining } => {
                 log::warn!("{error}; still held for {remaining:?} without a renewal");
             }
@@ -83,6 +135,22 @@ impl Context {
         {
             log::error!("the observer of the lock `{target}` panicked");
         }
+    }
+}
+
+/// A lease that is held, and what was written under it so far.
+#[derive(Debug)]
+pub(crate) struct Acquired {
+    pub(crate) granted: Granted,
+    written: Option<Written>,
+    pub(crate) previous: Previous,
+}
+
+impl Acquired {
+    pub(crate) fn fencing_token(&self) -> Option<u64> {
+        self.written
+            .as_ref()
+            .and_then(|written| written.record.fence)
     }
 }
 
@@ -99,14 +167,28 @@ pub(crate) struct Shared {
 struct State {
     task: Task,
     hold: Option<Hold>,
+    record: RecordState,
     /// A request is under way.
     busy: bool,
     /// What an acquisition on the thread came to.
-    acquired: Option<Result<Granted, Refused>>,
+    acquired: Option<Result<Acquired, Refused>>,
     /// Nobody waits for that any more.
     abandoned: bool,
     /// The thread has nothing left to do.
     ended: bool,
+}
+
+/// How far the holder has said who it is.
+#[derive(Debug, Default)]
+struct RecordState {
+    /// The blob's ETag when the lease was acquired.
+    etag: String,
+    /// When to write, unless it is done.
+    due: Option<Tick>,
+    /// What was written.
+    written: Option<Written>,
+    /// A write was tried whose outcome is not known.
+    maybe_written: bool,
 }
 
 /// What the thread is there for at the moment.
@@ -186,6 +268,7 @@ impl Keeper {
             state: Mutex::new(State {
                 task: Task::Idle,
                 hold: None,
+                record: RecordState::default(),
                 busy: false,
                 acquired: None,
                 abandoned: false,
@@ -221,13 +304,13 @@ impl Keeper {
 
     /// Acquires: here, or on the thread if somebody may want to stop it, since a thread that
     /// waits for a reply cannot be woken.
-    pub(crate) fn acquire(&self, patience: Patience) -> Result<Granted, Refused> {
+    pub(crate) fn acquire(&self, patience: Patience) -> Result<Acquired, Refused> {
         let Some(stop) = &self.context.stop else {
             let thread = Thread {
                 context: &self.context,
                 shared: &self.shared,
             };
-            return self.context.plan().run(patience, &thread);
+            return self.context.acquire(patience, &thread);
         };
         stop.register(&self.shared);
         let mut state = self.shared.state.lock();
@@ -252,11 +335,23 @@ impl Keeper {
     }
 
     /// Starts to renew.
-    pub(crate) fn keep(&self, granted: Granted) {
+    pub(crate) fn keep(&self, acquired: Acquired) {
+        let Acquired {
+            granted, written, ..
+        } = acquired;
         let mut state = self.shared.state.lock();
         let hold = Hold::new(self.context.terms, granted.sent);
         self.shared.publish(&hold);
         state.hold = Some(hold);
+        let recorder = &self.context.recorder;
+        state.record = RecordState {
+            etag: granted.etag,
+            due: recorder
+                .names_later()
+                .then(|| self.shared.clock.now() + recorder.delay),
+            maybe_written: written.is_some() || recorder.names_first(),
+            written,
+        };
         state.task = Task::Keep(granted.id);
         self.shared.changed.notify_all();
     }
@@ -305,14 +400,16 @@ impl Keeper {
                 .wait_until(&mut state, patience)
                 .timed_out()
         {}
+        let record = std::mem::take(&mut state.record);
         drop(state);
+        let left = || timeout.saturating_sub(started.elapsed());
         let result = if known_lost {
             Ok(Released::AlreadyLost)
         } else {
-            let left = timeout.saturating_sub(started.elapsed());
+            self.mark_released(id, record, left() / 2);
             self.context
                 .mutex
-                .release_within(&self.context.key, id, left)
+                .release_within(&self.context.key, id, left())
         };
         // The thread had nothing to do but end, unless a request or an observer holds it up.
         let mut state = self.shared.state.lock();
@@ -324,6 +421,70 @@ impl Keeper {
                 .timed_out()
         {}
         result
+    }
+}
+
+impl Keeper {
+    /// Writes that the holder released, if it ever said that it held the lock.
+    fn mark_released(&self, id: LeaseId, state: RecordState, timeout: Duration) {
+        let context = &*self.context;
+        let record = match state.written {
+            Some(written) => written.record,
+            None if state.maybe_written => {
+                Record::default().held_by(context.recorder.holder(context.clock().wall()))
+            }
+            None => return,
+        };
+        if record.holder.is_none() {
+            return;
+        }
+        if let Err(error) = context
+            .recorder
+            .mark_released(context.under(id), record, timeout)
+            && error.kind() != ErrorKind::LeaseLost
+        {
+            context.notice(&Event::RecordFailed { error });
+        }
+    }
+
+    /// Replaces the content of the lock blob.
+    pub(crate) fn write_content(&self, id: LeaseId, content: &[u8]) -> Result<(), Error> {
+        let context = &*self.context;
+        let written = self.shared.state.lock().record.written.clone();
+        let timeout = context.mutex.request_timeout();
+        let result = context
+            .recorder
+            .write_content(context.under(id), written, content, timeout);
+        let mut state = self.shared.state.lock();
+        match &result {
+            Ok(written) => {
+                state.record.maybe_written = true;
+                state.record.due = None;
+                state.record.written = Some(written.clone());
+            }
+            Err(error) if error.is_ambiguous() => state.record.maybe_written = true,
+            Err(_) => {}
+        }
+        drop(state);
+        result.map(drop).inspect_err(|error| self.heed(error))
+    }
+
+    /// Reads the content of the lock blob.
+    pub(crate) fn read_content(&self, id: LeaseId) -> Result<Vec<u8>, Error> {
+        let (client, key) = (self.context.mutex.client(), &self.context.key);
+        until_answered(self.context.mutex.request_timeout(), |timeout, _| {
+            client.read_content(key, id, timeout)
+        })
+        .inspect_err(|error| self.heed(error))
+    }
+
+    /// If the service says that the lease is lost, it is, at once.
+    fn heed(&self, error: &Error) {
+        let thread = Thread {
+            context: &self.context,
+            shared: &self.shared,
+        };
+        thread.lose(&mut self.shared.state.lock(), error);
     }
 }
 
@@ -381,14 +542,14 @@ impl Thread<'_> {
 
     /// Acquires for a caller who waits. Returns whether the caller went away meanwhile.
     fn acquire(&self, state: &mut MutexGuard<'_, State>, patience: Patience) -> bool {
-        let result = MutexGuard::unlocked(state, || self.context.plan().run(patience, self));
+        let result = MutexGuard::unlocked(state, || self.context.acquire(patience, self));
         if !state.abandoned {
             state.acquired = Some(result);
             self.shared.changed.notify_all();
             return false;
         }
         let granted = match result {
-            Ok(granted) => Some(granted.id),
+            Ok(acquired) => Some(acquired.granted.id),
             Err(refused) => refused.stray,
         };
         MutexGuard::unlocked(state, || match granted {
@@ -409,8 +570,15 @@ impl Thread<'_> {
     /// Does what the hold says comes next.
     fn keep(&self, state: &mut MutexGuard<'_, State>, id: LeaseId) {
         let Some(hold) = &mut state.hold else { return };
-        match hold.step(self.shared.clock.now()) {
-            Step::Wait(until) => self.shared.wait(state, Duration::MAX, until),
+        let now = self.shared.clock.now();
+        match hold.step(now) {
+            Step::Wait(until) => match state.record.due {
+                Some(due) if due <= now => self.name_holder(state, id, until),
+                due => {
+                    let until = due.map_or(until, |due| due.min(until));
+                    self.shared.wait(state, Duration::MAX, until);
+                }
+            },
             Step::Announce(claim) => {
                 self.shared.publish(hold);
                 MutexGuard::unlocked(state, || self.announce(claim));
@@ -459,6 +627,51 @@ impl Thread<'_> {
                 self.announce(claim);
             }
         });
+    }
+
+    /// Says who holds the lock. Done by `until`, when the hold needs the thread again.
+    fn name_holder(&self, state: &mut MutexGuard<'_, State>, id: LeaseId, until: Tick) {
+        let context = self.context;
+        let clock = &self.shared.clock;
+        let timeout = until
+            .since(clock.now())
+            .min(context.mutex.request_timeout() / 2);
+        let etag = state.record.etag.clone();
+        state.record.due = None;
+        state.record.maybe_written = true;
+        state.busy = true;
+        let result = MutexGuard::unlocked(state, || {
+            context
+                .recorder
+                .name_holder(context.under(id), &etag, timeout)
+        });
+        state.busy = false;
+        self.shared.changed.notify_all();
+        match result {
+            Ok(written) => state.record.written = Some(written),
+            Err(error) => {
+                if !self.lose(state, &error) && matches!(state.task, Task::Keep(_)) {
+                    state.record.due = Some(clock.now() + context.terms.renew_every);
+                    let event = Event::RecordFailed { error };
+                    MutexGuard::unlocked(state, || context.notice(&event));
+                }
+            }
+        }
+    }
+
+    /// Ends the hold if the service said that the lease is lost. Returns whether it did.
+    fn lose(&self, state: &mut MutexGuard<'_, State>, error: &Error) -> bool {
+        let (Some(reason), Some(hold)) = (error.loss_reason(), &mut state.hold) else {
+            return false;
+        };
+        if matches!(hold.claim(self.shared.clock.now()), Claim::Lost(_)) {
+            return false;
+        }
+        hold.lose(reason);
+        self.shared.publish(hold);
+        self.shared.changed.notify_all();
+        MutexGuard::unlocked(state, || self.announce(Claim::Lost(reason)));
+        true
     }
 
     fn announce(&self, claim: Claim) {

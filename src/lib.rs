@@ -15,6 +15,7 @@ mod locker;
 mod mutex;
 mod options;
 mod record;
+mod recorder;
 mod stop;
 mod transport;
 

@@ -12,6 +12,7 @@ use crate::guard::LeaseGuard;
 use crate::keeper::{Context, Keeper, Observer};
 use crate::lease::Terms;
 use crate::mutex::AzureMutex;
+use crate::recorder::Recorder;
 use crate::stop::StopToken;
 
 /// One lock: a key, and how to wait for it and keep it.
@@ -70,6 +71,11 @@ impl Locker {
             poll: (Duration::from_millis(50), Duration::from_secs(1)),
             fault_wait: Duration::from_secs(60),
             release_timeout: Duration::from_secs(5),
+            owner: None,
+            reason: None,
+            named: true,
+            holder_delay: Duration::from_millis(250),
+            fencing: false,
             observer: None,
             stop: None,
         }
@@ -175,13 +181,11 @@ impl Locker {
         let started = context.clock().now();
         let keeper = Keeper::start(context)?;
         match keeper.acquire(patience) {
-            Ok(granted) => {
-                let guard = LeaseGuard::new(Arc::clone(context), keeper, granted);
+            Ok(acquired) => {
+                let lease_id = acquired.granted.id;
+                let guard = LeaseGuard::new(Arc::clone(context), keeper, acquired);
                 let elapsed = context.clock().now().since(started);
-                context.notice(&Event::Acquired {
-                    lease_id: granted.id,
-                    elapsed,
-                });
+                context.notice(&Event::Acquired { lease_id, elapsed });
                 Ok(guard)
             }
             Err(Refused { error, stray }) => {
@@ -213,6 +217,11 @@ pub struct LockerBuilder {
     poll: (Duration, Duration),
     fault_wait: Duration,
     release_timeout: Duration,
+    owner: Option<String>,
+    reason: Option<String>,
+    named: bool,
+    holder_delay: Duration,
+    fencing: bool,
     observer: Option<Observer>,
     stop: Option<StopToken>,
 }
@@ -277,6 +286,54 @@ impl LockerBuilder {
     /// How long [`LeaseGuard::release`] and `Drop` may take. Defaults to 5 seconds.
     pub fn release_timeout(mut self, timeout: Duration) -> Self {
         self.release_timeout = timeout;
+        self
+    }
+
+    /// Who holds the lock, for the others to see. Defaults to `user@host`.
+    ///
+    /// Any text; what is longer than about a thousand bytes is cut.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// What the lock is held for, for the others to see. Defaults to nothing.
+    ///
+    /// Any text; what is longer than about a thousand bytes is cut. Everyone who can read the
+    /// container can read it, so it is no place for secrets.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Whether a holder writes who it is into the lock blob's metadata, for
+    /// [`AzureMutex::status`] to show. Defaults to true.
+    ///
+    /// Written by the renewal thread a moment after the lock is held and once more before it is
+    /// released, so that a short hold costs no extra request. It replaces what metadata the blob
+    /// had. It is never needed to break or release a lock, and a failure loses nothing.
+    pub fn holder_info(mut self, on: bool) -> Self {
+        self.named = on;
+        self
+    }
+
+    /// How long the lock is held before its holder writes who it is. Defaults to 250 milliseconds;
+    /// zero writes before `lock` returns.
+    pub fn holder_delay(mut self, delay: Duration) -> Self {
+        self.holder_delay = delay;
+        self
+    }
+
+    /// Whether every hold gets a fencing token, and learns whether the holder before it released.
+    /// Defaults to false.
+    ///
+    /// The token is stored before `lock` returns, together with the holder information. It is
+    /// greater than any handed out before, also after the blob was deleted as long as clocks are
+    /// right; it is the time in milliseconds where that is greater than the last token plus one.
+    /// Costs up to three requests more for a lock and unlock. If the token cannot be stored, the
+    /// lease is released and `lock` fails. All lockers of a key should agree on this setting.
+    pub fn fencing(mut self, on: bool) -> Self {
+        self.fencing = on;
         self
     }
 
@@ -347,6 +404,15 @@ impl LockerBuilder {
             poll: self.poll,
             fault_wait: self.fault_wait,
             release_timeout: self.release_timeout,
+            recorder: Recorder {
+                owner: self.owner,
+                reason: self.reason,
+                lease: duration,
+                named: self.named,
+                fencing: self.fencing,
+                delay: self.holder_delay,
+                last: Mutex::new(None),
+            },
             observer: self.observer,
             stop: self.stop,
             stack: Context::DEFAULT_STACK,

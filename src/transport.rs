@@ -58,22 +58,20 @@ impl Transport {
     /// connecting included.
     pub(crate) fn send(
         &self,
-        request: &Request,
-        body: &[u8],
+        request: &Request<'_>,
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
         // A thread that cannot be started makes the name resolution of ureq panic.
         catch_unwind(AssertUnwindSafe(|| {
-            self.send_inner(request, body, max_body, timeout)
+            self.send_inner(request, max_body, timeout)
         }))
         .unwrap_or_else(|_| Err(Error::transport("the HTTP client panicked", None)))
     }
 
     fn send_inner(
         &self,
-        request: &Request,
-        body: &[u8],
+        request: &Request<'_>,
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
@@ -86,13 +84,15 @@ impl Transport {
                 wire::Method::Put => Method::PUT,
             });
         for (name, value) in &request.headers {
-            http = http.header(*name, value);
+            http = http.header(&**name, value);
         }
         let agent = self.agent.read().clone();
         // A timeout of zero would mean none.
         let timeout = timeout.max(Duration::from_millis(1));
         let result = if request.method == wire::Method::Put {
-            let http = http.body(body).map_err(|error| failed(error.into()))?;
+            let http = http
+                .body(request.body)
+                .map_err(|error| failed(error.into()))?;
             let http = agent
                 .configure_request(http)
                 .timeout_global(Some(timeout))

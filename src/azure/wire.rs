@@ -11,10 +11,14 @@ use super::date;
 use super::names::{LeaseDuration, LeaseId, encode_path, encode_query};
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
+use crate::record::{Holder, Record};
 
 /// The newest version whose answers are known from recordings. Every service that is up today
 /// takes it, and so does every emulator since early 2022.
 pub(crate) const VERSION: &str = "2021-08-06";
+
+/// What the header of a metadata value begins with.
+const METADATA: &str = "x-ms-meta-";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -34,26 +38,28 @@ impl Method {
 }
 
 /// A request, without the host it goes to.
-pub(crate) struct Request {
+pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     /// Percent-encoded, as it is sent and signed.
     pub(crate) path: String,
     /// Decoded, as it is signed.
     pub(crate) query: Vec<(&'static str, String)>,
     /// Names in lower case.
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(Cow<'static, str>, String)>,
+    pub(crate) body: &'a [u8],
     /// Appended to the query as it is.
     pub(crate) sas: Option<Zeroizing<String>>,
 }
 
-impl Request {
+impl Request<'_> {
     fn new(method: Method, path: String) -> Self {
-        let headers = vec![("x-ms-version", VERSION.to_owned())];
+        let headers = vec![("x-ms-version".into(), VERSION.to_owned())];
         Self {
             method,
             path,
             query: Vec::new(),
             headers,
+            body: &[],
             sas: None,
         }
     }
@@ -64,7 +70,15 @@ impl Request {
     }
 
     fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    fn record(mut self, record: &Record) -> Self {
+        for (name, value) in record.metadata() {
+            self.headers
+                .push((format!("{METADATA}{name}").into(), value.into_owned()));
+        }
         self
     }
 
@@ -87,7 +101,7 @@ impl Request {
     }
 }
 
-impl fmt::Debug for Request {
+impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers = self
             .headers
@@ -123,31 +137,31 @@ impl Reply {
 /// Acquire Lease.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
-pub(crate) fn acquire(path: &str, id: LeaseId, duration: LeaseDuration) -> Request {
+pub(crate) fn acquire(path: &str, id: LeaseId, duration: LeaseDuration) -> Request<'static> {
     lease(path, "acquire")
         .header("x-ms-lease-duration", duration.to_header())
         .header("x-ms-proposed-lease-id", id.to_string())
 }
 
 /// Renew Lease.
-pub(crate) fn renew(path: &str, id: LeaseId) -> Request {
+pub(crate) fn renew(path: &str, id: LeaseId) -> Request<'static> {
     lease(path, "renew").header("x-ms-lease-id", id.to_string())
 }
 
 /// Change Lease.
-pub(crate) fn change(path: &str, id: LeaseId, proposed: LeaseId) -> Request {
+pub(crate) fn change(path: &str, id: LeaseId, proposed: LeaseId) -> Request<'static> {
     lease(path, "change")
         .header("x-ms-lease-id", id.to_string())
         .header("x-ms-proposed-lease-id", proposed.to_string())
 }
 
 /// Release Lease.
-pub(crate) fn release(path: &str, id: LeaseId) -> Request {
+pub(crate) fn release(path: &str, id: LeaseId) -> Request<'static> {
     lease(path, "release").header("x-ms-lease-id", id.to_string())
 }
 
 /// Break Lease. `period` is checked already.
-pub(crate) fn break_lease(path: &str, period: Option<String>) -> Request {
+pub(crate) fn break_lease(path: &str, period: Option<String>) -> Request<'static> {
     let request = lease(path, "break");
     match period {
         Some(period) => request.header("x-ms-lease-break-period", period),
@@ -155,7 +169,7 @@ pub(crate) fn break_lease(path: &str, period: Option<String>) -> Request {
     }
 }
 
-fn lease(path: &str, action: &'static str) -> Request {
+fn lease(path: &str, action: &'static str) -> Request<'static> {
     Request::new(Method::Put, path.to_owned())
         .query("comp", "lease")
         .header("x-ms-lease-action", action)
@@ -164,7 +178,7 @@ fn lease(path: &str, action: &'static str) -> Request {
 /// Create Container.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/create-container>
-pub(crate) fn create_container(path: &str) -> Request {
+pub(crate) fn create_container(path: &str) -> Request<'static> {
     Request::new(Method::Put, path.to_owned()).query("restype", "container")
 }
 
@@ -172,27 +186,76 @@ pub(crate) fn create_container(path: &str) -> Request {
 /// overwrites in spite of the condition.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
-pub(crate) fn create_blob(path: &str) -> Request {
+pub(crate) fn create_blob(path: &str) -> Request<'static> {
     Request::new(Method::Put, path.to_owned())
         .header("x-ms-blob-type", "BlockBlob")
         .header("content-type", "application/octet-stream")
         .header("if-none-match", "*")
 }
 
-/// Get Blob Properties.
+/// Get Blob Properties. With a lease ID the service answers only its holder.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
-pub(crate) fn get_properties(path: &str) -> Request {
-    Request::new(Method::Head, path.to_owned())
+pub(crate) fn get_properties(path: &str, id: Option<LeaseId>) -> Request<'static> {
+    let request = Request::new(Method::Head, path.to_owned());
+    match id {
+        Some(id) => request.header("x-ms-lease-id", id.to_string()),
+        None => request,
+    }
+}
+
+/// Set Blob Metadata, all of it, under a lease.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/set-blob-metadata>
+pub(crate) fn set_metadata(
+    path: &str,
+    id: LeaseId,
+    record: &Record,
+    if_match: Option<&str>,
+) -> Request<'static> {
+    let request = Request::new(Method::Put, path.to_owned())
+        .query("comp", "metadata")
+        .header("x-ms-lease-id", id.to_string())
+        .record(record);
+    match if_match {
+        Some(etag) => request.header("if-match", etag),
+        None => request,
+    }
+}
+
+/// Get Blob, under a lease.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob>
+pub(crate) fn get_content(path: &str, id: LeaseId) -> Request<'static> {
+    Request::new(Method::Get, path.to_owned()).header("x-ms-lease-id", id.to_string())
+}
+
+/// Put Blob, content and metadata, under a lease, which it keeps.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
+pub(crate) fn put_content<'a>(
+    path: &str,
+    id: LeaseId,
+    record: &Record,
+    content: &'a [u8],
+) -> Request<'a> {
+    let mut request: Request<'a> = Request::new(Method::Put, path.to_owned())
+        .header("x-ms-blob-type", "BlockBlob")
+        .header("content-type", "application/octet-stream")
+        .header("x-ms-lease-id", id.to_string())
+        .record(record);
+    request.body = content;
+    request
 }
 
 /// List Blobs, one page.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
-pub(crate) fn list_blobs(path: &str, prefix: &str, marker: Option<&str>) -> Request {
+pub(crate) fn list_blobs(path: &str, prefix: &str, marker: Option<&str>) -> Request<'static> {
     let mut request = Request::new(Method::Get, path.to_owned())
         .query("restype", "container")
-        .query("comp", "list");
+        .query("comp", "list")
+        .query("include", "metadata");
     if !prefix.is_empty() {
         request = request.query("prefix", prefix);
     }
@@ -265,6 +328,7 @@ pub struct LeaseStatus {
     pub(crate) infinite: bool,
     pub(crate) etag: String,
     pub(crate) last_modified: Option<SystemTime>,
+    pub(crate) record: Record,
 }
 
 impl LeaseStatus {
@@ -284,6 +348,31 @@ impl LeaseStatus {
     #[must_use]
     pub fn is_infinite(&self) -> bool {
         self.infinite
+    }
+
+    /// Who holds the lock, as far as that is known.
+    ///
+    /// `None` if it is free, and if its holder has not written who it is: it took the lock a moment
+    /// ago, does not say, or is no program of this crate.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        self.last_holder()
+            .filter(|holder| !self.state.is_free() && !holder.released)
+    }
+
+    /// Who held the lock last, or holds it, of those who wrote who they are.
+    ///
+    /// If the lock is free and that holder has not [`released`](Holder::released), it left without
+    /// releasing.
+    #[must_use]
+    pub fn last_holder(&self) -> Option<&Holder> {
+        self.record.holder.as_ref()
+    }
+
+    /// The last fencing token that was handed out for this lock.
+    #[must_use]
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.record.fence
     }
 
     /// The blob's entity tag, quoted as in a header. Lease operations do not change it.
@@ -309,7 +398,14 @@ pub(crate) fn read_status(key: &str, reply: &Reply) -> LeaseStatus {
         infinite: header("x-ms-lease-duration") == "infinite",
         etag: header("etag").to_owned(),
         last_modified: date::parse_http(header("last-modified")).map(SystemTime::from),
+        record: read_record(reply),
     }
+}
+
+/// Reads the metadata out of a reply's headers.
+pub(crate) fn read_record(reply: &Reply) -> Record {
+    let names = reply.headers.iter();
+    Record::read(names.filter_map(|(name, value)| Some((name.strip_prefix(METADATA)?, &**value))))
 }
 
 /// One page of List Blobs.
@@ -350,10 +446,20 @@ pub(crate) fn read_page(body: &[u8]) -> Result<Page, Error> {
                 format!("\"{etag}\"")
             },
             last_modified: date::parse_http(&property("Last-Modified")).map(SystemTime::from),
+            record: read_listed_record(blob),
         });
     }
     page.next = Some(text_of(root, "NextMarker").into_owned()).filter(|next| !next.is_empty());
     Ok(page)
+}
+
+/// Reads the metadata out of an entry of a list.
+fn read_listed_record(blob: roxmltree::Node<'_, '_>) -> Record {
+    let values: Vec<_> = elements(blob, "Metadata")
+        .flat_map(|metadata| metadata.children().filter(roxmltree::Node::is_element))
+        .map(|value| (value.tag_name().name(), texts(value).collect::<String>()))
+        .collect();
+    Record::read(values.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
 fn elements<'a, 'input: 'a>(
@@ -816,7 +922,9 @@ mod tests {
             ServiceEndpoint=\"https://a/\" ContainerName=\"locks\"><Blobs><Blob>\
             <Name>a&amp;b/ü &lt;c&gt;</Name><Properties><Last-Modified>Fri, 25 Oct 2019 18:13:24 GMT\
             </Last-Modified><Etag>0x8D7</Etag><LeaseStatus>locked</LeaseStatus><LeaseState>leased\
-            </LeaseState><LeaseDuration>infinite</LeaseDuration></Properties><OrMetadata /></Blob>\
+            </LeaseState><LeaseDuration>infinite</LeaseDuration></Properties><Metadata>\
+            <AzmutexState>held</AzmutexState><azmutexowner>a%20b</azmutexowner>\
+            <azmutexfence>7</azmutexfence></Metadata><OrMetadata /></Blob>\
             <Blob><Name>z</Name><Properties><LeaseState>available</LeaseState></Properties></Blob>\
             </Blobs><NextMarker>2!76!m</NextMarker></EnumerationResults>";
         let page = read_page(body.as_bytes()).unwrap();
@@ -827,7 +935,10 @@ mod tests {
             (LeaseState::Leased, true)
         );
         assert_eq!(first.last_modified(), Some(wall().into()));
+        assert_eq!(first.holder().and_then(Holder::owner), Some("a b"));
+        assert_eq!(first.fencing_token(), Some(7));
         assert_eq!(page.blobs[1].state(), LeaseState::Available);
+        assert_eq!(page.blobs[1].last_holder(), None);
         assert_eq!(page.next.as_deref(), Some("2!76!m"));
     }
 
@@ -870,7 +981,7 @@ mod tests {
         let mut request = release("/c/k", LeaseId::random());
         request
             .headers
-            .push(("authorization", "SharedKey a:s3cret".to_owned()));
+            .push(("authorization".into(), "SharedKey a:s3cret".to_owned()));
         request.sas = Some(Zeroizing::new("sig=s3cret".to_owned()));
         let shown = format!("{request:?}");
         assert!(
