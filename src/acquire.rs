@@ -8,7 +8,7 @@ use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::backoff::Backoff;
 use crate::clock::Tick;
-use crate::error::{Error, ErrorKind, TryLockError};
+use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::lease::Acquisition;
 
@@ -50,7 +50,7 @@ pub(crate) struct Granted {
 /// No lease.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    pub(crate) error: TryLockError,
+    pub(crate) error: Error,
     /// An ID that the service may have granted all the same: to be released, and not used again.
     pub(crate) stray: Option<LeaseId>,
 }
@@ -82,7 +82,7 @@ impl Plan<'_> {
         acquisition: &mut Acquisition,
         patience: Patience,
         waiter: &dyn Waiter,
-    ) -> Result<Tick, TryLockError> {
+    ) -> Result<Tick, Error> {
         let clock = self.client.clock();
         let started = clock.now();
         let until = match patience {
@@ -118,11 +118,11 @@ impl Plan<'_> {
                     acquisition.refused();
                     faults.ended();
                     if matches!(patience, Patience::Once) {
-                        return Err(TryLockError::WouldBlock);
+                        return Err(error);
                     }
                     let elapsed = clock.now().since(started);
                     waiter.notice(Event::Waiting { attempt, elapsed });
-                    (TryLockError::WouldBlock, busy.delay(random()))
+                    (error, busy.delay(random()))
                 }
                 ErrorKind::NotFound if self.create_missing && creations < CREATIONS => {
                     acquisition.refused();
@@ -158,19 +158,19 @@ impl Plan<'_> {
         faults: &mut Faults,
         attempt: u32,
         waiter: &dyn Waiter,
-    ) -> Result<(TryLockError, Duration), TryLockError> {
+    ) -> Result<(Error, Duration), Error> {
         if !error.is_transient() {
-            return Err(error.into());
+            return Err(error);
         }
         let Some(delay) = faults.put_up_with(&error) else {
-            return Err(error.into());
+            return Err(error);
         };
         log::debug!("{error}; trying again in {delay:?}");
         waiter.notice(Event::AcquireFailed {
             attempt,
             error: error.clone(),
         });
-        Ok((error.into(), delay))
+        Ok((error, delay))
     }
 
     fn create(&self, missing: &Error, timeout: Duration) -> Result<(), Error> {
@@ -238,10 +238,8 @@ pub(crate) fn random() -> u64 {
     Uuid::new_v4().as_u64_pair().0
 }
 
-fn stopped(target: &str) -> TryLockError {
-    Error::new(ErrorKind::Stopped, "waiting was stopped")
-        .during("acquire lease on", target)
-        .into()
+pub(crate) fn stopped(target: &str) -> Error {
+    Error::new(ErrorKind::Stopped, "waiting was stopped").during("acquire lease on", target)
 }
 
 /// Sends a request that can be sent again without harm, until it is answered or `timeout` is over.

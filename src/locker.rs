@@ -186,7 +186,7 @@ impl Locker {
             }
             Err(Refused { error, stray }) => {
                 keeper.give_up(stray);
-                Err(error)
+                Err(error.into())
             }
         }
     }

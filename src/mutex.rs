@@ -108,8 +108,7 @@ impl AzureMutex {
                 if let Some(id) = refused.stray {
                     self.take_back(key, id, timeout / 2);
                 }
-                let error = Error::from(refused.error);
-                Err(error.during("acquire lease on", &self.0.client.target(key)))
+                Err(refused.error)
             }
         }
     }
