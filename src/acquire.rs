@@ -91,7 +91,7 @@ impl Plan<'_> {
         };
         let mut busy = Backoff::new(self.poll.0, self.poll.1);
         let mut faults = Faults::new(match patience {
-            Patience::Once => self.request_timeout,
+            Patience::Once => self.fault_wait.min(self.request_timeout),
             _ => self.fault_wait,
         });
         let mut creations = 0;
@@ -100,6 +100,7 @@ impl Plan<'_> {
                 return Err(stopped(&self.client.target(self.key)));
             }
             let now = clock.now();
+            faults.sending();
             let timeout = self.attempt_timeout(now, until).min(faults.left());
             acquisition.sending(now);
             let error = match self.client.acquire(self.key, id, self.duration, timeout) {
@@ -127,7 +128,9 @@ impl Plan<'_> {
                 ErrorKind::NotFound if self.create_missing && creations < CREATIONS => {
                     acquisition.refused();
                     creations += 1;
-                    match self.create(&error, self.attempt_timeout(clock.now(), until)) {
+                    match self.create(&error, || {
+                        self.attempt_timeout(clock.now(), until).min(faults.left())
+                    }) {
                         Ok(()) => continue,
                         Err(error) => self.failed(error, &mut faults, attempt, waiter)?,
                     }
@@ -173,14 +176,14 @@ impl Plan<'_> {
         Ok((error, delay))
     }
 
-    fn create(&self, missing: &Error, timeout: Duration) -> Result<(), Error> {
+    fn create(&self, missing: &Error, timeout: impl Fn() -> Duration) -> Result<(), Error> {
         if missing.service_code() == Some("ContainerBeingDeleted") {
             return Err(missing.clone());
         }
         if missing.service_code() != Some("BlobNotFound") {
-            self.client.create_container(timeout)?;
+            self.client.create_container(timeout())?;
         }
-        self.client.create_blob(self.key, timeout)
+        self.client.create_blob(self.key, timeout())
     }
 
     /// Half of what an operation may take, so that one that is not answered can be sent again.
@@ -216,10 +219,13 @@ impl Faults {
         }
     }
 
+    /// A request goes out. If it is the first that fails, its own time counts too.
+    fn sending(&mut self) {
+        self.since.get_or_insert_with(now);
+    }
+
     /// How long to wait before the next attempt; `None` when it has been long enough.
     fn put_up_with(&mut self, error: &Error) -> Option<Duration> {
-        // Half of the patience is already gone if the first attempt was not answered.
-        self.since.get_or_insert_with(now);
         let delay = self.backoff.delay_at_least(random(), error.retry_after());
         (delay < self.left()).then_some(delay)
     }
@@ -251,7 +257,7 @@ pub(crate) fn until_answered<T>(
     mut send: impl FnMut(Duration, bool) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut faults = Faults::new(timeout);
-    faults.since = Some(now());
+    faults.sending();
     let mut may_be_done = false;
     loop {
         match send(faults.left().min(timeout / 2), may_be_done) {
