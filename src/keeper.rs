@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::acquire::{Granted, Patience, Plan, Refused, Waiter, until_answered};
+use crate::acquire::{Granted, Patience, Plan, Refused, Waiter, stopped, until_answered};
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorKind};
@@ -323,10 +323,8 @@ impl Keeper {
             if stop.is_stopped() {
                 state.abandoned = true;
                 self.context.add_stray();
-                let error = Error::new(ErrorKind::Stopped, "waiting was stopped")
-                    .during("acquire lease on", &self.context.target());
                 return Err(Refused {
-                    error: error.into(),
+                    error: stopped(&self.context.target()),
                     stray: None,
                 });
             }

@@ -190,7 +190,7 @@ impl Locker {
             }
             Err(Refused { error, stray }) => {
                 keeper.give_up(stray);
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -276,7 +276,7 @@ impl LockerBuilder {
 
     /// How long `lock` puts up with failures in a row that may pass. Defaults to 60 seconds.
     ///
-    /// `try_lock` puts up with them for the
+    /// `try_lock` puts up with them for no longer than the
     /// [`request_timeout`](crate::MutexOptions::request_timeout).
     pub fn fault_wait(mut self, fault_wait: Duration) -> Self {
         self.fault_wait = fault_wait;

@@ -97,7 +97,8 @@ impl AzureMutex {
             request_timeout: timeout,
             create_missing: self.0.create_missing,
             poll: (Duration::ZERO, Duration::ZERO),
-            fault_wait: timeout,
+            // The rest is for taking back what may have been granted.
+            fault_wait: timeout / 4 * 3,
         };
         match plan.run(Patience::Once, &Alone) {
             Ok(granted) => Ok(Lease {
@@ -106,10 +107,9 @@ impl AzureMutex {
             }),
             Err(refused) => {
                 if let Some(id) = refused.stray {
-                    self.take_back(key, id, timeout / 2);
+                    self.take_back(key, id, timeout / 4);
                 }
-                let error = Error::from(refused.error);
-                Err(error.during("acquire lease on", &self.0.client.target(key)))
+                Err(refused.error)
             }
         }
     }

@@ -202,6 +202,7 @@ struct State {
     /// Every open socket, so that dropping the proxy can end the threads that read from them.
     open: HashMap<u64, Arc<TcpStream>>,
     opened: u64,
+    accepted: u64,
     stopping: bool,
 }
 
@@ -333,6 +334,11 @@ impl FaultProxy {
         self.shared.state.lock().seen.clone()
     }
 
+    /// How many connections clients have made.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.state.lock().accepted
+    }
+
     /// Waits until at least `n` of the requests seen match, and returns those that do.
     ///
     /// A request is looked at when it has come and again when the service has answered it and
@@ -391,6 +397,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(client) = Conn::adopt(client, shared) else {
             break;
         };
+        shared.state.lock().accepted += 1;
         serving.retain(|thread| !thread.is_finished());
         serving.push(thread::spawn({
             let shared = Arc::clone(shared);
