@@ -84,10 +84,7 @@ impl Context {
         let id = granted.id;
         self.prepare(granted).map_err(|error| {
             self.mutex.take_back(&self.key, id, self.release_timeout);
-            Refused {
-                error: error.into(),
-                stray: None,
-            }
+            Refused { error, stray: None }
         })
     }
 
@@ -351,7 +348,12 @@ impl Keeper {
             written,
         };
         state.task = Task::Keep(granted.id);
-        self.shared.changed.notify_all();
+        // The thread looks up in time for the first renewal, unless the grant was a long time
+        // coming. Most locks are released before, and waking it would be for nothing.
+        let age = self.shared.clock.now().since(granted.sent);
+        if age > self.context.terms.renew_every / 2 {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Ends the thread without a lease to keep. What may have been granted is released in the
@@ -521,7 +523,10 @@ impl Thread<'_> {
         state.busy = false;
         loop {
             match state.task {
-                Task::Idle => self.shared.changed.wait(&mut state),
+                Task::Idle => {
+                    let look_up = self.context.terms.renew_every / 2;
+                    self.shared.wait(&mut state, look_up, Tick::NEVER);
+                }
                 Task::Acquire(patience) => {
                     state.task = Task::Idle;
                     if self.acquire(&mut state, patience) {
