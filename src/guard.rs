@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::azure::client::MAX_CONTENT;
 use crate::azure::names::LeaseId;
+use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::keeper::{Acquired, Context, Keeper, Shared};
+use crate::keeper::{Keeper, Shared};
 use crate::lease::{Claim, LossReason};
 use crate::mutex::Released;
 use crate::record::Previous;

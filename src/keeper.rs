@@ -12,144 +12,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::acquire::{Granted, Patience, Plan, Refused, Waiter, stopped, until_answered};
-use crate::azure::names::{LeaseDuration, LeaseId};
+use crate::acquire::{Patience, Refused, Waiter, stopped, until_answered};
+use crate::azure::names::LeaseId;
 use crate::clock::{Clock, Tick};
+use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::lease::{Claim, Hold, LossReason, Renewal, Step, Terms};
-use crate::mutex::{AzureMutex, Released};
-use crate::record::{Previous, Record};
-use crate::recorder::{Recorder, Under, Written};
+use crate::lease::{Claim, Hold, LossReason, Renewal, Step};
+use crate::mutex::Released;
+use crate::record::Record;
+use crate::recorder::Written;
 use crate::stop::StopToken;
-
-/// Enough for a TLS handshake in a debug build; only what is touched is memory.
-const STACK: usize = 512 * 1024;
-
-pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
-
-/// What all guards of a locker have in common.
-pub(crate) struct Context {
-    pub(crate) mutex: AzureMutex,
-    pub(crate) key: String,
-    pub(crate) duration: LeaseDuration,
-    pub(crate) terms: Terms,
-    pub(crate) poll: (Duration, Duration),
-    pub(crate) fault_wait: Duration,
-    pub(crate) release_timeout: Duration,
-    pub(crate) recorder: Recorder,
-    pub(crate) observer: Option<Observer>,
-    pub(crate) stop: Option<StopToken>,
-    pub(crate) stack: usize,
-    /// How many given-up acquisitions are still being cleaned up.
-    pub(crate) strays: Mutex<usize>,
-    pub(crate) strays_changed: Condvar,
-}
-
-impl Context {
-    pub(crate) const DEFAULT_STACK: usize = STACK;
-
-    pub(crate) fn target(&self) -> String {
-        self.mutex.client().target(&self.key)
-    }
-
-    pub(crate) fn clock(&self) -> &Clock {
-        self.mutex.client().clock()
-    }
-
-    fn plan(&self) -> Plan<'_> {
-        Plan {
-            client: self.mutex.client(),
-            key: &self.key,
-            duration: self.duration,
-            usable: self.terms.duration - self.terms.margin,
-            request_timeout: self.mutex.request_timeout(),
-            create_missing: self.mutex.create_missing(),
-            poll: self.poll,
-            fault_wait: self.fault_wait,
-        }
-    }
-
-    pub(crate) fn under(&self, id: LeaseId) -> Under<'_> {
-        Under {
-            client: self.mutex.client(),
-            key: &self.key,
-            id,
-        }
-    }
-
-    /// Acquires, and writes what has to be written before the lock counts as held.
-    fn acquire(&self, patience: Patience, waiter: &dyn Waiter) -> Result<Acquired, Refused> {
-        let granted = self.plan().run(patience, waiter)?;
-        let id = granted.id;
-        self.prepare(granted).map_err(|error| {
-            self.mutex.take_back(&self.key, id, self.release_timeout);
-            Refused { error, stray: None }
-        })
-    }
-
-    fn prepare(&self, mut granted: Granted) -> Result<Acquired, Error> {
-        let timeout = self.mutex.request_timeout();
-        let under = self.under(granted.id);
-        let (mut written, mut previous) = (None, Previous::Unknown);
-        if self.recorder.fencing {
-            let (fence, before) = self.recorder.fence(under, &granted.etag, timeout)?;
-            (written, previous) = (Some(fence), before);
-        } else if self.recorder.names_first() {
-            match self.recorder.name_holder(under, &granted.etag, timeout / 2) {
-                Ok(done) => written = Some(done),
-                Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(error),
-                Err(error) => self.notice(&Event::RecordFailed { error }),
-            }
-        }
-        if self.clock().now().since(granted.sent) >= self.terms.duration - self.terms.margin {
-            // The writing took so long that the lease has to be proven again.
-            let sent = self.clock().now();
-            under.client.renew(&self.key, granted.id, timeout / 2)?;
-            granted.sent = sent;
-        }
-        Ok(Acquired {
-            granted,
-            written,
-            previous,
-        })
-    }
-
-    /// Logs `event` and tells the observer. Never with a lock held, and never panics.
-    pub(crate) fn notice(&self, event: &Event) {
-        let target = self.target();
-        match event {
-            Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
-            Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
-            Event::RecordFailed { error } => log::warn!("{error}; the lock is held all the same"),
-            Event::RenewalFailed { error, remaining } => {
-                log::warn!("{error}; still held for {remaining:?} without a renewal");
-            }
-            event => log::debug!("`{target}`: {event:?}"),
-        }
-        if let Some(observer) = &self.observer
-            && catch_unwind(AssertUnwindSafe(|| observer(event))).is_err()
-        {
-            log::error!("the observer of the lock `{target}` panicked");
-        }
-    }
-}
-
-/// A lease that is held, and what was written under it so far.
-#[derive(Debug)]
-pub(crate) struct Acquired {
-    pub(crate) granted: Granted,
-    written: Option<Written>,
-    pub(crate) previous: Previous,
-}
-
-impl Acquired {
-    pub(crate) fn fencing_token(&self) -> Option<u64> {
-        self.written
-            .as_ref()
-            .and_then(|written| written.record.fence)
-    }
-}
 
 /// One guard's state.
 pub(crate) struct Shared {
@@ -335,7 +208,8 @@ impl Keeper {
             granted, written, ..
         } = acquired;
         let mut state = self.shared.state.lock();
-        let hold = Hold::new(self.context.terms, granted.sent);
+        let sent = granted.sent;
+        let hold = Hold::new(self.context.terms, sent);
         self.shared.publish(&hold);
         state.hold = Some(hold);
         let recorder = &self.context.recorder;
@@ -348,10 +222,9 @@ impl Keeper {
             written,
         };
         state.task = Task::Keep(granted.id);
-        // The thread looks up in time for the first renewal, unless the grant was a long time
+        // The thread looks up in time for what comes first, unless the grant was a long time
         // coming. Most locks are released before, and waking it would be for nothing.
-        let age = self.shared.clock.now().since(granted.sent);
-        if age > self.context.terms.renew_every / 2 {
+        if self.shared.clock.now().since(sent) > self.context.terms.renew_every / 2 {
             self.shared.changed.notify_all();
         }
     }
@@ -422,9 +295,7 @@ impl Keeper {
         {}
         result
     }
-}
 
-impl Keeper {
     /// Writes that the holder released, if it ever said that it held the lock.
     fn mark_released(&self, id: LeaseId, state: RecordState, timeout: Duration) {
         let context = &*self.context;
@@ -488,17 +359,6 @@ impl Keeper {
     }
 }
 
-impl Context {
-    fn add_stray(&self) {
-        *self.strays.lock() += 1;
-    }
-
-    fn end_stray(&self) {
-        *self.strays.lock() -= 1;
-        self.strays_changed.notify_all();
-    }
-}
-
 /// The thread itself; also lends its waiting to an acquisition on the caller's thread.
 struct Thread<'a> {
     context: &'a Context,
@@ -524,8 +384,8 @@ impl Thread<'_> {
         loop {
             match state.task {
                 Task::Idle => {
-                    let look_up = self.context.terms.renew_every / 2;
-                    self.shared.wait(&mut state, look_up, Tick::NEVER);
+                    self.shared
+                        .wait(&mut state, self.context.look_up(), Tick::NEVER);
                 }
                 Task::Acquire(patience) => {
                     state.task = Task::Idle;

@@ -4,6 +4,7 @@ mod acquire;
 mod azure;
 mod backoff;
 mod clock;
+mod context;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod error;
@@ -21,7 +22,7 @@ mod transport;
 
 pub use azure::credential::Credential;
 pub use azure::names::{LeaseDuration, LeaseId};
-pub use azure::wire::{LeaseState, LeaseStatus};
+pub use azure::status::{LeaseState, LeaseStatus};
 pub use error::{Error, ErrorKind, TryLockError};
 pub use event::Event;
 pub use guard::{LeaseGuard, LeaseWatch};

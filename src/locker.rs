@@ -6,10 +6,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::acquire::{Patience, Refused};
 use crate::azure::names::{LeaseDuration, check_key};
+use crate::context::{Context, Observer};
 use crate::error::{Error, TryLockError};
 use crate::event::Event;
 use crate::guard::LeaseGuard;
-use crate::keeper::{Context, Keeper, Observer};
+use crate::keeper::Keeper;
 use crate::lease::Terms;
 use crate::mutex::AzureMutex;
 use crate::recorder::Recorder;
@@ -158,22 +159,7 @@ impl Locker {
     /// about to exit can wait for that here. Returns at once if there is nothing to wait for.
     #[must_use]
     pub fn settle(&self, timeout: Duration) -> bool {
-        let end = Instant::now().checked_add(timeout);
-        let mut strays = self.0.strays.lock();
-        while *strays > 0 {
-            let left = end.map_or(Duration::MAX, |end| {
-                end.saturating_duration_since(Instant::now())
-            });
-            if self
-                .0
-                .strays_changed
-                .wait_for(&mut strays, left)
-                .timed_out()
-            {
-                break;
-            }
-        }
-        *strays == 0
+        self.0.settle(timeout)
     }
 
     fn acquire(&self, patience: Patience) -> Result<LeaseGuard, TryLockError> {
@@ -389,6 +375,8 @@ impl LockerBuilder {
                 duration / 4 * 3
             )));
         }
+        // A time without an end would overflow what it is added to.
+        let release_timeout = self.release_timeout.min(Duration::from_secs(24 * 60 * 60));
         let terms = Terms {
             duration,
             margin,
@@ -403,7 +391,7 @@ impl LockerBuilder {
             terms,
             poll: self.poll,
             fault_wait: self.fault_wait,
-            release_timeout: self.release_timeout,
+            release_timeout,
             recorder: Recorder {
                 owner: self.owner,
                 reason: self.reason,
@@ -415,7 +403,7 @@ impl LockerBuilder {
             },
             observer: self.observer,
             stop: self.stop,
-            stack: Context::DEFAULT_STACK,
+            stack: Context::STACK,
             strays: Mutex::new(0),
             strays_changed: Condvar::new(),
         })))

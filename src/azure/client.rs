@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::credential::Credential;
 use super::names::{LeaseDuration, LeaseId};
-use super::wire::{self, LeaseStatus, Page, Reply, Request};
+use super::refusal::read_error;
+use super::status::{self, LeaseStatus, Page};
+use super::wire::{self, Reply, Request};
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
@@ -76,7 +78,7 @@ impl Client {
         let sent = self.clock.now();
         let request = wire::acquire(&self.path(key), id, duration);
         let reply = self.call(request, None, timeout).and_then(|reply| {
-            if wire::read_lease_id(&reply)? == id {
+            if status::read_lease_id(&reply)? == id {
                 return Ok(reply);
             }
             // Neither granted nor refused: ask again.
@@ -130,7 +132,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Duration, Error> {
         self.call(wire::break_lease(&self.path(key), period), None, timeout)
-            .map(|reply| wire::read_lease_time(&reply))
+            .map(|reply| status::read_lease_time(&reply))
             .map_err(|error| match error.kind() {
                 ErrorKind::LeaseLost => error.into_no_lease(),
                 _ => error,
@@ -140,7 +142,7 @@ impl Client {
 
     pub(crate) fn status(&self, key: &str, timeout: Duration) -> Result<LeaseStatus, Error> {
         self.call(wire::get_properties(&self.path(key), None), None, timeout)
-            .map(|reply| wire::read_status(key, &reply))
+            .map(|reply| status::read_status(key, &reply))
             .map_err(|error| error.during("read the status of", &self.target(key)))
     }
 
@@ -156,7 +158,7 @@ impl Client {
             None,
             timeout,
         )
-        .map(|reply| (etag(&reply), wire::read_record(&reply)))
+        .map(|reply| (etag(&reply), status::read_record(&reply)))
         .map_err(|error| held(error).during("read the metadata of", &self.target(key)))
     }
 
@@ -217,7 +219,7 @@ impl Client {
     ) -> Result<Page, Error> {
         let request = wire::list_blobs(&self.container_path(), prefix, marker);
         self.call(request, Some(MAX_PAGE), timeout)
-            .and_then(|reply| wire::read_page(&reply.body))
+            .and_then(|reply| status::read_page(&reply.body))
             .map_err(|error| error.during("list", &self.target(prefix)))
     }
 
@@ -267,7 +269,7 @@ impl Client {
 
     fn expect_id(&self, request: Request<'_>, id: LeaseId, timeout: Duration) -> Result<(), Error> {
         let reply = self.call(request, None, timeout)?;
-        if wire::read_lease_id(&reply)? == id {
+        if status::read_lease_id(&reply)? == id {
             Ok(())
         } else {
             Err(Error::lost(LossReason::Taken))
@@ -306,7 +308,7 @@ impl Client {
                 "the reply is a redirect, and credentials do not follow one; check the endpoint",
             )
             .permanent()),
-            400..=599 => Err(wire::read_error(&reply, now, &self.credential.hint(now))),
+            400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
             status => Err(Error::new(
                 ErrorKind::Protocol,
                 format!("status {status} in the reply"),
