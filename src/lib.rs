@@ -126,3 +126,8 @@ pub use mutex::{AzureMutex, Lease, Locks, Released};
 pub use options::MutexOptions;
 pub use record::{Holder, Previous};
 pub use stop::StopToken;
+
+/// The README's examples are tested like any other.
+#[cfg(all(doctest, feature = "emulator"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -325,9 +325,9 @@ impl LockerBuilder {
 
     /// Hears what happens to the lock, for logs and metrics.
     ///
-    /// Called on the thread where it happens: on the caller's for waiting, acquiring and releasing,
-    /// on the renewal thread for the rest. It holds that thread up, so one that blocks delays
-    /// renewals. A panic in it is caught and logged.
+    /// Called on the thread where it happens: the caller's for acquired and released, the renewal
+    /// thread for what concerns renewals, and either for waiting. It holds that thread up, so one
+    /// that blocks delays renewals. A panic in it is caught and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self

@@ -45,6 +45,8 @@ impl Transport {
             .max_response_header_size(MAX_HEADERS)
             .input_buffer_size(16 * 1024)
             .output_buffer_size(16 * 1024)
+            // Renewals are 20 seconds apart, and should find their connection still there.
+            .max_idle_age(Duration::from_secs(90))
             .max_idle_connections_per_host(8);
         let config = tls(config).build();
         Self {
