@@ -8,7 +8,10 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::{HeaderMap, Method, Request as HttpRequest};
+use ureq::http::{HeaderMap, Method, Request as HttpRequest, Uri};
+// Not covered by ureq's promise of compatibility: a minor version may change it.
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use crate::azure::wire::{self, Reply, Request};
 use crate::error::Error;
@@ -50,7 +53,7 @@ impl Transport {
             .max_idle_connections_per_host(8);
         let config = tls(config).build();
         Self {
-            agent: RwLock::new(config.new_agent()),
+            agent: RwLock::new(new_agent(&config)),
             config,
             origin,
         }
@@ -131,7 +134,7 @@ impl Transport {
 
     /// Drops all idle connections.
     pub(crate) fn reconnect(&self) {
-        *self.agent.write() = self.config.new_agent();
+        *self.agent.write() = new_agent(&self.config);
     }
 }
 
@@ -140,6 +143,38 @@ impl fmt::Debug for Transport {
         f.debug_struct("Transport")
             .field("origin", &self.origin)
             .finish_non_exhaustive()
+    }
+}
+
+fn new_agent(config: &Config) -> Agent {
+    Agent::with_parts(
+        config.clone(),
+        DefaultConnector::new(),
+        AddressOrName::default(),
+    )
+}
+
+/// Takes a host that is an address as it is. ureq starts a thread for each request to have its host
+/// looked up, also when there is nothing to look up and the connection is open already.
+#[derive(Debug, Default)]
+struct AddressOrName(DefaultResolver);
+
+impl Resolver for AddressOrName {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let address = uri.authority().map(|authority| authority.as_str().parse());
+        match address {
+            Some(Ok(address)) => {
+                let mut addresses = self.empty();
+                addresses.push(address);
+                Ok(addresses)
+            }
+            _ => self.0.resolve(uri, config, timeout),
+        }
     }
 }
 
