@@ -46,7 +46,8 @@ impl Transport {
             .user_agent(concat!("azmutex/", env!("CARGO_PKG_VERSION")))
             .accept("*/*")
             .max_response_header_size(MAX_HEADERS)
-            .input_buffer_size(16 * 1024)
+            // Headers have to fit in whole; more than the limit shows that they are too large.
+            .input_buffer_size(MAX_HEADERS + 1)
             .output_buffer_size(16 * 1024)
             // Renewals are 20 seconds apart, and should find their connection still there.
             .max_idle_age(Duration::from_secs(90))

@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use azmutex::emulator::Emulator;
+use azmutex::emulator::{Clock, Emulator};
 use azmutex::{AzureMutex, Credential, MutexOptions};
 use uuid::Uuid;
 
 use super::account::Account;
 use super::azurite::{self, Azurite};
-use super::proxy::FaultProxy;
 
 /// A Blob service, and a container of it that no other test uses and that does not exist yet.
 pub(crate) struct Backend {
@@ -31,11 +30,17 @@ enum Service {
 impl Backend {
     /// An embedded emulator of the test's own.
     pub(crate) fn emulator() -> Self {
+        Self::emulator_by(Clock::new())
+    }
+
+    /// An embedded emulator that goes by this clock, as its clients do.
+    pub(crate) fn emulator_by(clock: Clock) -> Self {
         // It is told before it starts which signatures to take.
         let account = Account::parse(&azurite::connection_string("http://127.0.0.1"));
         let container = unused_container();
         let (sas, sas_of_container) = both_sas(&account, &container);
         let emulator = Emulator::builder()
+            .clock(clock)
             .sas(&sas)
             .sas(&sas_of_container)
             .start()
@@ -78,9 +83,14 @@ impl Backend {
 
     /// Options for a client of the container, by the service's own clock if that can be advanced.
     pub(crate) fn options(&self) -> MutexOptions {
+        self.options_for(&self.container)
+    }
+
+    /// As [`Backend::options`], for another container.
+    pub(crate) fn options_for(&self, container: &str) -> MutexOptions {
         match &self.service {
-            Service::Emulator(emulator) => emulator.options(&self.container),
-            _ => MutexOptions::from_connection_string(&self.connection_string, &self.container),
+            Service::Emulator(emulator) => emulator.options(container),
+            _ => MutexOptions::from_connection_string(&self.connection_string, container),
         }
         .expect("the connection string is well-formed")
     }
@@ -98,18 +108,8 @@ impl Backend {
             .expect("the options are well-formed")
     }
 
-    /// A proxy before the service and a client through it; `None` if the service speaks TLS.
-    pub(crate) fn through_proxy(&self) -> Option<(FaultProxy, AzureMutex)> {
-        let proxy = FaultProxy::start(self.addr()?);
-        let mutex = self
-            .options()
-            .endpoint(&proxy.endpoint())
-            .and_then(AzureMutex::new)
-            .expect("the options are well-formed");
-        Some((proxy, mutex))
-    }
-
-    fn addr(&self) -> Option<SocketAddr> {
+    /// Where it listens, unless it speaks TLS.
+    pub(crate) fn addr(&self) -> Option<SocketAddr> {
         match &self.service {
             Service::Emulator(emulator) => Some(super::addr_of(emulator)),
             Service::Azurite(azurite) => Some(azurite.addr()),

@@ -1,5 +1,6 @@
 //! What the tests stand on: the services they run against and the faults put between.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -14,6 +15,36 @@ pub(crate) mod proxy;
 
 /// Bounds what does not happen in a test that fails.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// Makes a test of each named function for each service: it takes a [`backend::Backend`].
+macro_rules! on_each_service {
+    ($($name:ident)*) => {
+        $crate::support::on_local_services! { $($name)* }
+
+        /// These pass without a look unless the environment names an account.
+        mod real_account {
+            use $crate::support::backend::Backend;
+            $(#[test] fn $name() { Backend::real().iter().for_each(super::$name); })*
+        }
+    };
+}
+
+/// As [`on_each_service`], for tests that need a proxy before the service.
+macro_rules! on_local_services {
+    ($($name:ident)*) => {
+        mod emulator {
+            use $crate::support::backend::Backend;
+            $(#[test] fn $name() { super::$name(&Backend::emulator()); })*
+        }
+
+        mod azurite {
+            use $crate::support::backend::Backend;
+            $(#[test] fn $name() { Backend::azurite().iter().for_each(super::$name); })*
+        }
+    };
+}
+
+pub(crate) use {on_each_service, on_local_services};
 
 /// The connection string of a real account to run against, if the environment names one.
 pub(crate) fn real_account() -> Option<String> {
@@ -33,7 +64,10 @@ pub(crate) fn addr_of(emulator: &Emulator) -> SocketAddr {
 }
 
 /// What an observer heard, for a test that waits for it.
-pub(crate) struct Events(Receiver<Event>);
+pub(crate) struct Events {
+    receiver: Receiver<Event>,
+    heard: RefCell<Vec<Event>>,
+}
 
 impl Events {
     /// An observer, and what it will have heard.
@@ -42,28 +76,35 @@ impl Events {
         let observer = move |event: &Event| {
             let _ = sender.send(event.clone());
         };
-        (observer, Self(receiver))
+        let heard = RefCell::default();
+        (observer, Self { receiver, heard })
     }
 
     /// Waits for the next event that matches, and passes over others before it.
     #[track_caller]
     pub(crate) fn wait(&self, matches: impl Fn(&Event) -> bool) -> Event {
         let end = Instant::now() + LONG;
-        let mut passed = Vec::new();
         loop {
-            match self
-                .0
-                .recv_timeout(end.saturating_duration_since(Instant::now()))
-            {
-                Ok(event) if matches(&event) => return event,
-                Ok(event) => passed.push(event),
-                Err(error) => panic!("{error}, after {passed:#?}"),
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(event) = self.receiver.recv_timeout(left) else {
+                panic!("it did not come; heard: {:#?}", self.heard.borrow());
+            };
+            self.heard.borrow_mut().push(event.clone());
+            if matches(&event) {
+                return event;
             }
         }
     }
 
-    /// What was heard since the last look.
-    pub(crate) fn so_far(&self) -> Vec<Event> {
-        self.0.try_iter().collect()
+    /// All that was heard so far, what was waited for included.
+    pub(crate) fn heard(&self) -> Vec<Event> {
+        let mut heard = self.heard.borrow_mut();
+        heard.extend(self.receiver.try_iter());
+        heard.clone()
+    }
+
+    /// How many of the events heard so far match.
+    pub(crate) fn count(&self, matches: impl Fn(&Event) -> bool) -> usize {
+        self.heard().iter().filter(|event| matches(event)).count()
     }
 }
