@@ -1,18 +1,21 @@
 //! The only code that knows `ureq`: one agent, one send, and what its errors mean.
 
+mod names;
+
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::{HeaderMap, Method, Request as HttpRequest, Uri};
-// Not covered by ureq's promise of compatibility: a minor version may change it.
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
+use self::names::Names;
 use crate::azure::wire::{self, Reply, Request};
 use crate::error::Error;
 
@@ -25,6 +28,7 @@ pub(crate) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 pub(crate) struct Transport {
     /// Replaced as a whole when a connection gave another request's reply.
     agent: RwLock<Agent>,
+    names: Arc<Names>,
     config: Config,
     /// Scheme, host and port.
     origin: String,
@@ -53,8 +57,10 @@ impl Transport {
             .max_idle_age(Duration::from_secs(90))
             .max_idle_connections_per_host(8);
         let config = tls(config).build();
+        let names = Arc::default();
         Self {
-            agent: RwLock::new(new_agent(&config)),
+            agent: RwLock::new(new_agent(&config, &names)),
+            names,
             config,
             origin,
         }
@@ -68,11 +74,12 @@ impl Transport {
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
-        // A thread that cannot be started makes the name resolution of ureq panic.
+        // It is not known to panic; if it does, a guard has to outlive that.
         catch_unwind(AssertUnwindSafe(|| {
             self.send_inner(request, max_body, timeout)
         }))
         .unwrap_or_else(|_| Err(Error::transport("the HTTP client panicked", None)))
+        .inspect_err(|_| self.names.doubt())
     }
 
     fn send_inner(
@@ -135,7 +142,7 @@ impl Transport {
 
     /// Drops all idle connections.
     pub(crate) fn reconnect(&self) {
-        *self.agent.write() = new_agent(&self.config);
+        *self.agent.write() = new_agent(&self.config, &self.names);
     }
 }
 
@@ -147,35 +154,22 @@ impl fmt::Debug for Transport {
     }
 }
 
-fn new_agent(config: &Config) -> Agent {
-    Agent::with_parts(
-        config.clone(),
-        DefaultConnector::new(),
-        AddressOrName::default(),
-    )
+fn new_agent(config: &Config, names: &Arc<Names>) -> Agent {
+    let names = SharedNames(Arc::clone(names));
+    Agent::with_parts(config.clone(), DefaultConnector::new(), names)
 }
 
-/// Takes a host that is an address as it is. ureq starts a thread for each request to have its host
-/// looked up, also when there is nothing to look up and the connection is open already.
-#[derive(Debug, Default)]
-struct AddressOrName(DefaultResolver);
+#[derive(Debug)]
+struct SharedNames(Arc<Names>);
 
-impl Resolver for AddressOrName {
+impl Resolver for SharedNames {
     fn resolve(
         &self,
         uri: &Uri,
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let address = uri.authority().map(|authority| authority.as_str().parse());
-        match address {
-            Some(Ok(address)) => {
-                let mut addresses = self.empty();
-                addresses.push(address);
-                Ok(addresses)
-            }
-            _ => self.0.resolve(uri, config, timeout),
-        }
+        self.0.resolve(uri, config, timeout)
     }
 }
 
@@ -235,9 +229,6 @@ fn failed(error: ureq::Error) -> Error {
             io::ErrorKind::ConnectionRefused => ("the connection was refused", false),
             io::ErrorKind::ConnectionReset => ("the connection was reset", false),
             io::ErrorKind::UnexpectedEof => ("the connection was closed before the reply", false),
-            _ if error.to_string().contains("lookup") => {
-                ("the host's name does not resolve", false)
-            }
             _ => ("the connection failed", false),
         },
         E::LargeResponseHeader(..) => ("the reply's headers are too large", false),
