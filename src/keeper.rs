@@ -405,7 +405,15 @@ impl Thread<'_> {
 
     /// Acquires for a caller who waits. Returns whether the caller went away meanwhile.
     fn acquire(&self, state: &mut MutexGuard<'_, State>, patience: Patience) -> bool {
-        let result = MutexGuard::unlocked(state, || self.context.acquire(patience, self));
+        let result = MutexGuard::unlocked(state, || {
+            // Nothing in there is known to panic. If it does, the caller must not wait for ever.
+            catch_unwind(AssertUnwindSafe(|| self.context.acquire(patience, self)))
+        });
+        let result = result.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::System, "the acquisition panicked")
+                .during("acquire lease on", &self.context.target());
+            Err(Refused { error, stray: None })
+        });
         if !state.abandoned {
             state.acquired = Some(result);
             self.shared.changed.notify_all();
