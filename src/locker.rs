@@ -162,6 +162,11 @@ impl Locker {
         self.0.settle(timeout)
     }
 
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.0
+    }
+
     fn acquire(&self, patience: Patience) -> Result<LeaseGuard, TryLockError> {
         let context = &self.0;
         let started = context.clock().now();
@@ -404,6 +409,7 @@ impl LockerBuilder {
             observer: self.observer,
             stop: self.stop,
             stack: Context::STACK,
+            spare: Mutex::new(None),
             strays: Mutex::new(0),
             strays_changed: Condvar::new(),
         })))
@@ -433,10 +439,10 @@ mod tests {
     #[test]
     fn thread_that_cannot_be_started_strands_no_lease() {
         let emulator = Emulator::start().unwrap();
-        let mut locker = builder(&emulator).build().unwrap();
-        drop(locker.lock().unwrap());
+        drop(builder(&emulator).build().unwrap().lock().unwrap());
         let requests = emulator.requests();
-        Arc::get_mut(&mut locker.0).expect("no guard is left").stack = usize::MAX / 2;
+        let mut locker = builder(&emulator).build().unwrap();
+        Arc::get_mut(&mut locker.0).expect("it is new").stack = usize::MAX / 2;
 
         let error = locker.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::System);
