@@ -283,7 +283,7 @@ fn list_pages_may_be_larger_than_other_replies() {
             format!("<EnumerationResults><Blobs />{filler}<NextMarker /></EnumerationResults>");
         Fault::Answer(reply(200, "OK", &[], body.as_bytes()))
     };
-    let options = setup.options().request_timeout(4 * SEC);
+    let options = setup.options().request_timeout(2 * SEC);
     let mutex = AzureMutex::new(options).expect("sound");
     setup.proxy.always(Some(page(&filler)));
     assert_eq!(mutex.list("").count(), 0);
