@@ -15,6 +15,9 @@ use crate::lease::Acquisition;
 /// How often a missing container or blob is made again before it counts as deleted on purpose.
 const CREATIONS: u32 = 3;
 
+/// How long before the end of a timed wait the last attempt is made: enough for one request.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
 /// What to acquire, and how.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -40,11 +43,13 @@ pub(crate) enum Patience {
 }
 
 /// A granted lease.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Granted {
     pub(crate) id: LeaseId,
     /// What its deadline counts from.
     pub(crate) sent: Tick,
+    /// The blob's, which no lease operation changes.
+    pub(crate) etag: String,
 }
 
 /// No lease.
@@ -69,7 +74,7 @@ impl Plan<'_> {
         let id = LeaseId::random();
         let mut acquisition = Acquisition::default();
         self.attempts(id, &mut acquisition, patience, waiter)
-            .map(|sent| Granted { id, sent })
+            .map(|(sent, etag)| Granted { id, sent, etag })
             .map_err(|error| Refused {
                 error,
                 stray: acquisition.may_be_granted().then_some(id),
@@ -82,7 +87,7 @@ impl Plan<'_> {
         acquisition: &mut Acquisition,
         patience: Patience,
         waiter: &dyn Waiter,
-    ) -> Result<Tick, Error> {
+    ) -> Result<(Tick, String), Error> {
         let clock = self.client.clock();
         let started = clock.now();
         let until = match patience {
@@ -104,10 +109,10 @@ impl Plan<'_> {
             let timeout = self.attempt_timeout(now, until).min(faults.left());
             acquisition.sending(now);
             let error = match self.client.acquire(self.key, id, self.duration, timeout) {
-                Ok(sent) => {
+                Ok((sent, etag)) => {
                     let sent = acquisition.granted(sent);
                     if clock.now().since(sent) < self.usable {
-                        return Ok(sent);
+                        return Ok((sent, etag));
                     }
                     // Granted, but so long ago that it may be over: ask for all of it again.
                     continue;
@@ -144,12 +149,13 @@ impl Plan<'_> {
                     self.failed(error, &mut faults, attempt, waiter)?
                 }
             };
-            if clock.now() + delay >= until {
-                waiter.sleep(delay, until);
-                // What was known last decides, without another request that could be left open.
+            let left = until.since(clock.now());
+            if left <= LAST_LOOK {
+                waiter.sleep(left, until);
                 return Err(last);
             }
-            waiter.sleep(delay, until);
+            // The last attempt comes shortly before the end, whatever the back-off says.
+            waiter.sleep(delay.min(left - LAST_LOOK), until);
         }
         unreachable!("attempts are counted without an end")
     }

@@ -44,6 +44,12 @@ pub enum Event {
         /// How long the lease can still be vouched for. Zero once it is unproven.
         remaining: Duration,
     },
+    /// Holder information could not be written. The lock is held all the same.
+    #[non_exhaustive]
+    RecordFailed {
+        /// Why.
+        error: Error,
+    },
     /// The deadline passed without a confirmed renewal: the lock is no longer claimed.
     Unproven,
     /// After it was unproven, a renewal was confirmed: nobody held the lock in between.

@@ -3,13 +3,15 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acquire::Granted;
+use crate::azure::client::MAX_CONTENT;
 use crate::azure::names::LeaseId;
+use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::keeper::{Context, Keeper, Shared};
+use crate::keeper::{Keeper, Shared};
 use crate::lease::{Claim, LossReason};
 use crate::mutex::Released;
+use crate::record::Previous;
 
 /// A held lock. Renews its lease from a thread of its own, and releases it when dropped.
 ///
@@ -57,25 +59,32 @@ pub struct LeaseGuard {
     context: Arc<Context>,
     keeper: Keeper,
     watch: LeaseWatch,
+    fencing_token: Option<u64>,
+    previous: Previous,
     /// The process that acquired. A forked child has a copy of the guard, but not the lock.
     process: u32,
     released: bool,
 }
 
 impl LeaseGuard {
-    pub(crate) fn new(context: Arc<Context>, keeper: Keeper, granted: Granted) -> Self {
-        keeper.keep(granted);
+    pub(crate) fn new(context: Arc<Context>, keeper: Keeper, acquired: Acquired) -> Self {
         let watch = LeaseWatch {
             shared: Arc::clone(keeper.shared()),
             context: Arc::clone(&context),
-            id: granted.id,
+            id: acquired.granted.id,
         };
+        let fencing_token = acquired.fencing_token();
+        let previous = acquired.previous.clone();
+        keeper.keep(acquired);
+        let (process, released) = (process::id(), false);
         Self {
             context,
             keeper,
             watch,
-            process: process::id(),
-            released: false,
+            fencing_token,
+            previous,
+            process,
+            released,
         }
     }
 
@@ -130,6 +139,66 @@ impl LeaseGuard {
         self.watch.clone()
     }
 
+    /// A number greater than any that was handed out for this lock before, for resources that
+    /// refuse work with a smaller one than they have seen. `None` unless
+    /// [`fencing`](crate::LockerBuilder::fencing) is on.
+    #[must_use]
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.fencing_token
+    }
+
+    /// Whether the previous holder released the lock or left without releasing, and who it was.
+    ///
+    /// Always [`Previous::Unknown`] unless [`fencing`](crate::LockerBuilder::fencing) is on. Work
+    /// that can be half done should look here and check or repair it first. A holder whose last
+    /// words were lost on the way counts as one that left.
+    #[must_use]
+    pub fn previous(&self) -> &Previous {
+        &self.previous
+    }
+
+    /// Reads the value that the lock guards: the content of the lock blob, empty at first.
+    ///
+    /// The service answers only while this guard holds the lease. Blocks for at most the
+    /// [`request_timeout`](crate::MutexOptions::request_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] if the lease is lost; the guard is then lost at once. Others as for
+    /// [`AzureMutex::acquire`](crate::AzureMutex::acquire); [`ErrorKind::Transport`] also if the
+    /// content is larger than 4 MiB.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob>
+    pub fn read(&self) -> Result<Vec<u8>, Error> {
+        self.keeper.read_content(self.watch.id)
+    }
+
+    /// Replaces the value that the lock guards: the content of the lock blob, up to 4 MiB.
+    ///
+    /// The *service* refuses it from a holder that has lost the lease, however late it comes: this
+    /// is the one write that no pause can bring out of order. Holder information and fencing token
+    /// stay. Blocks for at most the
+    /// [`request_timeout`](crate::MutexOptions::request_timeout).
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::LeaseLost`] if the lease is lost: nothing was written, and the guard is lost
+    ///   at once.
+    /// - [`ErrorKind::Config`] if `value` is larger than 4 MiB.
+    /// - Others as for [`AzureMutex::acquire`](crate::AzureMutex::acquire). If the service did not
+    ///   answer, the value may have been written; writing it again does no harm.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
+    pub fn write(&self, value: &[u8]) -> Result<(), Error> {
+        if value.len() > MAX_CONTENT {
+            let size = value.len();
+            return Err(Error::config(format!(
+                "a guarded value of {size} bytes is too large: it may have {MAX_CONTENT} (4 MiB)"
+            )));
+        }
+        self.keeper.write_content(self.watch.id, value)
+    }
+
     /// Releases the lock and tells what became of it. `Drop` does the same, and logs a failure.
     ///
     /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5
@@ -139,7 +208,8 @@ impl LeaseGuard {
     ///
     /// [`ErrorKind::Transport`], [`ErrorKind::Service`], [`ErrorKind::Throttled`],
     /// [`ErrorKind::Auth`] or [`ErrorKind::Protocol`] if the service did not confirm. The lease is
-    /// no longer renewed and runs out within its duration.
+    /// no longer renewed and runs out within its duration. [`ErrorKind::System`] in a forked child,
+    /// whose copy of the guard holds nothing.
     pub fn release(mut self) -> Result<Released, Error> {
         self.finish()
     }
@@ -147,6 +217,11 @@ impl LeaseGuard {
     /// The one way in which a guard ends. Never panics, also while unwinding.
     fn finish(&mut self) -> Result<Released, Error> {
         self.released = true;
+        if self.process != process::id() {
+            // Not even its locks can be used here: a thread that is gone may have held them.
+            let text = "this is a copy of the guard in a forked process, which holds no lock";
+            return Err(Error::new(ErrorKind::System, text));
+        }
         let result = self.keeper.release(self.watch.id);
         if matches!(result, Ok(Released::Released)) {
             self.context.notice(&Event::Released);
@@ -157,7 +232,7 @@ impl LeaseGuard {
 
 impl Drop for LeaseGuard {
     fn drop(&mut self) {
-        if self.released || self.process != process::id() {
+        if self.released {
             return;
         }
         match self.finish() {
@@ -168,6 +243,7 @@ impl Drop for LeaseGuard {
                     self.context.target()
                 );
             }
+            Err(error) if error.kind() == ErrorKind::System => {}
             Err(error) => log::warn!("{error}; the lease runs out by itself"),
         }
     }
@@ -266,7 +342,7 @@ impl fmt::Debug for LeaseWatch {
 #[cfg(all(test, feature = "emulator"))]
 mod tests {
     use crate::emulator::Emulator;
-    use crate::{AzureMutex, LeaseState, Locker};
+    use crate::{AzureMutex, ErrorKind, LeaseState, Locker};
 
     #[test]
     fn copy_in_a_forked_child_does_not_release() {
@@ -277,7 +353,7 @@ mod tests {
             .lock()
             .unwrap();
         guard.process = 0;
-        drop(guard);
+        assert_eq!(guard.release().unwrap_err().kind(), ErrorKind::System);
         assert_eq!(
             mutex.status("migration").unwrap().state(),
             LeaseState::Leased

@@ -12,79 +12,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::acquire::{Granted, Patience, Plan, Refused, Waiter, stopped};
-use crate::azure::names::{LeaseDuration, LeaseId};
+use crate::acquire::{Patience, Refused, Waiter, stopped, until_answered};
+use crate::azure::names::LeaseId;
 use crate::clock::{Clock, Tick};
+use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::lease::{Claim, Hold, LossReason, Renewal, Step, Terms};
-use crate::mutex::{AzureMutex, Released};
+use crate::lease::{Claim, Hold, LossReason, Renewal, Step};
+use crate::mutex::Released;
+use crate::record::Record;
+use crate::recorder::Written;
 use crate::stop::StopToken;
-
-/// Enough for a TLS handshake in a debug build; only what is touched is memory.
-const STACK: usize = 512 * 1024;
-
-pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
-
-/// What all guards of a locker have in common.
-pub(crate) struct Context {
-    pub(crate) mutex: AzureMutex,
-    pub(crate) key: String,
-    pub(crate) duration: LeaseDuration,
-    pub(crate) terms: Terms,
-    pub(crate) poll: (Duration, Duration),
-    pub(crate) fault_wait: Duration,
-    pub(crate) release_timeout: Duration,
-    pub(crate) observer: Option<Observer>,
-    pub(crate) stop: Option<StopToken>,
-    pub(crate) stack: usize,
-    /// How many given-up acquisitions are still being cleaned up.
-    pub(crate) strays: Mutex<usize>,
-    pub(crate) strays_changed: Condvar,
-}
-
-impl Context {
-    pub(crate) const DEFAULT_STACK: usize = STACK;
-
-    pub(crate) fn target(&self) -> String {
-        self.mutex.client().target(&self.key)
-    }
-
-    pub(crate) fn clock(&self) -> &Clock {
-        self.mutex.client().clock()
-    }
-
-    fn plan(&self) -> Plan<'_> {
-        Plan {
-            client: self.mutex.client(),
-            key: &self.key,
-            duration: self.duration,
-            usable: self.terms.duration - self.terms.margin,
-            request_timeout: self.mutex.request_timeout(),
-            create_missing: self.mutex.create_missing(),
-            poll: self.poll,
-            fault_wait: self.fault_wait,
-        }
-    }
-
-    /// Logs `event` and tells the observer. Never with a lock held, and never panics.
-    pub(crate) fn notice(&self, event: &Event) {
-        let target = self.target();
-        match event {
-            Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
-            Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
-            Event::RenewalFailed { error, remaining } => {
-                log::warn!("{error}; still held for {remaining:?} without a renewal");
-            }
-            event => log::debug!("`{target}`: {event:?}"),
-        }
-        if let Some(observer) = &self.observer
-            && catch_unwind(AssertUnwindSafe(|| observer(event))).is_err()
-        {
-            log::error!("the observer of the lock `{target}` panicked");
-        }
-    }
-}
 
 /// One guard's state.
 pub(crate) struct Shared {
@@ -99,14 +37,28 @@ pub(crate) struct Shared {
 struct State {
     task: Task,
     hold: Option<Hold>,
+    record: RecordState,
     /// A request is under way.
     busy: bool,
     /// What an acquisition on the thread came to.
-    acquired: Option<Result<Granted, Refused>>,
+    acquired: Option<Result<Acquired, Refused>>,
     /// Nobody waits for that any more.
     abandoned: bool,
     /// The thread has nothing left to do.
     ended: bool,
+}
+
+/// How far the holder has said who it is.
+#[derive(Debug, Default)]
+struct RecordState {
+    /// The blob's ETag when the lease was acquired.
+    etag: String,
+    /// When to write, unless it is done.
+    due: Option<Tick>,
+    /// What was written.
+    written: Option<Written>,
+    /// A write was tried whose outcome is not known.
+    maybe_written: bool,
 }
 
 /// What the thread is there for at the moment.
@@ -186,6 +138,7 @@ impl Keeper {
             state: Mutex::new(State {
                 task: Task::Idle,
                 hold: None,
+                record: RecordState::default(),
                 busy: false,
                 acquired: None,
                 abandoned: false,
@@ -221,13 +174,13 @@ impl Keeper {
 
     /// Acquires: here, or on the thread if somebody may want to stop it, since a thread that
     /// waits for a reply cannot be woken.
-    pub(crate) fn acquire(&self, patience: Patience) -> Result<Granted, Refused> {
+    pub(crate) fn acquire(&self, patience: Patience) -> Result<Acquired, Refused> {
         let Some(stop) = &self.context.stop else {
             let thread = Thread {
                 context: &self.context,
                 shared: &self.shared,
             };
-            return self.context.plan().run(patience, &thread);
+            return self.context.acquire(patience, &thread);
         };
         stop.register(&self.shared);
         let mut state = self.shared.state.lock();
@@ -250,13 +203,30 @@ impl Keeper {
     }
 
     /// Starts to renew.
-    pub(crate) fn keep(&self, granted: Granted) {
+    pub(crate) fn keep(&self, acquired: Acquired) {
+        let Acquired {
+            granted, written, ..
+        } = acquired;
         let mut state = self.shared.state.lock();
-        let hold = Hold::new(self.context.terms, granted.sent);
+        let sent = granted.sent;
+        let hold = Hold::new(self.context.terms, sent);
         self.shared.publish(&hold);
         state.hold = Some(hold);
+        let recorder = &self.context.recorder;
+        state.record = RecordState {
+            etag: granted.etag,
+            due: recorder
+                .names_later()
+                .then(|| self.shared.clock.now() + recorder.delay),
+            maybe_written: written.is_some() || recorder.names_first(),
+            written,
+        };
         state.task = Task::Keep(granted.id);
-        self.shared.changed.notify_all();
+        // The thread looks up in time for what comes first, unless the grant was a long time
+        // coming. Most locks are released before, and waking it would be for nothing.
+        if self.shared.clock.now().since(sent) > self.context.terms.renew_every / 2 {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Ends the thread without a lease to keep. What may have been granted is released in the
@@ -303,14 +273,16 @@ impl Keeper {
                 .wait_until(&mut state, patience)
                 .timed_out()
         {}
+        let record = std::mem::take(&mut state.record);
         drop(state);
+        let left = || timeout.saturating_sub(started.elapsed());
         let result = if known_lost {
             Ok(Released::AlreadyLost)
         } else {
-            let left = timeout.saturating_sub(started.elapsed());
+            self.mark_released(id, record, left() / 2);
             self.context
                 .mutex
-                .release_within(&self.context.key, id, left)
+                .release_within(&self.context.key, id, left())
         };
         // The thread had nothing to do but end, unless a request or an observer holds it up.
         let mut state = self.shared.state.lock();
@@ -323,16 +295,67 @@ impl Keeper {
         {}
         result
     }
-}
 
-impl Context {
-    fn add_stray(&self) {
-        *self.strays.lock() += 1;
+    /// Writes that the holder released, if it ever said that it held the lock.
+    fn mark_released(&self, id: LeaseId, state: RecordState, timeout: Duration) {
+        let context = &*self.context;
+        let record = match state.written {
+            Some(written) => written.record,
+            None if state.maybe_written => {
+                Record::default().held_by(context.recorder.holder(context.clock().wall()))
+            }
+            None => return,
+        };
+        if record.holder.is_none() {
+            return;
+        }
+        if let Err(error) = context
+            .recorder
+            .mark_released(context.under(id), record, timeout)
+            && error.kind() != ErrorKind::LeaseLost
+        {
+            context.notice(&Event::RecordFailed { error });
+        }
     }
 
-    fn end_stray(&self) {
-        *self.strays.lock() -= 1;
-        self.strays_changed.notify_all();
+    /// Replaces the content of the lock blob.
+    pub(crate) fn write_content(&self, id: LeaseId, content: &[u8]) -> Result<(), Error> {
+        let context = &*self.context;
+        let written = self.shared.state.lock().record.written.clone();
+        let timeout = context.mutex.request_timeout();
+        let result = context
+            .recorder
+            .write_content(context.under(id), written, content, timeout);
+        let mut state = self.shared.state.lock();
+        match &result {
+            Ok(written) => {
+                state.record.maybe_written = true;
+                state.record.due = None;
+                state.record.written = Some(written.clone());
+            }
+            Err(error) if error.is_ambiguous() => state.record.maybe_written = true,
+            Err(_) => {}
+        }
+        drop(state);
+        result.map(drop).inspect_err(|error| self.heed(error))
+    }
+
+    /// Reads the content of the lock blob.
+    pub(crate) fn read_content(&self, id: LeaseId) -> Result<Vec<u8>, Error> {
+        let (client, key) = (self.context.mutex.client(), &self.context.key);
+        until_answered(self.context.mutex.request_timeout(), |timeout, _| {
+            client.read_content(key, id, timeout)
+        })
+        .inspect_err(|error| self.heed(error))
+    }
+
+    /// If the service says that the lease is lost, it is, at once.
+    fn heed(&self, error: &Error) {
+        let thread = Thread {
+            context: &self.context,
+            shared: &self.shared,
+        };
+        thread.lose(&mut self.shared.state.lock(), error);
     }
 }
 
@@ -360,7 +383,10 @@ impl Thread<'_> {
         state.busy = false;
         loop {
             match state.task {
-                Task::Idle => self.shared.changed.wait(&mut state),
+                Task::Idle => {
+                    self.shared
+                        .wait(&mut state, self.context.look_up(), Tick::NEVER);
+                }
                 Task::Acquire(patience) => {
                     state.task = Task::Idle;
                     if self.acquire(&mut state, patience) {
@@ -379,14 +405,14 @@ impl Thread<'_> {
 
     /// Acquires for a caller who waits. Returns whether the caller went away meanwhile.
     fn acquire(&self, state: &mut MutexGuard<'_, State>, patience: Patience) -> bool {
-        let result = MutexGuard::unlocked(state, || self.context.plan().run(patience, self));
+        let result = MutexGuard::unlocked(state, || self.context.acquire(patience, self));
         if !state.abandoned {
             state.acquired = Some(result);
             self.shared.changed.notify_all();
             return false;
         }
         let granted = match result {
-            Ok(granted) => Some(granted.id),
+            Ok(acquired) => Some(acquired.granted.id),
             Err(refused) => refused.stray,
         };
         MutexGuard::unlocked(state, || match granted {
@@ -407,8 +433,15 @@ impl Thread<'_> {
     /// Does what the hold says comes next.
     fn keep(&self, state: &mut MutexGuard<'_, State>, id: LeaseId) {
         let Some(hold) = &mut state.hold else { return };
-        match hold.step(self.shared.clock.now()) {
-            Step::Wait(until) => self.shared.wait(state, Duration::MAX, until),
+        let now = self.shared.clock.now();
+        match hold.step(now) {
+            Step::Wait(until) => match state.record.due {
+                Some(due) if due <= now => self.name_holder(state, id, until),
+                due => {
+                    let until = due.map_or(until, |due| due.min(until));
+                    self.shared.wait(state, Duration::MAX, until);
+                }
+            },
             Step::Announce(claim) => {
                 self.shared.publish(hold);
                 MutexGuard::unlocked(state, || self.announce(claim));
@@ -457,6 +490,51 @@ impl Thread<'_> {
                 self.announce(claim);
             }
         });
+    }
+
+    /// Says who holds the lock. Done by `until`, when the hold needs the thread again.
+    fn name_holder(&self, state: &mut MutexGuard<'_, State>, id: LeaseId, until: Tick) {
+        let context = self.context;
+        let clock = &self.shared.clock;
+        let timeout = until
+            .since(clock.now())
+            .min(context.mutex.request_timeout() / 2);
+        let etag = state.record.etag.clone();
+        state.record.due = None;
+        state.record.maybe_written = true;
+        state.busy = true;
+        let result = MutexGuard::unlocked(state, || {
+            context
+                .recorder
+                .name_holder(context.under(id), &etag, timeout)
+        });
+        state.busy = false;
+        self.shared.changed.notify_all();
+        match result {
+            Ok(written) => state.record.written = Some(written),
+            Err(error) => {
+                if !self.lose(state, &error) && matches!(state.task, Task::Keep(_)) {
+                    state.record.due = Some(clock.now() + context.terms.renew_every);
+                    let event = Event::RecordFailed { error };
+                    MutexGuard::unlocked(state, || context.notice(&event));
+                }
+            }
+        }
+    }
+
+    /// Ends the hold if the service said that the lease is lost. Returns whether it did.
+    fn lose(&self, state: &mut MutexGuard<'_, State>, error: &Error) -> bool {
+        let (Some(reason), Some(hold)) = (error.loss_reason(), &mut state.hold) else {
+            return false;
+        };
+        if matches!(hold.claim(self.shared.clock.now()), Claim::Lost(_)) {
+            return false;
+        }
+        hold.lose(reason);
+        self.shared.publish(hold);
+        self.shared.changed.notify_all();
+        MutexGuard::unlocked(state, || self.announce(Claim::Lost(reason)));
+        true
     }
 
     fn announce(&self, claim: Claim) {

@@ -6,12 +6,14 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::acquire::{Patience, Refused};
 use crate::azure::names::{LeaseDuration, check_key};
+use crate::context::{Context, Observer};
 use crate::error::{Error, TryLockError};
 use crate::event::Event;
 use crate::guard::LeaseGuard;
-use crate::keeper::{Context, Keeper, Observer};
+use crate::keeper::Keeper;
 use crate::lease::Terms;
 use crate::mutex::AzureMutex;
+use crate::recorder::Recorder;
 use crate::stop::StopToken;
 
 /// One lock: a key, and how to wait for it and keep it.
@@ -70,6 +72,11 @@ impl Locker {
             poll: (Duration::from_millis(50), Duration::from_secs(1)),
             fault_wait: Duration::from_secs(60),
             release_timeout: Duration::from_secs(5),
+            owner: None,
+            reason: None,
+            named: true,
+            holder_delay: Duration::from_millis(250),
+            fencing: false,
             observer: None,
             stop: None,
         }
@@ -152,22 +159,7 @@ impl Locker {
     /// about to exit can wait for that here. Returns at once if there is nothing to wait for.
     #[must_use]
     pub fn settle(&self, timeout: Duration) -> bool {
-        let end = Instant::now().checked_add(timeout);
-        let mut strays = self.0.strays.lock();
-        while *strays > 0 {
-            let left = end.map_or(Duration::MAX, |end| {
-                end.saturating_duration_since(Instant::now())
-            });
-            if self
-                .0
-                .strays_changed
-                .wait_for(&mut strays, left)
-                .timed_out()
-            {
-                break;
-            }
-        }
-        *strays == 0
+        self.0.settle(timeout)
     }
 
     fn acquire(&self, patience: Patience) -> Result<LeaseGuard, TryLockError> {
@@ -175,13 +167,11 @@ impl Locker {
         let started = context.clock().now();
         let keeper = Keeper::start(context)?;
         match keeper.acquire(patience) {
-            Ok(granted) => {
-                let guard = LeaseGuard::new(Arc::clone(context), keeper, granted);
+            Ok(acquired) => {
+                let lease_id = acquired.granted.id;
+                let guard = LeaseGuard::new(Arc::clone(context), keeper, acquired);
                 let elapsed = context.clock().now().since(started);
-                context.notice(&Event::Acquired {
-                    lease_id: granted.id,
-                    elapsed,
-                });
+                context.notice(&Event::Acquired { lease_id, elapsed });
                 Ok(guard)
             }
             Err(Refused { error, stray }) => {
@@ -213,6 +203,11 @@ pub struct LockerBuilder {
     poll: (Duration, Duration),
     fault_wait: Duration,
     release_timeout: Duration,
+    owner: Option<String>,
+    reason: Option<String>,
+    named: bool,
+    holder_delay: Duration,
+    fencing: bool,
     observer: Option<Observer>,
     stop: Option<StopToken>,
 }
@@ -280,11 +275,59 @@ impl LockerBuilder {
         self
     }
 
+    /// Who holds the lock, for the others to see. Defaults to `user@host`.
+    ///
+    /// Any text; what is longer than about a thousand bytes is cut.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// What the lock is held for, for the others to see. Defaults to nothing.
+    ///
+    /// Any text; what is longer than about a thousand bytes is cut. Everyone who can read the
+    /// container can read it, so it is no place for secrets.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Whether a holder writes who it is into the lock blob's metadata, for
+    /// [`AzureMutex::status`] to show. Defaults to true.
+    ///
+    /// Written by the renewal thread a moment after the lock is held and once more before it is
+    /// released, so that a short hold costs no extra request. It replaces what metadata the blob
+    /// had. It is never needed to break or release a lock, and a failure loses nothing.
+    pub fn holder_info(mut self, on: bool) -> Self {
+        self.named = on;
+        self
+    }
+
+    /// How long the lock is held before its holder writes who it is. Defaults to 250 milliseconds;
+    /// zero writes before `lock` returns.
+    pub fn holder_delay(mut self, delay: Duration) -> Self {
+        self.holder_delay = delay;
+        self
+    }
+
+    /// Whether every hold gets a fencing token, and learns whether the holder before it released.
+    /// Defaults to false.
+    ///
+    /// The token is stored before `lock` returns, together with the holder information. It is
+    /// greater than any handed out before, also after the blob was deleted as long as clocks are
+    /// right; it is the time in milliseconds where that is greater than the last token plus one.
+    /// Costs up to three requests more for a lock and unlock. If the token cannot be stored, the
+    /// lease is released and `lock` fails. All lockers of a key should agree on this setting.
+    pub fn fencing(mut self, on: bool) -> Self {
+        self.fencing = on;
+        self
+    }
+
     /// Hears what happens to the lock, for logs and metrics.
     ///
-    /// Called on the thread where it happens: on the caller's for waiting, acquiring and releasing,
-    /// on the renewal thread for the rest. It holds that thread up, so one that blocks delays
-    /// renewals. A panic in it is caught and logged.
+    /// Called on the thread where it happens: the caller's for acquired and released, the renewal
+    /// thread for what concerns renewals, and either for waiting. It holds that thread up, so one
+    /// that blocks delays renewals. A panic in it is caught and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -332,6 +375,8 @@ impl LockerBuilder {
                 duration / 4 * 3
             )));
         }
+        // A time without an end would overflow what it is added to.
+        let release_timeout = self.release_timeout.min(Duration::from_secs(24 * 60 * 60));
         let terms = Terms {
             duration,
             margin,
@@ -346,10 +391,19 @@ impl LockerBuilder {
             terms,
             poll: self.poll,
             fault_wait: self.fault_wait,
-            release_timeout: self.release_timeout,
+            release_timeout,
+            recorder: Recorder {
+                owner: self.owner,
+                reason: self.reason,
+                lease: duration,
+                named: self.named,
+                fencing: self.fencing,
+                delay: self.holder_delay,
+                last: Mutex::new(None),
+            },
             observer: self.observer,
             stop: self.stop,
-            stack: Context::DEFAULT_STACK,
+            stack: Context::STACK,
             strays: Mutex::new(0),
             strays_changed: Condvar::new(),
         })))

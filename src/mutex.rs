@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::acquire::{Alone, Patience, Plan, until_answered};
 use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId, break_period, check_key};
-use crate::azure::wire::LeaseStatus;
+use crate::azure::status::LeaseStatus;
 use crate::error::{Error, ErrorKind};
 use crate::options::MutexOptions;
 use crate::transport::Transport;
@@ -64,7 +64,10 @@ impl AzureMutex {
         );
         Ok(Self(Arc::new(Inner {
             client,
-            request_timeout: options.request_timeout,
+            // A time without an end would overflow what it is added to.
+            request_timeout: options
+                .request_timeout
+                .min(Duration::from_secs(24 * 60 * 60)),
             create_missing: options.create_missing,
         })))
     }

@@ -8,11 +8,17 @@ use uuid::Uuid;
 
 use super::credential::Credential;
 use super::names::{LeaseDuration, LeaseId};
-use super::wire::{self, LeaseStatus, Page, Reply, Request};
+use super::refusal::read_error;
+use super::status::{self, LeaseStatus, Page};
+use super::wire::{self, Reply, Request};
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
+use crate::record::Record;
 use crate::transport::{MAX_PAGE, Transport};
+
+/// The most that a lock blob may hold as the value that it guards.
+pub(crate) const MAX_CONTENT: usize = 4 * 1024 * 1024;
 
 /// A client of one container.
 #[derive(Debug)]
@@ -61,18 +67,18 @@ impl Client {
         format!("{}/{}/{key}", self.account, self.container)
     }
 
-    /// Acquires with the proposed `id`. Returns when the request was sent.
+    /// Acquires with the proposed `id`. Returns when the request was sent, and the blob's ETag.
     pub(crate) fn acquire(
         &self,
         key: &str,
         id: LeaseId,
         duration: LeaseDuration,
         timeout: Duration,
-    ) -> Result<Tick, Error> {
+    ) -> Result<(Tick, String), Error> {
         let sent = self.clock.now();
         let request = wire::acquire(&self.path(key), id, duration);
         let reply = self.call(request, None, timeout).and_then(|reply| {
-            if wire::read_lease_id(&reply)? == id {
+            if status::read_lease_id(&reply)? == id {
                 return Ok(reply);
             }
             // Neither granted nor refused: ask again.
@@ -81,7 +87,7 @@ impl Client {
                 "the reply names another lease ID",
             ))
         });
-        reply.map(|_| sent).map_err(|error| {
+        reply.map(|reply| (sent, etag(&reply))).map_err(|error| {
             // Another ID than the one held: somebody else holds it.
             let error = match error.service_code() {
                 Some("LeaseIdMismatchWithLeaseOperation") => error.into_busy(),
@@ -126,7 +132,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Duration, Error> {
         self.call(wire::break_lease(&self.path(key), period), None, timeout)
-            .map(|reply| wire::read_lease_time(&reply))
+            .map(|reply| status::read_lease_time(&reply))
             .map_err(|error| match error.kind() {
                 ErrorKind::LeaseLost => error.into_no_lease(),
                 _ => error,
@@ -135,9 +141,74 @@ impl Client {
     }
 
     pub(crate) fn status(&self, key: &str, timeout: Duration) -> Result<LeaseStatus, Error> {
-        self.call(wire::get_properties(&self.path(key)), None, timeout)
-            .map(|reply| wire::read_status(key, &reply))
+        self.call(wire::get_properties(&self.path(key), None), None, timeout)
+            .map(|reply| status::read_status(key, &reply))
             .map_err(|error| error.during("read the status of", &self.target(key)))
+    }
+
+    /// Reads the blob's ETag and metadata, if `id` holds its lease.
+    pub(crate) fn read_record(
+        &self,
+        key: &str,
+        id: LeaseId,
+        timeout: Duration,
+    ) -> Result<(String, Record), Error> {
+        self.call(
+            wire::get_properties(&self.path(key), Some(id)),
+            None,
+            timeout,
+        )
+        .map(|reply| (etag(&reply), status::read_record(&reply)))
+        .map_err(|error| held(error).during("read the metadata of", &self.target(key)))
+    }
+
+    /// Replaces the blob's metadata, if `id` holds its lease. Returns the new ETag.
+    pub(crate) fn write_record(
+        &self,
+        key: &str,
+        id: LeaseId,
+        record: &Record,
+        if_match: Option<&str>,
+        timeout: Duration,
+    ) -> Result<String, Error> {
+        self.call(
+            wire::set_metadata(&self.path(key), id, record, if_match),
+            None,
+            timeout,
+        )
+        .map(|reply| etag(&reply))
+        .map_err(|error| held(error).during("write the metadata of", &self.target(key)))
+    }
+
+    /// Reads the blob's content, if `id` holds its lease.
+    pub(crate) fn read_content(
+        &self,
+        key: &str,
+        id: LeaseId,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, Error> {
+        let limit = Some(MAX_CONTENT as u64);
+        self.call(wire::get_content(&self.path(key), id), limit, timeout)
+            .map(|reply| reply.body)
+            .map_err(|error| held(error).during("read the content of", &self.target(key)))
+    }
+
+    /// Replaces the blob's content and metadata, if `id` holds its lease. Returns the new ETag.
+    pub(crate) fn write_content(
+        &self,
+        key: &str,
+        id: LeaseId,
+        record: &Record,
+        content: &[u8],
+        timeout: Duration,
+    ) -> Result<String, Error> {
+        self.call(
+            wire::put_content(&self.path(key), id, record, content),
+            None,
+            timeout,
+        )
+        .map(|reply| etag(&reply))
+        .map_err(|error| held(error).during("write the content of", &self.target(key)))
     }
 
     pub(crate) fn list(
@@ -148,7 +219,7 @@ impl Client {
     ) -> Result<Page, Error> {
         let request = wire::list_blobs(&self.container_path(), prefix, marker);
         self.call(request, Some(MAX_PAGE), timeout)
-            .and_then(|reply| wire::read_page(&reply.body))
+            .and_then(|reply| status::read_page(&reply.body))
             .map_err(|error| error.during("list", &self.target(prefix)))
     }
 
@@ -196,9 +267,9 @@ impl Client {
         format!("{}/{}", self.base, self.container)
     }
 
-    fn expect_id(&self, request: Request, id: LeaseId, timeout: Duration) -> Result<(), Error> {
+    fn expect_id(&self, request: Request<'_>, id: LeaseId, timeout: Duration) -> Result<(), Error> {
         let reply = self.call(request, None, timeout)?;
-        if wire::read_lease_id(&reply)? == id {
+        if status::read_lease_id(&reply)? == id {
             Ok(())
         } else {
             Err(Error::lost(LossReason::Taken))
@@ -208,29 +279,27 @@ impl Client {
     /// Sends one request and returns the reply if it is a success.
     fn call(
         &self,
-        mut request: Request,
+        mut request: Request<'_>,
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
         let count = self.requests.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("{:016x}-{count}", self.nonce);
-        request.headers.push(("x-ms-client-request-id", request_id));
+        request
+            .headers
+            .push(("x-ms-client-request-id".into(), request_id.clone()));
         let now = self.clock.wall();
         self.credential.authorize(&mut request, &self.account, now);
-        let reply = self.transport.send(&request, &[], max_body, timeout)?;
-        let sent_id = request
-            .headers
-            .iter()
-            .find(|(name, _)| *name == "x-ms-client-request-id");
-        match reply.header("x-ms-client-request-id") {
-            Some(echoed) if sent_id.is_some_and(|(_, sent)| sent != echoed) => {
-                self.transport.reconnect();
-                return Err(Error::transport(
-                    "the reply belongs to another request",
-                    None,
-                ));
-            }
-            _ => {}
+        let reply = self.transport.send(&request, max_body, timeout)?;
+        if reply
+            .header("x-ms-client-request-id")
+            .is_some_and(|echoed| echoed != request_id)
+        {
+            self.transport.reconnect();
+            return Err(Error::transport(
+                "the reply belongs to another request",
+                None,
+            ));
         }
         match reply.status {
             200..=299 => Ok(reply),
@@ -239,7 +308,7 @@ impl Client {
                 "the reply is a redirect, and credentials do not follow one; check the endpoint",
             )
             .permanent()),
-            400..=599 => Err(wire::read_error(&reply, now, &self.credential.hint(now))),
+            400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
             status => Err(Error::new(
                 ErrorKind::Protocol,
                 format!("status {status} in the reply"),
@@ -254,4 +323,8 @@ fn held(error: Error) -> Error {
         ErrorKind::NotFound => error.into_loss(LossReason::Deleted),
         _ => error,
     }
+}
+
+fn etag(reply: &Reply) -> String {
+    reply.header("etag").unwrap_or_default().to_owned()
 }

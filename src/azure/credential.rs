@@ -143,10 +143,15 @@ impl Credential {
 
     /// Adds to `request` what proves who asks. `now` goes into `x-ms-date`, so every retry has to
     /// be authorized afresh.
-    pub(crate) fn authorize(&self, request: &mut Request, account: &str, now: OffsetDateTime) {
-        request.headers.push(("x-ms-date", date::http(now)));
+    pub(crate) fn authorize(&self, request: &mut Request<'_>, account: &str, now: OffsetDateTime) {
+        request.headers.push(("x-ms-date".into(), date::http(now)));
         match &self.0 {
             Scheme::SharedKey(key) => {
+                let length = request.body.len().to_string();
+                let headers = request
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (&**name, value.as_str()));
                 let to_sign = sign::string_to_sign(
                     account,
                     request.method.as_str(),
@@ -155,15 +160,13 @@ impl Credential {
                         .query
                         .iter()
                         .map(|(name, value)| (*name, value.as_str())),
-                    request
-                        .headers
-                        .iter()
-                        .map(|(name, value)| (*name, value.as_str())),
+                    headers.chain([("content-length", length.as_str())]),
                 );
                 let signature = sign::signature(key, &to_sign);
-                request
-                    .headers
-                    .push(("authorization", format!("SharedKey {account}:{signature}")));
+                request.headers.push((
+                    "authorization".into(),
+                    format!("SharedKey {account}:{signature}"),
+                ));
             }
             Scheme::Sas(sas) => request.sas = Some(sas.token.clone()),
         }

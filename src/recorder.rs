@@ -1,0 +1,239 @@
+//! Writes who holds the lock, and the fencing token, into the lock blob under its lease.
+
+use std::env;
+use std::process;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+use crate::acquire::until_answered;
+use crate::azure::client::Client;
+use crate::azure::names::LeaseId;
+use crate::error::{Error, ErrorKind};
+use crate::record::{Holder, Previous, Record};
+
+/// What a locker writes about its holders.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) owner: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) lease: Duration,
+    /// Whether holders say who they are.
+    pub(crate) named: bool,
+    pub(crate) fencing: bool,
+    /// How long a lock is held before its holder writes who it is.
+    pub(crate) delay: Duration,
+    /// What this locker wrote last. As long as the blob has that ETag, nobody else wrote to it.
+    pub(crate) last: Mutex<Option<Written>>,
+}
+
+/// Metadata that was written, and the ETag that it gave the blob.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    pub(crate) etag: String,
+    pub(crate) record: Record,
+}
+
+/// The blob that a recorder writes to, and the lease that it writes under.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Under<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) key: &'a str,
+    pub(crate) id: LeaseId,
+}
+
+impl Recorder {
+    /// Hands out the next fencing token: stores it, and who holds the lock, before anyone sees it.
+    ///
+    /// `etag`: the blob's when the lease was acquired.
+    pub(crate) fn fence(
+        &self,
+        under: Under<'_>,
+        etag: &str,
+        timeout: Duration,
+    ) -> Result<(Written, Previous), Error> {
+        let end = Instant::now() + timeout;
+        let Written {
+            etag,
+            record: before,
+        } = match self.known(etag) {
+            Some(written) => written,
+            None => until_answered(timeout, |timeout, _| under.read(timeout))?,
+        };
+        let wall = under.client.clock().wall();
+        let Some(token) = before.next_fence(wall) else {
+            let text = "the lock's fencing token is the greatest there is";
+            return Err(Error::new(ErrorKind::Protocol, text)
+                .during("fence", &under.client.target(under.key)));
+        };
+        let mut record = before.held_by(self.holder(wall));
+        record.fence = Some(token);
+        let left = end.saturating_duration_since(Instant::now());
+        let written = until_answered(left, |timeout, _| {
+            match under.write(&record, Some(&etag), timeout) {
+                // Under our lease nobody else can write, so it was an earlier attempt of ours
+                // whose answer is missing; if the blob has the token, that attempt succeeded.
+                Err(error) if error.service_code() == Some("ConditionNotMet") => {
+                    let found = under.read(timeout)?;
+                    if found.record == record {
+                        Ok(found)
+                    } else {
+                        Err(error)
+                    }
+                }
+                result => result,
+            }
+        })?;
+        self.remember(&written);
+        Ok((written, before.as_previous()))
+    }
+
+    /// Writes who holds the lock. One attempt.
+    pub(crate) fn name_holder(
+        &self,
+        under: Under<'_>,
+        etag: &str,
+        timeout: Duration,
+    ) -> Result<Written, Error> {
+        let before = self
+            .known(etag)
+            .map(|written| written.record)
+            .unwrap_or_default();
+        let record = before.held_by(self.holder(under.client.clock().wall()));
+        let written = under.write(&record, None, timeout)?;
+        self.remember(&written);
+        Ok(written)
+    }
+
+    /// Writes that the holder released. One attempt.
+    pub(crate) fn mark_released(
+        &self,
+        under: Under<'_>,
+        record: Record,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let written = under.write(&record.released(), None, timeout)?;
+        self.remember(&written);
+        Ok(())
+    }
+
+    /// Replaces the blob's content, and keeps its metadata.
+    ///
+    /// `written`: what this hold wrote, if it did.
+    pub(crate) fn write_content(
+        &self,
+        under: Under<'_>,
+        written: Option<Written>,
+        content: &[u8],
+        timeout: Duration,
+    ) -> Result<Written, Error> {
+        let end = Instant::now() + timeout;
+        let record = match written {
+            Some(written) => written.record,
+            None => {
+                let found = until_answered(timeout, |timeout, _| under.read(timeout))?.record;
+                if self.named {
+                    found.held_by(self.holder(under.client.clock().wall()))
+                } else {
+                    found
+                }
+            }
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        let etag = until_answered(left, |timeout, _| {
+            under
+                .client
+                .write_content(under.key, under.id, &record, content, timeout)
+        })?;
+        let written = Written { etag, record };
+        self.remember(&written);
+        Ok(written)
+    }
+
+    /// Whether a hold says who it is some time after it began.
+    pub(crate) fn names_later(&self) -> bool {
+        self.named && !self.fencing && !self.delay.is_zero()
+    }
+
+    /// Whether a hold says who it is before `lock` returns, without a token.
+    pub(crate) fn names_first(&self) -> bool {
+        self.named && !self.fencing && self.delay.is_zero()
+    }
+
+    /// What the holder says of itself.
+    pub(crate) fn holder(&self, now: OffsetDateTime) -> Holder {
+        let named = self.named;
+        Holder {
+            owner: self.owner.clone().or_else(default_owner).filter(|_| named),
+            pid: named.then(process::id),
+            since: Some(SystemTime::from(now)),
+            reason: self.reason.clone().filter(|_| named),
+            lease: Some(self.lease),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            released: false,
+        }
+    }
+
+    /// What the blob holds, if it is what this locker wrote last.
+    fn known(&self, etag: &str) -> Option<Written> {
+        self.last
+            .lock()
+            .clone()
+            .filter(|written| !etag.is_empty() && written.etag == etag)
+    }
+
+    fn remember(&self, written: &Written) {
+        *self.last.lock() = Some(written.clone());
+    }
+}
+
+impl Under<'_> {
+    fn read(self, timeout: Duration) -> Result<Written, Error> {
+        let (etag, record) = self.client.read_record(self.key, self.id, timeout)?;
+        Ok(Written { etag, record })
+    }
+
+    fn write(
+        self,
+        record: &Record,
+        if_match: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Written, Error> {
+        let etag = self
+            .client
+            .write_record(self.key, self.id, record, if_match, timeout)?;
+        Ok(Written {
+            etag,
+            record: record.clone(),
+        })
+    }
+}
+
+/// `user@host`, as far as the system says.
+fn default_owner() -> Option<String> {
+    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let user = set("USER")
+        .or_else(|| set("LOGNAME"))
+        .or_else(|| set("USERNAME"));
+    match (user, host()) {
+        (Some(user), Some(host)) => Some(format!("{user}@{host}")),
+        (user, host) => user.or(host),
+    }
+}
+
+#[cfg(unix)]
+fn host() -> Option<String> {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    Some(name).filter(|name| !name.is_empty())
+}
+
+#[cfg(not(unix))]
+fn host() -> Option<String> {
+    env::var("COMPUTERNAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+}
