@@ -233,7 +233,8 @@ impl Faults {
     /// How long to wait before the next attempt; `None` when it has been long enough.
     fn put_up_with(&mut self, error: &Error) -> Option<Duration> {
         let delay = self.backoff.delay_at_least(random(), error.retry_after());
-        (delay < self.left()).then_some(delay)
+        // An attempt that is cut off at once would hide why the others failed.
+        (delay.saturating_mul(2) < self.left()).then_some(delay)
     }
 
     fn ended(&mut self) {

@@ -2,5 +2,7 @@
 
 mod contract;
 mod faults;
+mod public_api;
+mod situations;
 mod support;
 mod support_tests;

@@ -3,7 +3,7 @@
 use azmutex::{Lease, Released};
 
 use super::*;
-use crate::support::proxy::{error_reply, reply};
+use crate::support::proxy::{error_reply, internal_error, reply, server_busy};
 
 /// A reply to a renewal that would be a success if it were not for its form.
 fn renewed(lease: &Lease, header: (&str, &str), body: &[u8]) -> Vec<u8> {
@@ -15,7 +15,8 @@ fn renewed(lease: &Lease, header: (&str, &str), body: &[u8]) -> Vec<u8> {
 fn replies_in_the_wrong_form_are_no_replies() {
     let backend = Backend::emulator();
     let setup = Setup::before(&backend);
-    let mutex = setup.mutex();
+    let options = setup.options().request_timeout(TIMEOUT / 2);
+    let mutex = AzureMutex::new(options).expect("sound");
     let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
     let big = vec![b'x'; 64 * 1024 + 1];
     let text = String::from_utf8(big.clone()).expect("it is ASCII");
@@ -59,6 +60,24 @@ fn replies_in_the_wrong_form_are_no_replies() {
         assert!(kinds.contains(&error.kind()), "{name}: {error:?}");
         assert!(error.to_string().contains(text), "{name}: {error}");
         setup.proxy.clear();
+    }
+}
+
+#[test]
+fn replies_up_to_the_limits_are_read() {
+    let backend = Backend::emulator();
+    let setup = Setup::before(&backend);
+    let mutex = setup.mutex();
+    let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
+    let text = "x".repeat(63 * 1024);
+    for answer in [
+        renewed(&lease, ("x-large", &text), b""),
+        renewed(&lease, ("x-a", "b"), &[b'x'; 64 * 1024]),
+    ] {
+        let before = setup.seen("renew").len();
+        setup.once_on("renew", Fault::Answer(answer));
+        mutex.renew(&lease).expect("it is within the limits");
+        assert_eq!(setup.seen("renew").len(), before + 1);
     }
 }
 
@@ -283,7 +302,7 @@ fn list_pages_may_be_larger_than_other_replies() {
             format!("<EnumerationResults><Blobs />{filler}<NextMarker /></EnumerationResults>");
         Fault::Answer(reply(200, "OK", &[], body.as_bytes()))
     };
-    let options = setup.options().request_timeout(4 * SEC);
+    let options = setup.options().request_timeout(2 * SEC);
     let mutex = AzureMutex::new(options).expect("sound");
     setup.proxy.always(Some(page(&filler)));
     assert_eq!(mutex.list("").count(), 0);
@@ -312,4 +331,26 @@ fn blob_that_cannot_be_made_is_given_up() {
     );
     assert_eq!(error.service_code(), Some("BlobNotFound"));
     assert!(setup.seen("acquire").len() <= 5);
+}
+
+#[test]
+fn failure_that_lasts_is_reported_and_not_the_end_of_the_time_for_it() {
+    let backend = Backend::emulator();
+    let setup = Setup::before(&backend);
+    let lasting = [
+        (server_busy(None), ErrorKind::Throttled),
+        (internal_error(), ErrorKind::Service),
+    ];
+    for (answer, kind) in lasting {
+        setup.proxy.always(Some(Fault::Answer(answer)));
+        // Many at once, since how the delays fall is up to chance.
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    fails(within(TIMEOUT, || setup.mutex().status(KEY)), kind);
+                    fails(within(TIMEOUT, || setup.locker().try_lock()), kind);
+                });
+            }
+        });
+    }
 }

@@ -81,6 +81,17 @@ impl Backend {
         }
     }
 
+    /// The same kind of service, and another container.
+    pub(crate) fn another(&self) -> Self {
+        match self.service {
+            Service::Emulator(_) => Self::emulator(),
+            Service::Azurite(azurite) => {
+                Self::elsewhere(Service::Azurite(azurite), self.connection_string.clone())
+            }
+            Service::Real => Self::elsewhere(Service::Real, self.connection_string.clone()),
+        }
+    }
+
     /// Options for a client of the container, by the service's own clock if that can be advanced.
     pub(crate) fn options(&self) -> MutexOptions {
         self.options_for(&self.container)
