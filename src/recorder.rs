@@ -74,9 +74,10 @@ impl Recorder {
             match under.write(&record, Some(&etag), timeout) {
                 // Under our lease nobody else can write, so it was an earlier attempt of ours
                 // whose answer is missing; if the blob has the token, that attempt succeeded.
+                // The rest of the record may read otherwise than it was written: it is capped.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
                     let found = under.read(timeout)?;
-                    if found.record == record {
+                    if found.record.fence == Some(token) {
                         Ok(found)
                     } else {
                         Err(error)
