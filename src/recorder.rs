@@ -130,22 +130,37 @@ impl Recorder {
         timeout: Duration,
     ) -> Result<Written, Error> {
         let end = Instant::now() + timeout;
-        let record = match written {
-            Some(written) => written.record,
+        let left = || end.saturating_duration_since(Instant::now());
+        let Written { mut etag, record } = match written {
+            Some(written) => written,
             None => {
-                let found = until_answered(timeout, |timeout, _| under.read(timeout))?.record;
+                let mut found = until_answered(timeout, |timeout, _| under.read(timeout))?;
                 if self.named {
-                    found.held_by(self.holder(under.client.clock().wall()))
-                } else {
-                    found
+                    let holder = self.holder(under.client.clock().wall());
+                    found.record = found.record.held_by(holder);
                 }
+                found
             }
         };
-        let left = end.saturating_duration_since(Instant::now());
-        let etag = until_answered(left, |timeout, _| {
-            under
-                .client
-                .write_content(under.key, under.id, &record, content, timeout)
+        // Only over what is known to be there: so a copy of this request that arrives late undoes
+        // no later write, and a blob that was deleted is not made again without its lease.
+        let etag = until_answered(left(), |timeout, _| {
+            loop {
+                let timeout = timeout.min(left());
+                let result = under
+                    .client
+                    .write_content(under.key, under.id, &record, content, &etag, timeout);
+                match result {
+                    // Written under this lease since: by an earlier attempt, by the renewal
+                    // thread, or by whoever else was given the lease ID.
+                    Err(error)
+                        if error.service_code() == Some("ConditionNotMet") && !left().is_zero() =>
+                    {
+                        etag = under.read(timeout.min(left()))?.etag;
+                    }
+                    result => return result,
+                }
+            }
         })?;
         let written = Written { etag, record };
         self.remember(&written);
