@@ -167,6 +167,11 @@ impl Recorder {
         Ok(written)
     }
 
+    /// Whether a hold writes anything of itself.
+    pub(crate) fn records(&self) -> bool {
+        self.named || self.fencing
+    }
+
     /// Whether a hold says who it is some time after it began.
     pub(crate) fn names_later(&self) -> bool {
         self.named && !self.fencing && !self.delay.is_zero()
