@@ -132,7 +132,9 @@ impl Context {
         match event {
             Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
             Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
-            Event::RecordFailed { error } => log::warn!("{error}; the lock is held all the same"),
+            Event::RecordFailed { error } => {
+                log::warn!("{error}; the lock itself is not concerned")
+            }
             Event::RenewalFailed { error, remaining } => {
                 log::warn!("{error}; still held for {remaining:?} without a renewal");
             }

@@ -218,9 +218,13 @@ impl Keeper {
         let recorder = &self.context.recorder;
         state.record = RecordState {
             etag: granted.etag,
-            due: recorder
-                .names_later()
-                .then(|| self.shared.clock.now() + recorder.delay),
+            due: if recorder.names_later() {
+                Some(self.shared.clock.now() + recorder.delay)
+            } else if recorder.names_first() && written.is_none() {
+                Some(self.shared.clock.now() + self.context.terms.renew_every) // it failed
+            } else {
+                None
+            },
             maybe_written: written.is_some() || recorder.names_first(),
             written,
         };
@@ -307,6 +311,9 @@ impl Keeper {
     /// Writes that the holder released, if it ever said that it held the lock.
     fn mark_released(&self, id: LeaseId, state: RecordState, timeout: Duration) {
         let context = &*self.context;
+        if !context.recorder.records() {
+            return; // What is written there is another holder's.
+        }
         let record = match state.written {
             Some(written) => written.record,
             None if state.maybe_written => {
