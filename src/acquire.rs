@@ -7,10 +7,10 @@ use uuid::Uuid;
 use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::backoff::Backoff;
-use crate::clock::Tick;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::lease::Acquisition;
+use crate::tick::Tick;
 
 /// How often a missing container or blob is made again before it counts as deleted on purpose.
 const CREATIONS: u32 = 3;

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::acquire::{Patience, Refused, Waiter, stopped, until_answered};
 use crate::azure::names::LeaseId;
-use crate::clock::{Clock, Tick};
+use crate::clock::Clock;
 use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -23,6 +23,7 @@ use crate::mutex::Released;
 use crate::record::Record;
 use crate::recorder::Written;
 use crate::stop::StopToken;
+use crate::tick::Tick;
 
 /// One guard's state.
 pub(crate) struct Shared {

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::clock::Tick;
+use crate::tick::Tick;
 
 /// The figures that a hold goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -112,6 +112,7 @@ mod options;
 mod record;
 mod recorder;
 mod stop;
+mod tick;
 mod transport;
 
 pub use azure::credential::Credential;
