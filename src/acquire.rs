@@ -107,11 +107,9 @@ impl Plan<'_> {
             acquisition.sending(now);
             let error = match self.client.acquire(self.key, id, self.duration, timeout) {
                 Ok((sent, etag)) => {
-                    let sent = acquisition.granted(sent);
-                    if clock.now().since(sent) < self.usable {
+                    if let Some(sent) = acquisition.granted(sent, clock.now(), self.usable) {
                         return Ok((sent, etag));
                     }
-                    // Granted, but so long ago that it may be over: ask for all of it again.
                     continue;
                 }
                 Err(error) => error,
