@@ -206,6 +206,13 @@ impl Record {
         out
     }
 
+    /// Whether `found` is what the service has after this record was written: times are written to
+    /// the second, and long texts are cut.
+    pub(crate) fn reads_as(&self, found: &Self) -> bool {
+        let metadata = self.metadata();
+        Self::read(metadata.iter().map(|(name, value)| (&**name, &**value))) == *found
+    }
+
     /// The same record under a new holder.
     pub(crate) fn held_by(&self, holder: Holder) -> Self {
         Self {
@@ -315,6 +322,27 @@ mod tests {
             let released = record.released();
             assert_eq!(round_trip(&released), released);
         }
+    }
+
+    #[test]
+    fn record_is_recognised_when_it_is_read_back() {
+        let mut holder = holder(&"o".repeat(2000), " two\nlines ");
+        holder.since = holder.since.map(|since| since + Duration::from_millis(250));
+        let record = Record {
+            holder: Some(holder),
+            fence: Some(7),
+            others: Vec::new(),
+        };
+        let found = round_trip(&record);
+        assert_ne!(found, record);
+        assert!(record.reads_as(&found));
+        assert!(!record.reads_as(&Record {
+            fence: Some(8),
+            ..found.clone()
+        }));
+        let mut other = found;
+        other.holder.as_mut().unwrap().pid = Some(1);
+        assert!(!record.reads_as(&other));
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Recorder {
                 // whose answer is missing; if the blob has the token, that attempt succeeded.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
                     let found = under.read(timeout)?;
-                    if found.record == record {
+                    if record.reads_as(&found.record) {
                         Ok(found)
                     } else {
                         Err(error)
