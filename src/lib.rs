@@ -113,6 +113,7 @@ mod record;
 mod recorder;
 mod seat;
 mod stop;
+mod tick;
 mod transport;
 
 pub use azure::credential::Credential;

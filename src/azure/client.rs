@@ -11,10 +11,11 @@ use super::names::{LeaseDuration, LeaseId};
 use super::refusal::read_error;
 use super::status::{self, LeaseStatus, Page};
 use super::wire::{self, Reply, Request};
-use crate::clock::{Clock, Tick};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
 use crate::record::Record;
+use crate::tick::Tick;
 use crate::transport::{MAX_PAGE, Transport};
 
 /// The most that a lock blob may hold as the value that it guards.

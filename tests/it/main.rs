@@ -2,6 +2,7 @@
 
 mod contract;
 mod faults;
+mod fencing_replies;
 mod public_api;
 mod situations;
 mod support;
