@@ -1,7 +1,9 @@
 //! What the tests stand on: the services they run against and the faults put between.
 
 pub(crate) mod azurite;
+pub(crate) mod history;
 pub(crate) mod proxy;
+pub(crate) mod weather;
 
 /// The connection string of a real account to run against, if the environment names one.
 #[allow(dead_code, reason = "for the suite that runs against each service")]
