@@ -475,6 +475,7 @@ impl Keeper {
         until_answered(self.context.mutex.request_timeout(), |timeout, _| {
             client.read_content(key, id, timeout)
         })
+        .map(|(_, _, content)| content)
         .inspect_err(|error| self.heed(error))
     }
 

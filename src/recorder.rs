@@ -120,6 +120,9 @@ impl Recorder {
 
     /// Replaces the blob's content, and keeps its metadata.
     ///
+    /// The lease alone would not keep a late copy of an earlier write of the same hold from
+    /// undoing this one, so each write names the ETag of what it replaces.
+    ///
     /// `written`: what this hold wrote, if it did.
     pub(crate) fn write_content(
         &self,
@@ -129,22 +132,38 @@ impl Recorder {
         timeout: Duration,
     ) -> Result<Written, Error> {
         let end = Instant::now() + timeout;
-        let record = match written {
-            Some(written) => written.record,
+        let left = || end.saturating_duration_since(Instant::now());
+        let Written { etag, record } = match written {
+            Some(written) => written,
             None => {
-                let found = until_answered(timeout, |timeout, _| under.read(timeout))?.record;
+                let mut found = until_answered(timeout, |timeout, _| under.read(timeout))?;
                 if self.named {
-                    found.held_by(self.holder(under.client.clock().wall()))
-                } else {
-                    found
+                    let holder = self.holder(under.client.clock().wall());
+                    found.record = found.record.held_by(holder);
                 }
+                found
             }
         };
-        let left = end.saturating_duration_since(Instant::now());
-        let etag = until_answered(left, |timeout, _| {
-            under
-                .client
-                .write_content(under.key, under.id, &record, content, timeout)
+        let mut replaced = etag;
+        let etag = until_answered(left(), |timeout, _| {
+            loop {
+                let timeout = timeout.min(left());
+                let error = match under.write_content(&record, content, &replaced, timeout) {
+                    Err(error) if error.service_code() == Some("ConditionNotMet") => error,
+                    result => return result,
+                };
+                // Under our lease nobody else can write, so it was an earlier write of ours whose
+                // answer is missing: this one, or one that this one is to replace. The condition
+                // keeps any other of them from coming after it.
+                let (etag, found, there) = under.read_content(timeout)?;
+                if found == record && there == content {
+                    return Ok(etag);
+                }
+                if etag == replaced || left().is_zero() {
+                    return Err(error);
+                }
+                replaced = etag;
+            }
         })?;
         let written = Written { etag, record };
         self.remember(&written);
@@ -192,6 +211,21 @@ impl Under<'_> {
     fn read(self, timeout: Duration) -> Result<Written, Error> {
         let (etag, record) = self.client.read_record(self.key, self.id, timeout)?;
         Ok(Written { etag, record })
+    }
+
+    fn read_content(self, timeout: Duration) -> Result<(String, Record, Vec<u8>), Error> {
+        self.client.read_content(self.key, self.id, timeout)
+    }
+
+    fn write_content(
+        self,
+        record: &Record,
+        content: &[u8],
+        if_match: &str,
+        timeout: Duration,
+    ) -> Result<String, Error> {
+        self.client
+            .write_content(self.key, self.id, record, content, if_match, timeout)
     }
 
     fn write(

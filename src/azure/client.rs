@@ -178,30 +178,32 @@ impl Client {
         .map_err(|error| held(error).during("write the metadata of", &self.target(key)))
     }
 
-    /// Reads the blob's content, if `id` holds its lease.
+    /// Reads the blob's ETag, metadata and content, if `id` holds its lease.
     pub(crate) fn read_content(
         &self,
         key: &str,
         id: LeaseId,
         timeout: Duration,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<(String, Record, Vec<u8>), Error> {
         let limit = Some(MAX_CONTENT as u64);
         self.call(wire::get_content(&self.path(key), id), limit, timeout)
-            .map(|reply| reply.body)
+            .map(|reply| (etag(&reply), wire::read_record(&reply), reply.body))
             .map_err(|error| held(error).during("read the content of", &self.target(key)))
     }
 
-    /// Replaces the blob's content and metadata, if `id` holds its lease. Returns the new ETag.
+    /// Replaces the blob's content and metadata, if `id` holds its lease and the blob still has
+    /// the ETag `if_match`. Returns the new ETag.
     pub(crate) fn write_content(
         &self,
         key: &str,
         id: LeaseId,
         record: &Record,
         content: &[u8],
+        if_match: &str,
         timeout: Duration,
     ) -> Result<String, Error> {
         self.call(
-            wire::put_content(&self.path(key), id, record, content),
+            wire::put_content(&self.path(key), id, record, content, if_match),
             None,
             timeout,
         )
