@@ -1,8 +1,10 @@
 //! What the tests stand on: the services they run against and the faults put between.
 
 pub(crate) mod azurite;
+#[allow(dead_code, reason = "for the storms")]
 pub(crate) mod history;
 pub(crate) mod proxy;
+#[allow(dead_code, reason = "for the storms")]
 pub(crate) mod weather;
 
 /// The connection string of a real account to run against, if the environment names one.
