@@ -184,12 +184,12 @@ impl Worker {
         let token = guard.fencing_token().expect("fencing is on");
         self.journal.hold(lock, token, asked, held);
         self.journal.held(held);
-        let lasts = match self.random.weighted(&[55, 30, 12, 3]) {
+        let lasts = match self.random.weighted(&[53, 28, 11, 8]) {
             0 => self.random.millis(0, 50),
             1 => self.random.millis(50, 500),
             2 => self.random.millis(500, 4000),
-            // Long enough to be renewed several times.
-            _ => self.random.millis(6000, 25_000),
+            // Long enough to be renewed several times, or to outlive the lease if it cannot be.
+            _ => self.random.millis(8000, 30_000),
         };
         let pace = (lasts / 100).clamp(Duration::from_millis(1), Duration::from_millis(50));
         let started = Instant::now();

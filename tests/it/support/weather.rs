@@ -149,13 +149,13 @@ impl Weather {
 
     fn next_episode(&mut self) -> (Episode, Duration) {
         let random = &mut self.episodes;
-        let (before, longer) = (random.chance(50), random.chance(15));
-        match random.weighted(&[44, 26, 9, 8, 5, 5, 3]) {
+        let (before, longer) = (random.chance(50), random.chance(35));
+        match random.weighted(&[42, 26, 9, 10, 5, 5, 3]) {
             0 => (Episode::Calm, random.millis(2000, 10_000)),
             1 => (Episode::Flaky, random.millis(2000, 8000)),
             2 => (Episode::Slow, random.millis(1000, 5000)),
             // Some of them last longer than a lease.
-            3 if longer => (Episode::Blackhole { before }, random.millis(15_000, 22_000)),
+            3 if longer => (Episode::Blackhole { before }, random.millis(16_000, 30_000)),
             3 => (Episode::Blackhole { before }, random.millis(500, 8000)),
             4 => (Episode::Busy, random.millis(500, 4000)),
             5 => (Episode::Failing { before }, random.millis(500, 4000)),
