@@ -14,7 +14,7 @@ const LEASE_SECS: u64 = 15;
 const MARGIN_NANOS: u64 = LEASE_SECS * 1_000_000_000 / 12;
 const CONTAINER: &str = "storm";
 /// The locks of one service.
-const LOCKS: usize = 4;
+const LOCKS: usize = 3;
 
 pub(crate) fn main() -> ExitCode {
     match env::var("STORM_WORKER") {

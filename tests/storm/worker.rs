@@ -194,6 +194,8 @@ impl Worker {
         let pace = (lasts / 100).clamp(Duration::from_millis(1), Duration::from_millis(50));
         let started = Instant::now();
         let mut value = None;
+        // A write that is not answered takes its time, in which nothing else is tried.
+        let mut no_write_before = started;
         while !self.stop.is_stopped() && started.elapsed() < lasts {
             let at = now();
             match guard.check() {
@@ -202,7 +204,12 @@ impl Worker {
                     self.journal.held(held);
                     match self.random.below(4) {
                         0 => self.count(lock, &guard, &mut held),
-                        1 => self.write(&guard, &mut value),
+                        1 if Instant::now() >= no_write_before => {
+                            self.write(&guard, &mut value);
+                            if value.is_none() {
+                                no_write_before = Instant::now() + 4 * REQUEST_TIMEOUT;
+                            }
+                        }
                         _ => thread::sleep(pace),
                     }
                 }

@@ -155,7 +155,10 @@ impl Weather {
             1 => (Episode::Flaky, random.millis(2000, 8000)),
             2 => (Episode::Slow, random.millis(1000, 5000)),
             // Some of them last longer than a lease.
-            3 if longer => (Episode::Blackhole { before }, random.millis(16_000, 30_000)),
+            3 if longer => {
+                let blackhole = Episode::Blackhole { before: true };
+                (blackhole, random.millis(16_000, 30_000))
+            }
             3 => (Episode::Blackhole { before }, random.millis(500, 8000)),
             4 => (Episode::Busy, random.millis(500, 4000)),
             5 => (Episode::Failing { before }, random.millis(500, 4000)),
