@@ -227,6 +227,8 @@ pub(crate) fn get_content(path: &str, id: LeaseId) -> Request<'static> {
 
 /// Put Blob, content and metadata, under a lease, which it keeps.
 ///
+/// `if_match`: the ETag of what it replaces.
+///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
 pub(crate) fn put_content<'a>(
     path: &str,
@@ -238,6 +240,7 @@ pub(crate) fn put_content<'a>(
     let mut request: Request<'a> = Request::new(Method::Put, path.to_owned())
         .header("x-ms-blob-type", "BlockBlob")
         .header("content-type", "application/octet-stream")
+        .header("if-match", if_match)
         .header("x-ms-lease-id", id.to_string())
         .header("if-match", if_match)
         .record(record);

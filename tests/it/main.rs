@@ -3,6 +3,7 @@
 mod contract;
 mod faults;
 mod fencing_replies;
+mod late;
 mod public_api;
 mod situations;
 mod support;

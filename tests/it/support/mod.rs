@@ -11,7 +11,11 @@ use azmutex::emulator::Emulator;
 pub(crate) mod account;
 pub(crate) mod azurite;
 pub(crate) mod backend;
+#[allow(dead_code, reason = "for the storms")]
+pub(crate) mod history;
 pub(crate) mod proxy;
+#[allow(dead_code, reason = "for the storms")]
+pub(crate) mod weather;
 
 /// Bounds what does not happen in a test that fails.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
