@@ -242,7 +242,6 @@ pub(crate) fn put_content<'a>(
         .header("content-type", "application/octet-stream")
         .header("if-match", if_match)
         .header("x-ms-lease-id", id.to_string())
-        .header("if-match", if_match)
         .record(record);
     request.body = content;
     request
