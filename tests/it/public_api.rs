@@ -318,8 +318,8 @@ fn logs_at_trace_show_no_secret() {
     let lines = recorder.0.lock().clone();
     let ours: Vec<_> = lines.iter().filter(|line| line.contains(&key)).collect();
     for wanted in [
-        "DEBUG azmutex::keeper",
-        "WARN azmutex::keeper",
+        "DEBUG azmutex::",
+        "WARN azmutex::",
         "lost the lock",
         "Acquired",
     ] {

@@ -178,7 +178,7 @@ fn lease_taken_over_after_expiry_is_lost() {
     let backend = frozen();
     let setup = Setup::before(&backend);
     let (guard, events) = setup.lock();
-    setup.always_on("renew", Fault::DropBefore);
+    setup.proxy.always(Some(Fault::DropBefore));
     backend.pass(60 * SEC);
     let next = Locker::new(backend.mutex(), KEY).and_then(|locker| locker.lock());
     let next = next.expect("the lease has run out");
@@ -404,4 +404,27 @@ fn lease_changed_by_its_id_is_lost_to_the_guard() {
         .mutex()
         .renew(&changed)
         .expect("the guard took nothing away");
+}
+
+#[test]
+fn lease_that_ran_out_is_renewed_before_its_holder_writes_anything() {
+    let backend = frozen();
+    let setup = Setup::before(&backend);
+    // The holder is to write who it is after the lease ran out and before the next renewal.
+    let (guard, events) = setup.lock_with(|locker| locker.holder_delay(61 * SEC));
+    setup.proxy.always(Some(Fault::DropBefore));
+    backend.pass(60 * SEC);
+    events.wait(is_unproven);
+    events.wait(is_renewal_failed);
+    setup.proxy.clear();
+    // To the service such a write is one under a lease that is lost, and a renewal is not. The
+    // requests give the renewal thread the time to look at the clock.
+    for _ in 0..30 {
+        backend.pass(100 * MILLI);
+        assert_eq!(guard.watch().loss_reason(), None);
+        setup.state();
+    }
+    events.wait(|event| matches!(event, Event::HeldAgain));
+    assert_eq!(events.count(is_loss), 0, "{:?}", events.heard());
+    guard.check().expect("nobody came between");
 }
