@@ -73,8 +73,9 @@ fn failing_renewals_leave_the_lock_held_until_the_deadline_and_no_longer() {
         setup.proxy.clear();
         setup.proxy.release_hung();
         // Past the service's own end of the lease, and still nobody came between.
-        backend.pass(40 * SEC);
-        events.wait(|event| matches!(event, Event::HeldAgain));
+        backend.pass(10 * SEC);
+        let held_again = |event: &Event| matches!(event, Event::HeldAgain);
+        events.wait_stepping(20 * MILLI, || backend.pass(5 * SEC), held_again);
         guard
             .check()
             .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
@@ -184,8 +185,7 @@ fn lease_taken_over_after_expiry_is_lost() {
     let next = next.expect("the lease has run out");
     fails(guard.check(), ErrorKind::LeaseUnproven);
     setup.proxy.clear();
-    backend.pass(10 * SEC);
-    let lost = events.wait(is_loss);
+    let lost = events.wait_stepping(20 * MILLI, || backend.pass(SEC), is_loss);
     assert!(
         matches!(
             lost,
