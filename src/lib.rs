@@ -111,6 +111,7 @@ mod mutex;
 mod options;
 mod record;
 mod recorder;
+mod seat;
 mod stop;
 mod transport;
 

@@ -160,7 +160,12 @@ impl Record {
             match name.as_str() {
                 OWNER => holder.owner = decode(value),
                 PID => holder.pid = value.parse().ok(),
-                SINCE => holder.since = date::parse_utc(value).map(SystemTime::from),
+                // Not every system can tell times long gone.
+                SINCE => {
+                    holder.since = date::parse_utc(value)
+                        .filter(|since| since.unix_timestamp() >= 0)
+                        .map(SystemTime::from);
+                }
                 REASON => holder.reason = decode(value),
                 LEASE => holder.lease = value.parse().ok().map(Duration::from_secs),
                 VERSION => holder.version = decode(value),

@@ -74,9 +74,10 @@ impl Recorder {
             match under.write(&record, Some(&etag), timeout) {
                 // Under our lease nobody else can write, so it was an earlier attempt of ours
                 // whose answer is missing; if the blob has the token, that attempt succeeded.
+                // The rest of the record may read otherwise than it was written: it is capped.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
                     let found = under.read(timeout)?;
-                    if found.record == record {
+                    if found.record.fence == Some(token) {
                         Ok(found)
                     } else {
                         Err(error)
@@ -129,26 +130,46 @@ impl Recorder {
         timeout: Duration,
     ) -> Result<Written, Error> {
         let end = Instant::now() + timeout;
-        let record = match written {
-            Some(written) => written.record,
+        let left = || end.saturating_duration_since(Instant::now());
+        let Written { mut etag, record } = match written {
+            Some(written) => written,
             None => {
-                let found = until_answered(timeout, |timeout, _| under.read(timeout))?.record;
+                let mut found = until_answered(timeout, |timeout, _| under.read(timeout))?;
                 if self.named {
-                    found.held_by(self.holder(under.client.clock().wall()))
-                } else {
-                    found
+                    let holder = self.holder(under.client.clock().wall());
+                    found.record = found.record.held_by(holder);
                 }
+                found
             }
         };
-        let left = end.saturating_duration_since(Instant::now());
-        let etag = until_answered(left, |timeout, _| {
-            under
-                .client
-                .write_content(under.key, under.id, &record, content, timeout)
+        // Only over what is known to be there: so a copy of this request that arrives late undoes
+        // no later write, and a blob that was deleted is not made again without its lease.
+        let etag = until_answered(left(), |timeout, _| {
+            loop {
+                let timeout = timeout.min(left());
+                let result = under
+                    .client
+                    .write_content(under.key, under.id, &record, content, &etag, timeout);
+                match result {
+                    // Written under this lease since: by an earlier attempt, by the renewal
+                    // thread, or by whoever else was given the lease ID.
+                    Err(error)
+                        if error.service_code() == Some("ConditionNotMet") && !left().is_zero() =>
+                    {
+                        etag = under.read(timeout.min(left()))?.etag;
+                    }
+                    result => return result,
+                }
+            }
         })?;
         let written = Written { etag, record };
         self.remember(&written);
         Ok(written)
+    }
+
+    /// Whether a hold writes anything of itself.
+    pub(crate) fn records(&self) -> bool {
+        self.named || self.fencing
     }
 
     /// Whether a hold says who it is some time after it began.

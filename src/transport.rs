@@ -131,7 +131,13 @@ impl Transport {
                 .with_config()
                 .limit(limit)
                 .read_to_vec()
-                .map_err(failed)?
+                .map_err(|error| match (&error, request.method) {
+                    // It will not be smaller the next time, and reading leaves nothing open.
+                    (ureq::Error::BodyExceedsLimit(_), wire::Method::Get) => {
+                        failed(error).permanent()
+                    }
+                    _ => failed(error),
+                })?
         };
         Ok(Reply {
             status,

@@ -193,17 +193,19 @@ impl Client {
             .map_err(|error| held(error).during("read the content of", &self.target(key)))
     }
 
-    /// Replaces the blob's content and metadata, if `id` holds its lease. Returns the new ETag.
+    /// Replaces the blob's content and metadata, if `id` holds its lease and the blob is still the
+    /// one with the ETag `if_match`. Returns the new ETag.
     pub(crate) fn write_content(
         &self,
         key: &str,
         id: LeaseId,
         record: &Record,
         content: &[u8],
+        if_match: &str,
         timeout: Duration,
     ) -> Result<String, Error> {
         self.call(
-            wire::put_content(&self.path(key), id, record, content),
+            wire::put_content(&self.path(key), id, record, content, if_match),
             None,
             timeout,
         )

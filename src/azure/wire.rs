@@ -233,11 +233,13 @@ pub(crate) fn put_content<'a>(
     id: LeaseId,
     record: &Record,
     content: &'a [u8],
+    if_match: &str,
 ) -> Request<'a> {
     let mut request: Request<'a> = Request::new(Method::Put, path.to_owned())
         .header("x-ms-blob-type", "BlockBlob")
         .header("content-type", "application/octet-stream")
         .header("x-ms-lease-id", id.to_string())
+        .header("if-match", if_match)
         .record(record);
     request.body = content;
     request
