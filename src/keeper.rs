@@ -459,8 +459,11 @@ impl Thread<'_> {
     fn keep(&self, state: &mut MutexGuard<'_, State>, id: LeaseId) {
         let Some(hold) = &mut state.hold else { return };
         let now = self.shared.clock.now();
-        match hold.step(now) {
-            Step::Wait(until) => match state.record.due {
+        let step = hold.step(now);
+        // Under a lease that ran out a write is refused as lost, where a renewal may succeed.
+        let is_held = hold.claim(now) == Claim::Held;
+        match step {
+            Step::Wait(until) => match state.record.due.filter(|_| is_held) {
                 Some(due) if due <= now => self.name_holder(state, id, until),
                 due => {
                     let until = due.map_or(until, |due| due.min(until));

@@ -87,15 +87,29 @@ impl Events {
     /// Waits for the next event that matches, and passes over others before it.
     #[track_caller]
     pub(crate) fn wait(&self, matches: impl Fn(&Event) -> bool) -> Event {
+        self.wait_stepping(LONG, || (), matches)
+    }
+
+    /// As [`Events::wait`], and does something whenever nothing was heard for so long: steps a
+    /// clock, for what comes at a time that is not known.
+    #[track_caller]
+    pub(crate) fn wait_stepping(
+        &self,
+        quiet: Duration,
+        step: impl Fn(),
+        matches: impl Fn(&Event) -> bool,
+    ) -> Event {
         let end = Instant::now() + LONG;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let Ok(event) = self.receiver.recv_timeout(left) else {
-                panic!("it did not come; heard: {:#?}", self.heard.borrow());
-            };
-            self.heard.borrow_mut().push(event.clone());
-            if matches(&event) {
-                return event;
+            match self.receiver.recv_timeout(quiet) {
+                Ok(event) => {
+                    self.heard.borrow_mut().push(event.clone());
+                    if matches(&event) {
+                        return event;
+                    }
+                }
+                Err(_) if Instant::now() < end => step(),
+                Err(_) => panic!("it did not come; heard: {:#?}", self.heard.borrow()),
             }
         }
     }
