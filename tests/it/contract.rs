@@ -13,27 +13,7 @@ use azmutex::{
 };
 
 use crate::support::backend::Backend;
-use crate::support::{Events, LONG};
-
-macro_rules! contract {
-    ($($name:ident)*) => {
-        mod emulator {
-            use super::Backend;
-            $(#[test] fn $name() { super::$name(&Backend::emulator()); })*
-        }
-
-        mod azurite {
-            use super::Backend;
-            $(#[test] fn $name() { Backend::azurite().iter().for_each(super::$name); })*
-        }
-
-        /// Passes without a look unless the environment names an account.
-        mod real_account {
-            use super::Backend;
-            $(#[test] fn $name() { Backend::real().iter().for_each(super::$name); })*
-        }
-    };
-}
+use crate::support::{Events, LONG, contract};
 
 contract! {
     acquire_gives_a_lease_that_nobody_else_gets

@@ -100,9 +100,15 @@ impl Backend {
 
     /// A proxy before the service and a client through it; `None` if the service speaks TLS.
     pub(crate) fn through_proxy(&self) -> Option<(FaultProxy, AzureMutex)> {
+        self.through_proxy_within(Duration::from_secs(10))
+    }
+
+    /// The same, with a client that waits for no longer than this for an operation to be answered.
+    pub(crate) fn through_proxy_within(&self, time: Duration) -> Option<(FaultProxy, AzureMutex)> {
         let proxy = FaultProxy::start(self.addr()?);
         let mutex = self
             .options()
+            .request_timeout(time)
             .endpoint(&proxy.endpoint())
             .and_then(AzureMutex::new)
             .expect("the options are well-formed");
@@ -115,6 +121,11 @@ impl Backend {
             Service::Azurite(azurite) => Some(azurite.addr()),
             Service::Real => None,
         }
+    }
+
+    /// For a client in another process, which goes by the system's clock.
+    pub(crate) fn connection_string(&self) -> &str {
+        &self.connection_string
     }
 
     /// The account, for what the library does not do.

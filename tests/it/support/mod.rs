@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use azmutex::Event;
@@ -10,7 +11,30 @@ use azmutex::emulator::Emulator;
 pub(crate) mod account;
 pub(crate) mod azurite;
 pub(crate) mod backend;
+pub(crate) mod child;
 pub(crate) mod proxy;
+
+/// Makes each of the functions of a [`backend::Backend`] that it names a test for each service.
+macro_rules! contract {
+    ($($name:ident)*) => {
+        mod emulator {
+            use super::Backend;
+            $(#[test] fn $name() { super::$name(&Backend::emulator()); })*
+        }
+
+        mod azurite {
+            use super::Backend;
+            $(#[test] fn $name() { Backend::azurite().iter().for_each(super::$name); })*
+        }
+
+        /// Passes without a look unless the environment names an account.
+        mod real_account {
+            use super::Backend;
+            $(#[test] fn $name() { Backend::real().iter().for_each(super::$name); })*
+        }
+    };
+}
+pub(crate) use contract;
 
 /// Bounds what does not happen in a test that fails.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -30,6 +54,19 @@ pub(crate) fn addr_of(emulator: &Emulator) -> SocketAddr {
         .expect("an endpoint has a scheme");
     let (addr, _) = rest.split_once('/').expect("the account is in the path");
     addr.parse().expect("the emulator listens at an address")
+}
+
+/// Asks until the answer is some, for what tells nobody when it comes about.
+#[track_caller]
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "it has not come about");
+        thread::yield_now();
+    }
 }
 
 /// What an observer heard, for a test that waits for it.
