@@ -143,7 +143,11 @@ impl Account {
         let mut signed = vec![("x-ms-date", date.as_str()), ("x-ms-version", VERSION)];
         signed.extend(headers);
         signed.sort_unstable();
-        let mut text = format!("{method}\n\n\n\n\n\n\n\n\n\n\n\n");
+        let length = match body.len() {
+            0 => String::new(),
+            length => length.to_string(),
+        };
+        let mut text = format!("{method}\n\n\n{length}\n\n\n\n\n\n\n\n\n");
         for (name, value) in &signed {
             text.push_str(&format!("{name}:{value}\n"));
         }
