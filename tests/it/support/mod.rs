@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use azmutex::Event;
@@ -11,6 +12,7 @@ use azmutex::emulator::Emulator;
 pub(crate) mod account;
 pub(crate) mod azurite;
 pub(crate) mod backend;
+pub(crate) mod child;
 #[allow(dead_code, reason = "for the storms")]
 pub(crate) mod history;
 pub(crate) mod proxy;
@@ -67,6 +69,19 @@ pub(crate) fn addr_of(emulator: &Emulator) -> SocketAddr {
     addr.parse().expect("the emulator listens at an address")
 }
 
+/// Asks until the answer is some, for what tells nobody when it comes about.
+#[track_caller]
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "it has not come about");
+        thread::yield_now();
+    }
+}
+
 /// What an observer heard, for a test that waits for it.
 pub(crate) struct Events {
     receiver: Receiver<Event>,
@@ -119,6 +134,13 @@ impl Events {
         let mut heard = self.heard.borrow_mut();
         heard.extend(self.receiver.try_iter());
         heard.clone()
+    }
+
+    /// What was heard since this was last asked, and not waited for.
+    pub(crate) fn so_far(&self) -> Vec<Event> {
+        let new: Vec<_> = self.receiver.try_iter().collect();
+        self.heard.borrow_mut().extend(new.iter().cloned());
+        new
     }
 
     /// How many of the events heard so far match.

@@ -128,6 +128,20 @@ impl RequestHead {
     pub(crate) fn lease_action(&self) -> Option<&str> {
         self.header("x-ms-lease-action")
     }
+
+    /// What it asks for: a lease operation by its name, `put metadata`, `get properties`,
+    /// `put content`, `get content`, or `other`.
+    pub(crate) fn operation(&self) -> &str {
+        let (_, query) = self.target.split_once('?').unwrap_or_default();
+        match (self.method.as_str(), query) {
+            (_, "comp=lease") => self.lease_action().unwrap_or("other"),
+            ("PUT", "comp=metadata") => "put metadata",
+            ("HEAD", "") => "get properties",
+            ("GET", "") => "get content",
+            ("PUT", "") => "put content",
+            _ => "other",
+        }
+    }
 }
 
 /// The head of a reply, for [`Fault::Rewrite`].
