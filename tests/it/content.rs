@@ -321,7 +321,7 @@ fn holder_that_was_stopped_past_its_lease_writes_nothing(backend: &Backend) {
     let theirs = child.token();
     child.tell("write");
     assert_eq!(child.line(), "wrote");
-    child.signal("STOP");
+    child.stop();
 
     backend.pass(Duration::from_secs(15));
     let locker = builder(backend.mutex())
@@ -342,7 +342,7 @@ fn holder_that_was_stopped_past_its_lease_writes_nothing(backend: &Backend) {
 
     // Waits for it on the pipe, so that it is the first thing that it does.
     child.tell("write");
-    child.signal("CONT");
+    child.go_on();
     assert_eq!(child.line(), "LeaseLost, held: false");
     assert_eq!(child.line(), "heard of it");
     child.tell("release");

@@ -98,12 +98,15 @@ impl Child {
         self.process.id()
     }
 
-    /// Sends a signal by its name, such as `STOP`.
+    /// Stops it, until [`Child::go_on`].
     #[cfg(unix)]
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(status.expect("kill runs").success());
+    pub(crate) fn stop(&self) {
+        super::stop(&self.process);
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn go_on(&self) {
+        super::go_on(&self.process);
     }
 
     /// Ends it without giving it a chance to release anything.

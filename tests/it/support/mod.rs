@@ -82,6 +82,29 @@ pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Stops a process, all threads of it, and waits until it stands still: a signal that was sent has
+/// not arrived yet.
+#[cfg(unix)]
+pub(crate) fn stop(process: &std::process::Child) {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+    let pid = Pid::from_child(process);
+    kill_process(pid, Signal::STOP).expect("it runs");
+    let status = waitpid(Some(pid), WaitOptions::UNTRACED).expect("it is a child of this process");
+    assert!(
+        status.is_some_and(|(_, status)| status.stopped()),
+        "it ended"
+    );
+}
+
+/// Lets a stopped process go on.
+#[cfg(unix)]
+pub(crate) fn go_on(process: &std::process::Child) {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    kill_process(Pid::from_child(process), Signal::CONT).expect("it has not ended");
+}
+
 /// What an observer heard, for a test that waits for it.
 pub(crate) struct Events {
     receiver: Receiver<Event>,
