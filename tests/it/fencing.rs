@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use azmutex::emulator::{Clock, Emulator};
 use azmutex::{
-    AzureMutex, ErrorKind, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker, LockerBuilder,
-    Previous,
+    AzureMutex, Error, ErrorKind, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker,
+    LockerBuilder, Previous, StopToken,
 };
 
 use crate::support::backend::Backend;
 use crate::support::child::{self, Child};
-use crate::support::proxy::{Fault, error_reply, forbidden, internal_error};
+use crate::support::proxy::{Fault, FaultProxy, error_reply, forbidden, internal_error};
 use crate::support::{LONG, eventually, on_each_service};
 
 on_each_service! {
@@ -31,6 +32,9 @@ on_each_service! {
     token_whose_request_is_lost_is_neither_skipped_nor_repeated
     token_that_arrives_late_changes_nothing
     token_refused_by_its_condition_fails_the_lock
+    token_that_took_most_of_the_lease_is_followed_by_a_renewal
+    token_that_comes_after_the_lease_fails_the_lock
+    token_that_hangs_is_left_when_waiting_is_stopped
     lock_and_unlock_take_five_requests_with_a_token_and_four_without_a_read
     previous_holder_is_unknown_at_first
     previous_holder_released_or_not
@@ -359,6 +363,68 @@ fn token_refused_by_its_condition_fails_the_lock(backend: &Backend) {
     let error = locker(mutex).lock().expect_err("somebody else wrote");
     assert_eq!(error.service_code(), Some("ConditionNotMet"), "{error}");
     assert_eq!(stored(backend), Some(ahead));
+    is_free(backend);
+}
+
+/// Locks while the write of the token is held up for `time` on the service's clock.
+fn held_up(backend: &Backend, time: Duration) -> Option<(FaultProxy, Result<LeaseGuard, Error>)> {
+    drop(lock(backend.mutex()));
+    let (proxy, mutex) = backend.through_proxy().filter(|_| backend.can_pass())?;
+    proxy.when(|request| request.operation() == "put metadata", Fault::Hold);
+    let result = thread::scope(|scope| {
+        let locking = scope.spawn(|| locker(mutex).lock());
+        proxy.wait_for(1, |seen| seen.operation() == "put metadata", LONG);
+        backend.pass(time);
+        proxy.release_held();
+        locking.join().expect("no panic")
+    });
+    Some((proxy, result))
+}
+
+fn token_that_took_most_of_the_lease_is_followed_by_a_renewal(backend: &Backend) {
+    let Some((proxy, locked)) = held_up(backend, Duration::from_secs(14)) else {
+        return;
+    };
+    let guard = locked.expect("it is renewed");
+    assert!(guard.is_held());
+    assert!(guard.remaining() > Duration::from_secs(10));
+    let seen = proxy.seen();
+    let operations: Vec<_> = seen.iter().map(|seen| seen.operation()).collect();
+    let wanted = ["acquire", "get properties", "put metadata", "renew"];
+    assert_eq!(operations, wanted);
+}
+
+fn token_that_comes_after_the_lease_fails_the_lock(backend: &Backend) {
+    let Some((_proxy, locked)) = held_up(backend, Duration::from_secs(15)) else {
+        return;
+    };
+    let error = locked.expect_err("the lease is over");
+    assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
+    is_free(backend);
+}
+
+fn token_that_hangs_is_left_when_waiting_is_stopped(backend: &Backend) {
+    drop(lock(backend.mutex()));
+    let Some((proxy, mutex)) = backend.through_proxy_within(Duration::from_secs(1)) else {
+        return;
+    };
+    proxy.always_when(
+        |request| request.operation() == "put metadata",
+        Fault::HangBefore,
+    );
+    let stop = StopToken::new();
+    let locker = builder(mutex).stop_token(&stop).build().expect("sound");
+    let error = thread::scope(|scope| {
+        let locking = scope.spawn(|| locker.lock());
+        proxy.wait_for(1, |seen| seen.operation() == "put metadata", LONG);
+        stop.stop();
+        locking
+            .join()
+            .expect("no panic")
+            .expect_err("it is stopped")
+    });
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+    assert!(locker.settle(LONG));
     is_free(backend);
 }
 
