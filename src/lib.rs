@@ -1,5 +1,7 @@
 //! A distributed mutex on Azure Blob leases, for programs that do not use async.
 
+#![forbid(unsafe_code)]
+
 mod acquire;
 mod azure;
 mod backoff;

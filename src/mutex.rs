@@ -219,6 +219,24 @@ impl AzureMutex {
         }
     }
 
+    /// The storage account.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        self.0.client.account()
+    }
+
+    /// The container of the lock blobs.
+    #[must_use]
+    pub fn container(&self) -> &str {
+        self.0.client.container()
+    }
+
+    /// The URL of the lock blob `key`, percent-encoded, without a SAS.
+    #[must_use]
+    pub fn url(&self, key: &str) -> String {
+        self.0.client.url(key)
+    }
+
     pub(crate) fn client(&self) -> &Client {
         &self.0.client
     }

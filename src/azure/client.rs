@@ -60,6 +60,18 @@ impl Client {
         &self.clock
     }
 
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
+    pub(crate) fn container(&self) -> &str {
+        &self.container
+    }
+
+    pub(crate) fn url(&self, key: &str) -> String {
+        format!("{}{}", self.transport.origin(), self.path(key))
+    }
+
     /// The blob as errors and logs name it: account, container and key.
     pub(crate) fn target(&self, key: &str) -> String {
         format!("{}/{}/{key}", self.account, self.container)
