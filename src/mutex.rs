@@ -8,6 +8,8 @@ use crate::azure::names::{LeaseDuration, LeaseId, break_period, check_key};
 use crate::azure::wire::LeaseStatus;
 use crate::error::{Error, ErrorKind};
 use crate::options::MutexOptions;
+use crate::record::Holder;
+use crate::recorder::{self, Under};
 use crate::transport::Transport;
 
 /// Lease operations by key, one REST action per call. No threads.
@@ -235,6 +237,53 @@ impl AzureMutex {
                 .client
                 .break_lease(key, period.clone(), etag, timeout)
         })
+    }
+
+    /// Writes who holds `lease`, for [`status`](Self::status) to show, and returns the next
+    /// fencing token, which is stored with it.
+    ///
+    /// A [`Locker`](crate::Locker) does so by itself. It replaces what an earlier holder wrote,
+    /// which otherwise seems to be the one that holds the lock now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] if the lease is no longer this one. Others as for
+    /// [`acquire`](Self::acquire).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use azmutex::{AzureMutex, Holder, LeaseDuration};
+    ///
+    /// # let emulator = azmutex::emulator::Emulator::start()?;
+    /// # let mutex = AzureMutex::new(emulator.options("locks")?)?;
+    /// let duration = LeaseDuration::MAX;
+    /// let lease = mutex.acquire("migration", duration)?;
+    /// mutex.write_holder(&lease, Holder::current(duration).with_reason("release 812"))?;
+    /// assert_eq!(mutex.status("migration")?.holder().unwrap().reason(), Some("release 812"));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_holder(&self, lease: &Lease, holder: Holder) -> Result<u64, Error> {
+        recorder::introduce(self.under(lease), holder, self.0.request_timeout)
+    }
+
+    /// Marks the holder that [`write_holder`](Self::write_holder) wrote as one that released, so
+    /// that the next does not take it for one that was cut off. Call it before
+    /// [`release`](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_holder`](Self::write_holder).
+    pub fn write_released(&self, lease: &Lease) -> Result<(), Error> {
+        recorder::sign_off(self.under(lease), self.0.request_timeout)
+    }
+
+    fn under<'a>(&'a self, lease: &'a Lease) -> Under<'a> {
+        Under {
+            client: &self.0.client,
+            key: &lease.key,
+            id: lease.id,
+        }
     }
 
     /// Asks the service whether `lease` is the one that holds its key.
