@@ -654,6 +654,14 @@ pub(crate) struct HoldArgs {
         value_parser = value::renewed_lease
     )]
     pub(crate) lease: LeaseDuration,
+    /// How often the lease is renewed [default: a third of it]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_RENEW_EVERY",
+        value_parser = value::duration
+    )]
+    pub(crate) renew_every: Option<Duration>,
     #[command(flatten)]
     pub(crate) identity: Identity,
     /// Print READY once the lock is held

@@ -9,6 +9,7 @@ mod output;
 mod process;
 mod run;
 mod signals;
+mod stdin;
 mod usage;
 mod value;
 mod verbs;

@@ -105,10 +105,9 @@ impl From<Error> for Failure {
             service_code: error.service_code().map(str::to_owned),
         };
         match error.kind() {
-            ErrorKind::Auth => failure.hint(
-                "azmutex doctor shows which credential is used and what it permits; an Entra or \
-                 SAS identity needs to read, write and create blobs in the container",
-            ),
+            ErrorKind::Auth => {
+                failure.hint("azmutex doctor shows which credential is used, and what it permits")
+            }
             ErrorKind::Transport => {
                 failure.hint("azmutex doctor shows how far the connection gets")
             }
@@ -156,9 +155,7 @@ pub(crate) fn print_line(line: &str) {
 
 /// Writes to stdout; see [`print_line`].
 pub(crate) fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    match result {
+    match try_print(text) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => {
@@ -166,6 +163,13 @@ pub(crate) fn print(text: &str) {
             std::process::exit(Code::Bug as i32);
         }
     }
+}
+
+/// Writes to stdout, for those who have something to undo if nobody reads it.
+pub(crate) fn try_print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Whether stderr gets colours.

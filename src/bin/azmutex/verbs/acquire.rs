@@ -9,7 +9,7 @@ use super::Outcome;
 use crate::args::{AcquireArgs, Format, Global, Identity};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, Object, print, print_line, warn};
+use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
 use crate::waiting::WaitDisplay;
 
@@ -52,7 +52,15 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
             None
         }
     };
-    show(args, global, &lock, &lease, fence, waited);
+    let text = written(args, global, &lock, &lease, fence, waited);
+    // Nobody could use a lease whose ID nobody knows.
+    try_print(&text).map_err(|error| {
+        let _ = lock.mutex.release(&lease);
+        Failure::new(
+            Code::Bug,
+            format!("cannot print the lease ID: {error}; released {}", lock.name),
+        )
+    })?;
     Ok(Code::Done)
 }
 
@@ -141,14 +149,14 @@ fn holder(args: &AcquireArgs) -> Holder {
     holder
 }
 
-fn show(
+fn written(
     args: &AcquireArgs,
     global: &Global,
     lock: &Lock,
     lease: &Lease,
     fence: Option<u64>,
     waited: Duration,
-) {
+) -> String {
     let id = lease.id();
     let format = if global.json {
         Format::Json
@@ -156,7 +164,7 @@ fn show(
         args.format
     };
     match format {
-        Format::Id => print_line(&id.to_string()),
+        Format::Id => format!("{id}\n"),
         Format::Shell => {
             let mut text = format!(
                 "export AZMUTEX_NAME={}\nexport AZMUTEX_LEASE_ID={id}\n",
@@ -165,7 +173,7 @@ fn show(
             if let Some(fence) = fence {
                 text.push_str(&format!("export AZMUTEX_FENCE={fence}\n"));
             }
-            print(&text);
+            text
         }
         Format::Json => {
             let lease_s = args.lease.as_duration().map(|lease| lease.as_secs());
@@ -177,7 +185,7 @@ fn show(
                 .maybe_number("fence", fence)
                 .time("acquired_at", Some(SystemTime::now()))
                 .seconds("waited_s", waited);
-            print_line(&object.to_string());
+            format!("{object}\n")
         }
     }
 }

@@ -7,11 +7,12 @@ use std::thread;
 
 use azmutex::emulator::Emulator;
 
-use super::{Outcome, hold};
+use super::Outcome;
 use crate::args::{EmulatorArgs, Global};
 use crate::exit::Code;
 use crate::output::{Failure, Object, print_line, say};
 use crate::signals;
+use crate::stdin::{self, Stdin};
 
 pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
@@ -32,12 +33,17 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
         let _ = on_signal.send(());
     })
     .and_then(|()| {
+        // With a terminal there is Ctrl-C, and reading would stop a process in the background.
+        if Stdin::look() != Stdin::Other {
+            return Ok(());
+        }
         thread::Builder::new()
             .name("azmutex-stdin".to_owned())
             .spawn(move || {
-                hold::drain(&mut io::stdin().lock());
+                stdin::drain();
                 let _ = sender.send(());
             })
+            .map(drop)
     })
     .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for the end: {error}")))?;
 

@@ -13,9 +13,10 @@ use super::acquire::not_acquired;
 use crate::args::{Global, HoldArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, Object, print_line, warn};
+use crate::output::{Failure, Object, try_print, warn};
 use crate::process::Process;
 use crate::signals;
+use crate::stdin::{self, Stdin};
 use crate::waiting::WaitDisplay;
 
 /// How long an attempt that was given up may take to be taken back.
@@ -33,8 +34,8 @@ enum End {
 
 pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
     let process = args.for_pid.map(Process::open).transpose()?;
-    let null = stdin_is_null();
-    if null && process.is_none() {
+    let stdin = Stdin::look();
+    if stdin == Stdin::Null && process.is_none() {
         return Err(
             Failure::usage("stdin is /dev/null, which ends at once, and so would holding")
                 .hint("give it a pipe or a terminal as stdin, or pass --for-pid PID"),
@@ -47,7 +48,9 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
     let (ends, ended) = mpsc::channel();
     let locker = locker(args, &lock, &stop, &ends, &display)?;
 
-    watch(ends, &stop, process.as_ref(), !null)
+    // In the background of a terminal, reading from it would stop this process.
+    let reads = stdin == Stdin::Other || (stdin == Stdin::Terminal && process.is_none());
+    watch(ends, &stop, process.as_ref(), reads)
         .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for the end: {error}")))?;
 
     let started = Instant::now();
@@ -65,7 +68,13 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
         Err(TryLockError::Error(error)) => return Err(error.into()),
     };
     display.acquired(started.elapsed(), global.verbose > 0);
-    ready(args, global, &lock, &guard);
+    if let Err(error) = ready(args, global, &lock, &guard) {
+        release(&lock, guard, global);
+        return Err(Failure::new(
+            Code::Bug,
+            format!("cannot write to stdout: {error}; released {}", lock.name),
+        ));
+    }
 
     match wait(&guard, &ended) {
         End::Lost(why) => Err(lost(args, &lock, guard, process.as_ref(), &why)),
@@ -107,13 +116,18 @@ fn locker(
             }
             _ => {}
         });
+    if let Some(interval) = args.renew_every {
+        builder = builder.renewal_interval(interval);
+    }
     if let Some(owner) = &args.identity.owner {
         builder = builder.owner(owner);
     }
     if let Some(reason) = &args.identity.reason {
         builder = builder.reason(reason);
     }
-    builder.build().map_err(Failure::from)
+    builder
+        .build()
+        .map_err(|error| Failure::usage(error.to_string()).hint("--lease, --renew-every"))
 }
 
 /// Has everything that ends holding say so, and end the waiting for the lock too.
@@ -143,25 +157,12 @@ fn watch(
         thread::Builder::new()
             .name("azmutex-stdin".to_owned())
             .spawn(move || {
-                drain(&mut io::stdin().lock());
+                stdin::drain();
                 let _ = ends.send(End::Stdin);
                 token.stop();
             })?;
     }
     Ok(())
-}
-
-/// Reads to the end, whatever is there.
-pub(crate) fn drain(input: &mut impl io::Read) {
-    let mut bytes = [0; 1024];
-    loop {
-        match input.read(&mut bytes) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
 }
 
 /// Waits for the end. The deadline counts also when the thread that renews says nothing.
@@ -175,7 +176,7 @@ fn wait(guard: &LeaseGuard, ended: &Receiver<End>) -> End {
     }
 }
 
-fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) {
+fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) -> io::Result<()> {
     if global.json {
         let object = Object::schema()
             .text("event", "acquired")
@@ -183,9 +184,11 @@ fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) {
             .text("url", &lock.url)
             .text("lease_id", &guard.lease_id().to_string())
             .maybe_number("fence", guard.fencing_token());
-        print_line(&object.to_string());
+        try_print(&format!("{object}\n"))
     } else if args.ready {
-        print_line("READY");
+        try_print("READY\n")
+    } else {
+        Ok(())
     }
 }
 
@@ -239,23 +242,4 @@ fn release(lock: &Lock, guard: LeaseGuard, global: &Global) {
         ),
         Err(error) => warn(global, &format!("{error}; the lease runs out by itself")),
     }
-}
-
-/// Whether stdin is the device that has nothing to read, as in the background of a script.
-#[cfg(unix)]
-fn stdin_is_null() -> bool {
-    use std::os::fd::AsFd as _;
-    use std::os::unix::fs::MetadataExt as _;
-
-    let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else {
-        return true;
-    };
-    let device = |metadata: io::Result<std::fs::Metadata>| metadata.ok().map(|m| m.rdev());
-    let stdin = device(std::fs::File::from(stdin).metadata());
-    stdin.is_some_and(|rdev| rdev != 0) && stdin == device(std::fs::metadata("/dev/null"))
-}
-
-#[cfg(not(unix))]
-fn stdin_is_null() -> bool {
-    false
 }
