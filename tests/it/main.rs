@@ -1,4 +1,5 @@
 //! The integration tests: one binary, so that they link once and share one Azurite.
 
+mod cli;
 mod support;
 mod support_tests;

@@ -510,7 +510,7 @@ pub(crate) struct BreakArgs {
     /// Do not ask if this is the lock's name
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
-    /// Only if the holder has it for longer than this
+    /// Only if nobody took or wrote to the lock for this time
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) if_stale: Option<Duration>,
 }

@@ -4,6 +4,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use azmutex::{Error, ErrorKind, Holder, Lease, LeaseDuration};
+use log::Level;
 
 use super::Outcome;
 use crate::args::{AcquireArgs, Format, Global, Identity};
@@ -88,11 +89,13 @@ fn wait(
             }
             display.waiting(waited);
         } else {
+            let first = failing.is_none();
             let since = *failing.get_or_insert_with(Instant::now);
             if over || !may_pass(&error) || since.elapsed() + pause > args.waiting.fault_wait {
                 return Err(error.into());
             }
-            log::warn!("{error}; trying again");
+            let level = if first { Level::Warn } else { Level::Debug };
+            log::log!(level, "{error}; trying again");
         }
         match signals.recv_timeout(pause) {
             Ok(signal) => {
