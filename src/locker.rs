@@ -407,7 +407,8 @@ impl LockerBuilder {
             recorder: Recorder {
                 owner: self.owner,
                 reason: self.reason,
-                lease: duration,
+                lease: Some(duration),
+                pid: None,
                 named: self.named,
                 fencing: self.fencing,
                 delay: self.holder_delay,

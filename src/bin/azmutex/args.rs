@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use azmutex::{LeaseDuration, LeaseId};
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::examples;
 use crate::exit;
@@ -657,6 +657,14 @@ pub(crate) struct HoldArgs {
         value_parser = value::renewed_lease
     )]
     pub(crate) lease: LeaseDuration,
+    /// How often the lease is renewed [default: a third of it]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_RENEW_EVERY",
+        value_parser = value::duration
+    )]
+    pub(crate) renew_every: Option<Duration>,
     #[command(flatten)]
     pub(crate) identity: Identity,
     /// Print READY once the lock is held
@@ -722,4 +730,53 @@ pub(crate) struct ManArgs {
     /// The directory to write to; it is created
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// Variables that are no option's own.
+const VARIABLES: [(&str, &str); 8] = [
+    (
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "The account and its credential, in one string",
+    ),
+    (
+        "AZURE_STORAGE_ACCOUNT",
+        "The storage account, unless --account names it",
+    ),
+    ("AZURE_STORAGE_KEY", "The account key"),
+    ("AZURE_STORAGE_SAS_TOKEN", "A SAS token"),
+    (
+        "HTTPS_PROXY, NO_PROXY",
+        "The proxy to use, and for which hosts not",
+    ),
+    (
+        "NO_COLOR, CLICOLOR_FORCE",
+        "Whether stderr is coloured, unless --color says so",
+    ),
+    ("TERM", "With dumb, nothing is coloured or redrawn"),
+    ("COLUMNS", "How long the line may be that shows waiting"),
+];
+
+/// The definition of the command line, as it is parsed and as it is shown.
+pub(crate) fn command() -> clap::Command {
+    fn quiet(command: clap::Command) -> clap::Command {
+        // Help is the same wherever it is read.
+        command
+            .mut_args(|arg| arg.hide_env_values(true))
+            .mut_subcommands(quiet)
+    }
+    quiet(Cli::command())
+}
+
+/// The variables that a command reads, and what they are.
+pub(crate) fn variables(command: &clap::Command) -> Vec<(String, String)> {
+    let options = command.get_arguments().filter_map(|arg| {
+        let variable = arg.get_env()?.to_string_lossy().into_owned();
+        let long = arg.get_long()?;
+        Some((
+            variable,
+            format!("The value of --{long}, unless that is given"),
+        ))
+    });
+    let others = VARIABLES.map(|(name, meaning)| (name.to_owned(), meaning.to_owned()));
+    options.chain(others).collect()
 }

@@ -65,9 +65,11 @@ impl Config {
     /// Reads flags, files and variables. Sends nothing.
     pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
         let source = Source::find(global)?;
-        let account = match &global.account {
-            Some(account) => Some(account.clone()),
-            None => variable("AZURE_STORAGE_ACCOUNT")?,
+        // A connection string names its account by itself.
+        let account = match (&global.account, &source) {
+            (Some(account), _) => Some(account.clone()),
+            (None, Source::Credential(..)) => variable("AZURE_STORAGE_ACCOUNT")?,
+            (None, _) => None,
         };
         Ok(Self {
             container: global.container.clone(),
@@ -140,7 +142,8 @@ impl Config {
         let options = self.options(place.site.as_ref(), container)?;
         let options = options.create_missing(create == Create::Auto);
         let mutex = AzureMutex::new(options).map_err(|error| self.refused(error))?;
-        if let Some(account) = &self.account
+        if let Source::ConnectionString(..) = &self.source
+            && let Some(account) = &self.account
             && mutex.account() != account
         {
             return Err(Failure::new(
@@ -152,7 +155,7 @@ impl Config {
                     clean(account)
                 ),
             )
-            .hint("leave --account and AZURE_STORAGE_ACCOUNT out, or choose with --auth"));
+            .hint("leave --account out, or choose another credential with --auth"));
         }
         clients.push((place, mutex.clone()));
         Ok(mutex)

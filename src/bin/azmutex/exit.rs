@@ -44,11 +44,7 @@ impl From<Code> for ExitCode {
 /// Code, what it means for `run`, and for the other commands; empty if it cannot be.
 pub(crate) const TABLE: &[(&str, &str, &str)] = &[
     ("0", "the command's own status", "done"),
-    (
-        "1",
-        "",
-        "the state asked for by status --check is not the state",
-    ),
+    ("1", "", "it is not so (status --check, break --if-stale)"),
     ("2", "", "usage: an argument or a value breaks a rule"),
     (
         "3",
@@ -61,7 +57,7 @@ pub(crate) const TABLE: &[(&str, &str, &str)] = &[
     (
         "70",
         "",
-        "a defect of azmutex, or a reply that makes no sense",
+        "azmutex, the system or the service did what makes no sense",
     ),
     (
         "75",

@@ -6,19 +6,23 @@ mod examples;
 mod exit;
 mod logger;
 mod output;
+mod process;
 mod run;
+mod signals;
+mod stdin;
 mod usage;
 mod value;
 mod verbs;
+mod waiting;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use self::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
     };
@@ -35,4 +39,10 @@ fn main() -> ExitCode {
             failure.code.into()
         }
     }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = args::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }

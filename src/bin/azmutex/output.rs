@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use azmutex::{Error, ErrorKind, Holder};
 
-use crate::args::{Global, When};
+use crate::args::{Global, LogFormat, When};
 use crate::exit::Code;
 
 /// Why a command ends without having done what was asked.
@@ -41,29 +41,41 @@ impl Failure {
         self
     }
 
-    /// Writes the error and its hints to stderr; to stdout as an object with `--json`.
+    /// Writes the error and its hints to stderr, and with `--json` an object to stdout.
     pub(crate) fn report(&self, global: &Global) {
         if global.json {
-            let error = Object::new()
-                .text("what", &self.text)
-                .list("hints", &self.hints)
-                .maybe("service_code", self.service_code.as_deref())
-                .maybe("request_id", self.request_id.as_deref());
             let object = Object::schema()
-                .object("error", error)
+                .object("error", self.members(Object::new(), "what"))
                 .number("exit", self.code as u8);
             print_line(&object.to_string());
+        }
+        self.say(global);
+    }
+
+    /// Writes the error and its hints to stderr.
+    pub(crate) fn say(&self, global: &Global) {
+        if global.log_format == LogFormat::Json {
+            let object = Object::schema().text("level", "error");
+            return say_object(&self.members(object, "message"));
         }
         let mut text = format!("{}: {}", paint(global, "error", "1;31"), self.text);
         if global.verbose > 0
             && let Some(id) = &self.request_id
         {
-            let _ = write!(text, " (request id {id})");
+            let _ = write!(text, " (request id {})", clean(id));
         }
         for hint in &self.hints {
             let _ = write!(text, "\n  hint: {hint}");
         }
         say(&text);
+    }
+
+    fn members(&self, object: Object, name: &str) -> Object {
+        object
+            .text(name, &self.text)
+            .list("hints", &self.hints)
+            .maybe("service_code", self.service_code.as_deref())
+            .maybe("request_id", self.request_id.as_deref())
     }
 }
 
@@ -93,10 +105,9 @@ impl From<Error> for Failure {
             service_code: error.service_code().map(str::to_owned),
         };
         match error.kind() {
-            ErrorKind::Auth => failure.hint(
-                "azmutex doctor shows which credential is used and what it permits; an Entra or \
-                 SAS identity needs to read, write and create blobs in the container",
-            ),
+            ErrorKind::Auth => {
+                failure.hint("azmutex doctor shows which credential is used, and what it permits")
+            }
             ErrorKind::Transport => {
                 failure.hint("azmutex doctor shows how far the connection gets")
             }
@@ -122,8 +133,18 @@ pub(crate) fn say_object(object: &Object) {
 
 /// Warns on stderr, unless `-q`.
 pub(crate) fn warn(global: &Global, text: &str) {
-    if !global.quiet {
-        say(&format!("{}: {text}", paint(global, "warning", "1;33")));
+    if global.quiet {
+        return;
+    }
+    match global.log_format {
+        LogFormat::Text => say(&format!("{}: {text}", paint(global, "warning", "1;33"))),
+        LogFormat::Json => {
+            say_object(
+                &Object::schema()
+                    .text("level", "warning")
+                    .text("message", text),
+            );
+        }
     }
 }
 
@@ -134,9 +155,7 @@ pub(crate) fn print_line(line: &str) {
 
 /// Writes to stdout; see [`print_line`].
 pub(crate) fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    match result {
+    match try_print(text) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => {
@@ -144,6 +163,13 @@ pub(crate) fn print(text: &str) {
             std::process::exit(Code::Bug as i32);
         }
     }
+}
+
+/// Writes to stdout, for those who have something to undo if nobody reads it.
+pub(crate) fn try_print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Whether stderr gets colours.
@@ -228,6 +254,12 @@ impl Object {
         self.raw(name, &quoted(value))
     }
 
+    /// Text that may look like a secret and is none.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn public(self, name: &str, value: &str) -> Self {
+        self.raw(name, &escaped(value))
+    }
+
     /// Text, or null.
     pub(crate) fn maybe(self, name: &str, value: Option<&str>) -> Self {
         match value {
@@ -303,9 +335,13 @@ impl fmt::Display for Object {
 }
 
 fn quoted(text: &str) -> String {
+    escaped(&redact(text))
+}
+
+fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
-    for c in redact(text).chars() {
+    for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),

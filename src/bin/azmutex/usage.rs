@@ -4,10 +4,9 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::args::Cli;
+use crate::args;
 use crate::exit::Code;
 use crate::output::{clean, print, say};
 
@@ -41,7 +40,7 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
 
 /// The command that was meant, as far as arguments that did not parse tell.
 fn subcommand(args: impl Iterator<Item = OsString>) -> Option<String> {
-    let cli = Cli::command();
+    let cli = args::command();
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
     while let Some(arg) = args.next() {
         if let Some(name) = arg.strip_prefix("--") {
@@ -65,7 +64,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
         _ => None,
     };
     let help = match command {
-        Some(command) if Cli::command().find_subcommand(command).is_some() => {
+        Some(command) if args::command().find_subcommand(command).is_some() => {
             format!("azmutex {} --help", clean(command))
         }
         _ => "azmutex --help".to_owned(),
