@@ -357,6 +357,9 @@ pub(crate) struct RunArgs {
     /// Append events to this file, as lines of JSON
     #[arg(long, value_name = "FILE", env = "AZMUTEX_EVENT_FILE")]
     pub(crate) event_file: Option<PathBuf>,
+    /// Do without a fencing token, which saves up to three requests
+    #[arg(long, env = "AZMUTEX_NO_FENCING", value_parser = FalseyValueParser::new())]
+    pub(crate) no_fencing: bool,
     /// Keep the lease ID out of the command's environment
     #[arg(long, env = "AZMUTEX_NO_EXPORT_LEASE_ID", value_parser = FalseyValueParser::new())]
     pub(crate) no_export_lease_id: bool,
