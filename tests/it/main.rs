@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that they link once and share one Azurite.
 
 mod cli;
+mod inspection;
 mod support;
 mod support_tests;

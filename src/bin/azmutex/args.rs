@@ -733,7 +733,7 @@ pub(crate) struct ManArgs {
 }
 
 /// Variables that are no option's own.
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 7] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential, in one string",
@@ -753,7 +753,6 @@ const VARIABLES: [(&str, &str); 8] = [
         "Whether stderr is coloured, unless --color says so",
     ),
     ("TERM", "With dumb, nothing is coloured or redrawn"),
-    ("COLUMNS", "How long the line may be that shows waiting"),
 ];
 
 /// The definition of the command line, as it is parsed and as it is shown.
@@ -765,6 +764,26 @@ pub(crate) fn command() -> clap::Command {
             .mut_subcommands(quiet)
     }
     quiet(Cli::command())
+}
+
+/// The definition to parse with: a variable that is empty is as good as not set.
+pub(crate) fn parser() -> clap::Command {
+    fn set(arg: &clap::Arg) -> bool {
+        let variable = arg.get_env().and_then(std::env::var_os);
+        variable.is_none_or(|value| !value.is_empty())
+    }
+    fn strip(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(|arg| {
+                if set(&arg) {
+                    arg
+                } else {
+                    arg.env(None::<&str>)
+                }
+            })
+            .mut_subcommands(strip)
+    }
+    strip(command())
 }
 
 /// The variables that a command reads, and what they are.

@@ -7,5 +7,7 @@ mod generate;
 mod hold;
 mod lease;
 mod secrets;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod tool;
 mod usage;

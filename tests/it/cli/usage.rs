@@ -176,6 +176,21 @@ fn variables_of_options_that_are_not_given_count() {
 }
 
 #[test]
+fn variable_that_is_empty_is_not_set() {
+    let tool = Tool::new();
+    let mut command = tool.command(&["acquire", "a"]);
+    for variable in [
+        "AZMUTEX_WAIT",
+        "AZMUTEX_LEASE",
+        "AZMUTEX_CONTAINER",
+        "AZMUTEX_VERBOSE",
+    ] {
+        command.env(variable, "");
+    }
+    finish(command).exits(0);
+}
+
+#[test]
 fn errors_are_objects_where_output_is() {
     let tool = Tool::new();
     tool.run(&["acquire", "a"]).exits(0);

@@ -81,7 +81,9 @@ fn wait(
             Err(error) => error,
         };
         let waited = started.elapsed();
-        let over = limit.is_some_and(|limit| waited + pause > limit);
+        let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(waited));
+        let over = left.is_zero();
+        let sleep = pause.min(left);
         if error.kind() == ErrorKind::WouldBlock {
             failing = None;
             if over {
@@ -97,13 +99,13 @@ fn wait(
             let level = if first { Level::Warn } else { Level::Debug };
             log::log!(level, "{error}; trying again");
         }
-        match signals.recv_timeout(pause) {
+        match signals.recv_timeout(sleep) {
             Ok(signal) => {
                 display.clear();
                 signals::die(signal);
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(pause),
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(sleep),
         }
         pause = (pause * 3 / 2).min(POLL.1);
     }
