@@ -406,7 +406,8 @@ impl LockerBuilder {
             recorder: Recorder {
                 owner: self.owner,
                 reason: self.reason,
-                lease: duration,
+                lease: Some(duration),
+                pid: None,
                 named: self.named,
                 fencing: self.fencing,
                 delay: self.holder_delay,

@@ -67,6 +67,10 @@ impl Transport {
         }
     }
 
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Sends `request` and reads the reply whole, both within `timeout`, name resolution and
     /// connecting included.
     pub(crate) fn send(

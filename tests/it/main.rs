@@ -1,11 +1,13 @@
 //! The integration tests: one binary, so that they link once and share one Azurite.
 
+mod cli;
 mod content;
 mod contract;
 mod faults;
 mod fencing;
 mod fencing_replies;
 mod holder;
+mod inspection;
 mod late;
 mod public_api;
 mod situations;
