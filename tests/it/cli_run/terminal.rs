@@ -127,11 +127,13 @@ fn command_that_dies_of_the_interrupt_key_is_130_to_the_shell() {
     let service = Service::emulator();
     let mut shell = Shell::start(&service);
     shell.line(&format!(
-        "$AZ run {} -c 'echo r\"\"eady; exec sleep 1000'; echo rc=$?.",
+        "$AZ run {} -c 'echo r\"\"eady; exec sleep 1000'",
         unique("tty")
     ));
     shell.expect("ready");
     shell.keys(INTERRUPT);
+    shell.expect("\n$ ");
+    shell.line("echo rc=$?.");
     shell.expect("rc=130.");
 }
 
@@ -285,12 +287,13 @@ fn pipeline_shares_the_terminal() {
     shell.expect("got-abc");
     // The interrupt key is for both.
     let script = "'trap \"echo h\"\"eard >/dev/tty; exit 5\" INT; echo r\"\"eady; while :; do sleep 1; done'";
-    shell.line(&format!(
-        "$AZ run {lock} -c {script} | cat; echo rc=${{PIPESTATUS[0]}}."
-    ));
+    shell.line(&format!("$AZ run {lock} -c {script} | cat"));
     shell.expect("ready");
     shell.keys(INTERRUPT);
-    let seen = shell.expect("rc=5.");
+    // Which killed the other command, so that the shell ends the line there.
+    let seen = shell.expect("\n$ ");
+    shell.line("echo rc=${PIPESTATUS[0]}.");
+    shell.expect("rc=5.");
     assert_eq!(seen.matches("heard").count(), 1, "{seen}");
     // So is the suspend key.
     shell.line(&format!(
@@ -346,9 +349,7 @@ fn waiting_is_one_line_that_is_redrawn_and_ends_at_the_interrupt_key() {
     let mut shell = Shell::start(&service);
     let lock = unique("tty");
     let held = service.locker(&lock).lock().unwrap();
-    shell.line(&format!(
-        "TERM=xterm $AZ run {lock} echo r''an; echo rc=$?."
-    ));
+    shell.line(&format!("TERM=xterm $AZ run {lock} echo r''an"));
     let seen = shell.expect("Ctrl-C to give up");
     assert!(
         seen.contains(&format!("\r\x1b[Kazmutex: waiting for {lock}  held by ")),
@@ -356,7 +357,9 @@ fn waiting_is_one_line_that_is_redrawn_and_ends_at_the_interrupt_key() {
     );
     shell.expect("[0:01]");
     shell.keys(INTERRUPT);
-    let seen = shell.expect("rc=130.");
+    let seen = shell.expect("\n$ ");
+    shell.line("echo rc=$?.");
+    shell.expect("rc=130.");
     assert!(!seen.contains("ran"), "{seen}");
     drop(held);
     assert!(service.state(&lock).is_free());
