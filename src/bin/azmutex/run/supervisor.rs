@@ -484,12 +484,6 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if arrived.ends() {
             self.hurried = true;
         }
-        if self.job.ended().is_some() {
-            if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
-                self.job.signal_all(signal);
-            }
-            return;
-        }
         let now = timer::now();
         if signal == SIGINT {
             if self.interrupted.is_some_and(|last| now <= last + TWICE) {
@@ -499,6 +493,13 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 return;
             }
             self.interrupted = Some(now);
+        }
+        if self.job.ended().is_some() {
+            // What it left behind.
+            if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+                self.job.signal_all(signal);
+            }
+            return;
         }
         self.job.signal(signal);
         if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
@@ -662,15 +663,17 @@ fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     [a, b].into_iter().flatten().min()
 }
 
-/// `10s`, `2.5s`, `4m10s`: to a tenth of a second where that matters.
+/// `2.5s`, `10s`, `4m10s`, `5m`: to a tenth of a second where that matters.
 pub(super) fn short(duration: Duration) -> String {
     let tenths = (duration.as_millis() + 50) / 100;
-    if tenths >= 100 || tenths.is_multiple_of(10) {
-        span(Duration::from_millis(
-            u64::try_from(tenths * 100).unwrap_or(u64::MAX),
-        ))
-    } else {
-        format!("{}.{}s", tenths / 10, tenths % 10)
+    if tenths < 100 && !tenths.is_multiple_of(10) {
+        return format!("{}.{}s", tenths / 10, tenths % 10);
+    }
+    let whole = Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX));
+    let text = span(whole);
+    match text.strip_suffix("m00s") {
+        Some(minutes) => format!("{minutes}m"),
+        None => text,
     }
 }
 
@@ -709,6 +712,8 @@ mod tests {
             (9960, "10s"),
             (42_300, "42s"),
             (0, "0s"),
+            (600_000, "10m"),
+            (610_000, "10m10s"),
         ] {
             assert_eq!(short(Duration::from_millis(millis)), text);
         }
