@@ -72,9 +72,10 @@ impl Failure {
     }
 
     fn members(&self, object: Object, name: &str) -> Object {
+        let hints: Vec<_> = self.hints.iter().map(|hint| redact(hint)).collect();
         object
-            .text(name, &self.text)
-            .list("hints", &self.hints)
+            .text(name, &redact(&self.text))
+            .list("hints", &hints)
             .maybe("service_code", self.service_code.as_deref())
             .maybe("request_id", self.request_id.as_deref())
     }
@@ -288,12 +289,6 @@ impl Object {
         self.raw(name, &quoted(value))
     }
 
-    /// Text that may look like a secret and is none.
-    #[cfg(feature = "emulator")]
-    pub(crate) fn public(self, name: &str, value: &str) -> Self {
-        self.raw(name, &escaped(value))
-    }
-
     /// Text, or null.
     pub(crate) fn maybe(self, name: &str, value: Option<&str>) -> Self {
         match value {
@@ -369,10 +364,6 @@ impl fmt::Display for Object {
 }
 
 fn quoted(text: &str) -> String {
-    escaped(&redact(text))
-}
-
-fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

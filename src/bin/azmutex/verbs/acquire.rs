@@ -56,6 +56,7 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let text = written(args, global, &lock, &lease, fence, waited);
     // Nobody could use a lease whose ID nobody knows.
     try_print(&text).map_err(|error| {
+        let _ = lock.mutex.write_released(&lease);
         let _ = lock.mutex.release(&lease);
         Failure::new(
             Code::Bug,
