@@ -43,7 +43,7 @@ pub(crate) struct Global {
         value_name = "URL",
         global = true,
         env = "AZMUTEX_ENDPOINT",
-        hide_env_values = true
+        hide_short_help = true
     )]
     pub(crate) endpoint: Option<String>,
     /// The container of the locks
@@ -60,23 +60,36 @@ pub(crate) struct Global {
         long,
         value_name = "KIND",
         global = true,
-        env = "AZMUTEX_AUTH",
+        env = "AZMUTEX_AUTH", hide_short_help = true,
         value_enum,
         default_value_t = Auth::Auto
     )]
     pub(crate) auth: Auth,
     /// A file with the account key [else AZURE_STORAGE_KEY]
-    #[arg(long, value_name = "FILE", global = true, env = "AZMUTEX_KEY_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_KEY_FILE",
+        hide_short_help = true
+    )]
     pub(crate) key_file: Option<PathBuf>,
     /// A file with a SAS token [else AZURE_STORAGE_SAS_TOKEN]
-    #[arg(long, value_name = "FILE", global = true, env = "AZMUTEX_SAS_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_SAS_FILE",
+        hide_short_help = true
+    )]
     pub(crate) sas_file: Option<PathBuf>,
     /// A file with a connection string [else AZURE_STORAGE_CONNECTION_STRING]
     #[arg(
         long,
         value_name = "FILE",
         global = true,
-        env = "AZMUTEX_CONNECTION_STRING_FILE"
+        env = "AZMUTEX_CONNECTION_STRING_FILE",
+        hide_short_help = true
     )]
     pub(crate) connection_string_file: Option<PathBuf>,
     /// Use an emulator inside this process: nothing to set up, and gone when it ends
@@ -108,7 +121,7 @@ pub(crate) struct Global {
         long,
         value_name = "FORMAT",
         global = true,
-        env = "AZMUTEX_LOG_FORMAT",
+        env = "AZMUTEX_LOG_FORMAT", hide_short_help = true,
         value_enum,
         default_value_t = LogFormat::Text
     )]
@@ -118,7 +131,7 @@ pub(crate) struct Global {
         long,
         value_name = "WHEN",
         global = true,
-        env = "AZMUTEX_COLOR",
+        env = "AZMUTEX_COLOR", hide_short_help = true,
         value_enum,
         default_value_t = When::Auto
     )]
@@ -128,13 +141,13 @@ pub(crate) struct Global {
         long,
         value_name = "WHEN",
         global = true,
-        env = "AZMUTEX_PROGRESS",
+        env = "AZMUTEX_PROGRESS", hide_short_help = true,
         value_enum,
         default_value_t = When::Auto
     )]
     pub(crate) progress: When,
     /// Never ask: what needs an answer fails
-    #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", hide_short_help = true, value_parser = FalseyValueParser::new())]
     pub(crate) no_input: bool,
 }
 
@@ -513,7 +526,7 @@ pub(crate) struct BreakArgs {
     /// Do not ask if this is the lock's name
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
-    /// Only if the holder has it for longer than this
+    /// Only if nobody took or wrote to the lock for this time
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) if_stale: Option<Duration>,
 }
@@ -733,7 +746,7 @@ pub(crate) struct ManArgs {
 }
 
 /// Variables that are no option's own.
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 7] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential, in one string",
@@ -753,18 +766,37 @@ const VARIABLES: [(&str, &str); 8] = [
         "Whether stderr is coloured, unless --color says so",
     ),
     ("TERM", "With dumb, nothing is coloured or redrawn"),
-    ("COLUMNS", "How long the line may be that shows waiting"),
 ];
 
 /// The definition of the command line, as it is parsed and as it is shown.
 pub(crate) fn command() -> clap::Command {
     fn quiet(command: clap::Command) -> clap::Command {
-        // Help is the same wherever it is read.
+        // They are named as the options are, and all in the man pages.
         command
-            .mut_args(|arg| arg.hide_env_values(true))
+            .mut_args(|arg| arg.hide_env(true))
             .mut_subcommands(quiet)
     }
     quiet(Cli::command())
+}
+
+/// The definition to parse with: a variable that is empty is as good as not set.
+pub(crate) fn parser() -> clap::Command {
+    fn set(arg: &clap::Arg) -> bool {
+        let variable = arg.get_env().and_then(std::env::var_os);
+        variable.is_none_or(|value| !value.is_empty())
+    }
+    fn strip(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(|arg| {
+                if set(&arg) {
+                    arg
+                } else {
+                    arg.env(None::<&str>)
+                }
+            })
+            .mut_subcommands(strip)
+    }
+    strip(command())
 }
 
 /// The variables that a command reads, and what they are.

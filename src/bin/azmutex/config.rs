@@ -5,6 +5,8 @@ use std::env;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+#[cfg(feature = "emulator")]
+use std::sync::Arc;
 
 use azmutex::{AzureMutex, Credential, Error, ErrorKind, Lease, LeaseId, MutexOptions};
 use percent_encoding::percent_decode_str;
@@ -46,7 +48,7 @@ enum Source {
     ConnectionString(Zeroizing<String>, String),
     Credential(Credential, String),
     #[cfg(feature = "emulator")]
-    Emulator(azmutex::emulator::Emulator),
+    Emulator(Arc<azmutex::emulator::Emulator>),
 }
 
 /// A lock that a command works on.
@@ -59,6 +61,9 @@ pub(crate) struct Lock {
     pub(crate) name: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
+    /// What answers, with `--emulator`: for as long as the lock is worked on.
+    #[cfg(feature = "emulator")]
+    _emulator: Option<Arc<azmutex::emulator::Emulator>>,
 }
 
 impl Config {
@@ -121,6 +126,11 @@ impl Config {
             name: clean(&key),
             mutex,
             key,
+            #[cfg(feature = "emulator")]
+            _emulator: match &self.source {
+                Source::Emulator(emulator) => Some(Arc::clone(emulator)),
+                _ => None,
+            },
         })
     }
 
@@ -294,7 +304,7 @@ impl Source {
         #[cfg(feature = "emulator")]
         if global.emulator {
             return azmutex::emulator::Emulator::start()
-                .map(Self::Emulator)
+                .map(|emulator| Self::Emulator(Arc::new(emulator)))
                 .map_err(|error| {
                     Failure::new(Code::Bug, format!("cannot start the emulator: {error}"))
                 });

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use azmutex::{Error, ErrorKind, Holder};
@@ -120,8 +121,41 @@ impl From<Error> for Failure {
 ///
 /// Never fails: with nobody to read it, there is nobody to tell either.
 pub(crate) fn say(text: &str) {
-    let line = format!("azmutex: {}\n", redact(text));
+    // What is written takes the place of a line that is redrawn.
+    let erase = if DRAWN.swap(false, Ordering::Relaxed) {
+        ERASE
+    } else {
+        ""
+    };
+    let line = format!("{erase}azmutex: {}\n", redact(text));
     let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// Draws a line on a terminal that the next one, or the next message, replaces. Cut so that it
+/// stays one line; an empty one takes it away.
+pub(crate) fn draw(line: &str) {
+    if line.is_empty() && !DRAWN.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    DRAWN.store(!line.is_empty(), Ordering::Relaxed);
+    let line: String = redact(line).chars().take(columns() - 1).collect();
+    let _ = write!(io::stderr().lock(), "{ERASE}{line}");
+}
+
+/// Whether there is a line on the terminal that is to be replaced.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+const ERASE: &str = "\r\x1b[K";
+
+/// The width of the terminal.
+fn columns() -> usize {
+    #[cfg(unix)]
+    if let Ok(size) = rustix::termios::tcgetwinsize(io::stderr())
+        && size.ws_col > 1
+    {
+        return size.ws_col.into();
+    }
+    80
 }
 
 /// Writes an object to stderr, as a line.

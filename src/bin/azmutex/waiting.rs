@@ -1,6 +1,6 @@
 //! What is shown while a lock is waited for: who holds it, and for how long it has been waited.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use azmutex::Holder;
 
 use crate::args::{Global, LogFormat, When};
 use crate::config::Lock;
-use crate::output::{Object, ago, clean, holder_object, redact, rfc3339, say, say_object, span};
+use crate::output::{Object, ago, clean, draw, holder_object, rfc3339, say, say_object, span};
 
 /// How often the holder is asked for on a terminal.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -37,7 +37,6 @@ enum Style {
 struct State {
     /// Whether there was anything to wait for.
     waited: bool,
-    drawn: bool,
     /// When the next line is due, since waiting began.
     due: Duration,
     lines: u32,
@@ -97,7 +96,6 @@ impl WaitDisplay {
                     waited.as_secs() % 60
                 );
                 draw(&line);
-                state.drawn = true;
             }
             Style::Lines if due => {
                 let limit = self
@@ -127,8 +125,7 @@ impl WaitDisplay {
 
     /// Takes the line off the terminal, before something else is written.
     pub(crate) fn clear(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut state.drawn) {
+        if self.style == Style::Redrawn {
             draw("");
         }
     }
@@ -176,11 +173,4 @@ fn sentence(holder: &Holder, relative: bool) -> String {
         Some(since) if relative => format!("{who} for {}", span(ago(since))),
         Some(since) => format!("{who} since {}", rfc3339(since)),
     }
-}
-
-/// Replaces the line that the cursor is in, cut so that it stays one line.
-fn draw(line: &str) {
-    let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    let line: String = redact(line).chars().take(columns.unwrap_or(120)).collect();
-    let _ = write!(io::stderr().lock(), "\r{line}\x1b[K");
 }

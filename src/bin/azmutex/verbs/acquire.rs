@@ -4,6 +4,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use azmutex::{Error, ErrorKind, Holder, Lease, LeaseDuration};
+use log::Level;
 
 use super::Outcome;
 use crate::args::{AcquireArgs, Format, Global, Identity};
@@ -80,7 +81,9 @@ fn wait(
             Err(error) => error,
         };
         let waited = started.elapsed();
-        let over = limit.is_some_and(|limit| waited + pause > limit);
+        let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(waited));
+        let over = left.is_zero();
+        let sleep = pause.min(left);
         if error.kind() == ErrorKind::WouldBlock {
             failing = None;
             if over {
@@ -88,19 +91,21 @@ fn wait(
             }
             display.waiting(waited);
         } else {
+            let first = failing.is_none();
             let since = *failing.get_or_insert_with(Instant::now);
             if over || !may_pass(&error) || since.elapsed() + pause > args.waiting.fault_wait {
                 return Err(error.into());
             }
-            log::warn!("{error}; trying again");
+            let level = if first { Level::Warn } else { Level::Debug };
+            log::log!(level, "{error}; trying again");
         }
-        match signals.recv_timeout(pause) {
+        match signals.recv_timeout(sleep) {
             Ok(signal) => {
                 display.clear();
                 signals::die(signal);
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(pause),
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(sleep),
         }
         pause = (pause * 3 / 2).min(POLL.1);
     }

@@ -88,11 +88,11 @@ fn check_stale(lock: &Lock, seen: &LeaseStatus, limit: Duration) -> Result<(), F
     let since = seen.holder().and_then(azmutex::Holder::since);
     let age = since.max(seen.last_modified()).map(ago);
     match age {
-        Some(age) if age > limit => Ok(()),
+        Some(age) if age >= limit => Ok(()),
         _ => Err(Failure::new(
             Code::False,
             format!(
-                "{} was not broken: held for {}, not for longer than {} (--if-stale)",
+                "{} was not broken: held for {}, which is less than {} (--if-stale)",
                 lock.name,
                 age.map_or_else(|| "an unknown time".to_owned(), span),
                 span(limit)

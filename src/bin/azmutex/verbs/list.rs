@@ -12,7 +12,8 @@ use crate::output::{Failure, ago, clean, print_line, say, span};
 const MAX_CELL: usize = 60;
 
 pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
-    let mutex = Config::load(global)?.mutex()?;
+    let config = Config::load(global)?;
+    let mutex = config.mutex()?;
     let mut rows = Vec::new();
     for found in mutex.list(&args.prefix) {
         let found = found.map_err(|error| match error.kind() {
