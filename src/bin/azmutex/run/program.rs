@@ -27,9 +27,10 @@ impl Program {
             (None, _) => command.to_vec(),
             (Some(shell), [text]) => vec![shell.into(), "-c".into(), text.clone()],
             (Some(_), _) => {
-                return Err(Failure::usage(
-                    "--shell: it takes the command as one argument; quote it",
-                ));
+                return Err(
+                    Failure::usage("--shell: it takes the command as one argument")
+                        .hint("quote it: azmutex run LOCK -c 'make && make install'"),
+                );
             }
         };
         let Some(name) = args.first() else {

@@ -215,8 +215,10 @@ impl<'a> Plan<'a> {
             }
             (None, None) => return Ok(None),
         };
-        file.map(Some)
-            .map_err(|error| Failure::usage(format!("{flag}: cannot write to it: {error}")))
+        file.map(Some).map_err(|error| {
+            Failure::usage(format!("{flag}: cannot write to it: {error}"))
+                .hint("open a descriptor for it in the shell, as in: --event-fd 3 3>events")
+        })
     }
 
     /// Somebody died in the middle of the same work.
@@ -481,8 +483,7 @@ enum Release {
     Failed(String),
 }
 
-/// Releases on a thread, and waits for it no longer than it may take. An impatient signal ends the
-/// waiting.
+/// Releases on a thread, and waits for it no longer than it may take.
 fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
     if let Err(error) = context.release_on_thread(guard) {
         return Release::Failed(error.to_string());
@@ -503,9 +504,8 @@ fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
             return Release::Failed("the service does not answer".to_owned());
         }
         context.sleep(Some(left));
-        if context.signals.take().iter().any(|arrived| arrived.ends()) {
-            return Release::Failed("interrupted".to_owned());
-        }
+        // It is bounded, and given up it would keep others out for as long as the lease lasts.
+        drop(context.signals.take());
     }
 }
 

@@ -10,6 +10,7 @@ use azmutex::{Event, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
 use super::context::Context;
 use super::events;
 use super::mail::Report;
+use super::supervisor::short;
 use super::timer;
 use crate::args::{Global, When};
 use crate::output::{ago, clean, rfc3339, span};
@@ -244,7 +245,8 @@ impl Shown {
             Style::Drawn => now + Duration::from_secs(1),
             _ => self.started + moment(self.lines),
         };
-        Some(self.next.saturating_sub(now).min(NAME / 2))
+        let left = self.next.saturating_sub(now);
+        Some(if left > NAME { left - NAME } else { left })
     }
 
     fn acquired(&self, context: &mut Context<'_>) {
@@ -271,7 +273,7 @@ impl Shown {
         });
         let limit = self
             .limit
-            .map_or(String::new(), |limit| format!(", limit {}", span(limit)));
+            .map_or(String::new(), |limit| format!(", limit {}", short(limit)));
         format!(
             "waiting for {name}: {holder} (waited {}{limit})",
             span(waited)
@@ -374,7 +376,7 @@ mod tests {
         let shown = Shown::new(Some(Duration::from_secs(600)));
         assert_eq!(
             shown.line("prod/deploy", Duration::from_secs(10)),
-            "waiting for prod/deploy: held by another client (waited 10s, limit 10m00s)"
+            "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
         );
         assert_eq!(
             shown.drawn("prod/deploy", Duration::from_secs(45)),
