@@ -72,10 +72,9 @@ impl Failure {
     }
 
     fn members(&self, object: Object, name: &str) -> Object {
-        let hints: Vec<_> = self.hints.iter().map(|hint| redact(hint)).collect();
         object
-            .text(name, &redact(&self.text))
-            .list("hints", &hints)
+            .text(name, &self.text)
+            .list("hints", &self.hints)
             .maybe("service_code", self.service_code.as_deref())
             .maybe("request_id", self.request_id.as_deref())
     }
@@ -285,7 +284,13 @@ impl Object {
         Self::new().number("schema", 1u8)
     }
 
+    /// Text of any origin: what looks like a secret in it is masked.
     pub(crate) fn text(self, name: &str, value: &str) -> Self {
+        self.raw(name, &quoted(&redact(value)))
+    }
+
+    /// Text that has to stay as it is, such as the name of a lock.
+    pub(crate) fn exact(self, name: &str, value: &str) -> Self {
         self.raw(name, &quoted(value))
     }
 
@@ -338,7 +343,10 @@ impl Object {
     }
 
     pub(crate) fn list(self, name: &str, values: &[impl AsRef<str>]) -> Self {
-        let values: Vec<_> = values.iter().map(|value| quoted(value.as_ref())).collect();
+        let values: Vec<_> = values
+            .iter()
+            .map(|value| quoted(&redact(value.as_ref())))
+            .collect();
         self.raw(name, &format!("[{}]", values.join(",")))
     }
 

@@ -184,8 +184,8 @@ fn written(
         Format::Json => {
             let lease_s = args.lease.as_duration().map(|lease| lease.as_secs());
             let object = Object::schema()
-                .text("lock", &lock.key)
-                .text("url", &lock.url)
+                .exact("lock", &lock.key)
+                .exact("url", &lock.url)
                 .text("lease_id", &id.to_string())
                 .maybe_number("lease_s", lease_s)
                 .maybe_number("fence", fence)
