@@ -43,7 +43,7 @@ pub(crate) struct Global {
         value_name = "URL",
         global = true,
         env = "AZMUTEX_ENDPOINT",
-        hide_env_values = true
+        hide_short_help = true
     )]
     pub(crate) endpoint: Option<String>,
     /// The container of the locks
@@ -60,23 +60,36 @@ pub(crate) struct Global {
         long,
         value_name = "KIND",
         global = true,
-        env = "AZMUTEX_AUTH",
+        env = "AZMUTEX_AUTH", hide_short_help = true,
         value_enum,
         default_value_t = Auth::Auto
     )]
     pub(crate) auth: Auth,
     /// A file with the account key [else AZURE_STORAGE_KEY]
-    #[arg(long, value_name = "FILE", global = true, env = "AZMUTEX_KEY_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_KEY_FILE",
+        hide_short_help = true
+    )]
     pub(crate) key_file: Option<PathBuf>,
     /// A file with a SAS token [else AZURE_STORAGE_SAS_TOKEN]
-    #[arg(long, value_name = "FILE", global = true, env = "AZMUTEX_SAS_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_SAS_FILE",
+        hide_short_help = true
+    )]
     pub(crate) sas_file: Option<PathBuf>,
     /// A file with a connection string [else AZURE_STORAGE_CONNECTION_STRING]
     #[arg(
         long,
         value_name = "FILE",
         global = true,
-        env = "AZMUTEX_CONNECTION_STRING_FILE"
+        env = "AZMUTEX_CONNECTION_STRING_FILE",
+        hide_short_help = true
     )]
     pub(crate) connection_string_file: Option<PathBuf>,
     /// Use an emulator inside this process: nothing to set up, and gone when it ends
@@ -108,7 +121,7 @@ pub(crate) struct Global {
         long,
         value_name = "FORMAT",
         global = true,
-        env = "AZMUTEX_LOG_FORMAT",
+        env = "AZMUTEX_LOG_FORMAT", hide_short_help = true,
         value_enum,
         default_value_t = LogFormat::Text
     )]
@@ -118,7 +131,7 @@ pub(crate) struct Global {
         long,
         value_name = "WHEN",
         global = true,
-        env = "AZMUTEX_COLOR",
+        env = "AZMUTEX_COLOR", hide_short_help = true,
         value_enum,
         default_value_t = When::Auto
     )]
@@ -128,13 +141,13 @@ pub(crate) struct Global {
         long,
         value_name = "WHEN",
         global = true,
-        env = "AZMUTEX_PROGRESS",
+        env = "AZMUTEX_PROGRESS", hide_short_help = true,
         value_enum,
         default_value_t = When::Auto
     )]
     pub(crate) progress: When,
     /// Never ask: what needs an answer fails
-    #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", hide_short_help = true, value_parser = FalseyValueParser::new())]
     pub(crate) no_input: bool,
 }
 
@@ -758,9 +771,9 @@ const VARIABLES: [(&str, &str); 7] = [
 /// The definition of the command line, as it is parsed and as it is shown.
 pub(crate) fn command() -> clap::Command {
     fn quiet(command: clap::Command) -> clap::Command {
-        // Help is the same wherever it is read.
+        // They are named as the options are, and all in the man pages.
         command
-            .mut_args(|arg| arg.hide_env_values(true))
+            .mut_args(|arg| arg.hide_env(true))
             .mut_subcommands(quiet)
     }
     quiet(Cli::command())

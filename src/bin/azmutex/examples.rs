@@ -16,7 +16,10 @@ Examples:
 
 The account and its credential come from AZURE_STORAGE_CONNECTION_STRING, or from
 AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN. To try azmutex without
-an account, serve an emulator: azmutex emulator --help";
+an account, serve an emulator: azmutex emulator --help
+
+Most options can be set as variables, which count if the option is not given: --container as
+AZMUTEX_CONTAINER, --wait as AZMUTEX_WAIT. The man pages name all of them.";
 
 pub(crate) const RUN: &str = "\
 Examples:

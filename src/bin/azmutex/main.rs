@@ -18,6 +18,7 @@ mod waiting;
 use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
+use clap::parser::ValueSource;
 
 use self::args::{Cli, Command};
 
@@ -44,5 +45,24 @@ fn main() -> ExitCode {
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = args::parser();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    // Of files with a secret, one on the command line goes before those in variables.
+    let source = |id| matches.value_source(id);
+    let files = ["key_file", "sas_file", "connection_string_file"];
+    if files
+        .iter()
+        .any(|id| source(id) == Some(ValueSource::CommandLine))
+    {
+        let global = &mut cli.global;
+        for (id, file) in [
+            ("key_file", &mut global.key_file),
+            ("sas_file", &mut global.sas_file),
+            ("connection_string_file", &mut global.connection_string_file),
+        ] {
+            if source(id) == Some(ValueSource::EnvVariable) {
+                *file = None;
+            }
+        }
+    }
+    Ok(cli)
 }

@@ -97,6 +97,13 @@ fn account_and_key_are_read_from_variables_and_files() {
         &[],
     )
     .exits(0);
+    // A file on the command line goes before one in a variable.
+    let other = ("AZMUTEX_KEY_FILE", "/missing");
+    with(
+        &[&args[..], &["--connection-string-file", &file]].concat(),
+        &[other],
+    )
+    .exits(0);
     // An empty variable is not set.
     let empty = ("AZURE_STORAGE_CONNECTION_STRING", "");
     with(&args, &[empty, account, ("AZURE_STORAGE_KEY", key), at]).exits(0);

@@ -17,6 +17,8 @@ pub(super) enum Report {
     Event(Event),
     /// What the service says of the lock.
     Status(Result<Box<LeaseStatus>, Error>),
+    /// Whether the lease is still ours, as the service says.
+    Verified(Result<(), Error>),
     /// The release is over.
     Released(Result<Released, Error>),
 }

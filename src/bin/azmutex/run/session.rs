@@ -215,8 +215,10 @@ impl<'a> Plan<'a> {
             }
             (None, None) => return Ok(None),
         };
-        file.map(Some)
-            .map_err(|error| Failure::usage(format!("{flag}: cannot write to it: {error}")))
+        file.map(Some).map_err(|error| {
+            Failure::usage(format!("{flag}: cannot write to it: {error}"))
+                .hint("open a descriptor for it in the shell, as in: --event-fd 3 3>events")
+        })
     }
 
     /// Somebody died in the middle of the same work.

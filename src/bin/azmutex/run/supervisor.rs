@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use azmutex::{Event, LeaseGuard, LeaseWatch, Locker, StopToken};
+use azmutex::{Event, Lease, LeaseGuard, LeaseWatch, Locker, LossReason, StopToken};
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use signal_hook::consts::{
     SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU,
@@ -31,6 +31,9 @@ const TWICE: Duration = Duration::from_secs(2);
 
 /// How often it is said again that the command is stopped.
 const STOPPED_NOTE: Duration = Duration::from_secs(60);
+
+/// How long after a failure the service is asked again whether the lease is still ours.
+const VERIFY_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
@@ -73,10 +76,23 @@ pub(super) struct Supervisor<'c, 'a> {
     kill_at: Option<Duration>,
     killed: Option<Duration>,
     stopped_note: Option<Duration>,
-    suspended: bool,
+    /// How far it is known that nobody else had the lock while this process was stopped.
+    proof: Proof,
     leftovers: Leftovers,
     /// Somebody wants it to end: the lock is not kept any longer than needed.
     hurried: bool,
+}
+
+/// What is known after a suspension, until a renewal is confirmed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    Given,
+    /// Asked for, on a thread.
+    Awaited,
+    /// To be asked for again.
+    Due(Duration),
+    /// The service said no.
+    Refused(LossReason),
 }
 
 /// Renewals that failed in a row.
@@ -124,7 +140,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             kill_at: None,
             killed: None,
             stopped_note: None,
-            suspended: false,
+            proof: Proof::Given,
             leftovers: Leftovers::Unknown,
             hurried: false,
         }
@@ -148,8 +164,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 self.receive(arrived);
             }
             while let Some(report) = self.context.mail.take() {
-                if let Report::Event(event) = report {
-                    self.hear(&event);
+                match report {
+                    Report::Event(event) => self.hear(&event),
+                    Report::Verified(result) => self.verified(result),
+                    _ => {}
                 }
             }
         }
@@ -202,11 +220,48 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     }
 
     fn view(&self) -> View {
-        let remaining = self.watch.remaining();
+        let remaining = match self.proof {
+            Proof::Given => self.watch.remaining(),
+            _ => Duration::ZERO,
+        };
         View {
             remaining,
-            lost: remaining.is_zero() && self.watch.loss_reason().is_some(),
+            lost: remaining.is_zero() && self.loss_reason().is_some(),
         }
+    }
+
+    fn loss_reason(&self) -> Option<LossReason> {
+        match self.proof {
+            Proof::Refused(reason) => Some(reason),
+            _ => self.watch.loss_reason(),
+        }
+    }
+
+    /// Asks the service whether the lease is still ours.
+    fn verify(&mut self) {
+        let (post, mutex) = (self.context.mail.sender(), self.context.lock.mutex.clone());
+        let lease = Lease::new(&self.context.lock.key, self.watch.lease_id());
+        let asking = std::thread::Builder::new()
+            .name("azmutex:verify".to_owned())
+            .spawn(move || {
+                let result = lease.and_then(|lease| mutex.renew(&lease));
+                post.post(Report::Verified(result));
+            });
+        self.proof = match asking {
+            Ok(_) => Proof::Awaited,
+            Err(_) => Proof::Due(timer::now() + VERIFY_AGAIN),
+        };
+    }
+
+    fn verified(&mut self, result: Result<(), azmutex::Error>) {
+        if self.proof != Proof::Awaited {
+            return;
+        }
+        self.proof = match result.map_err(|error| error.loss_reason()) {
+            Ok(()) => Proof::Given,
+            Err(Some(reason)) => Proof::Refused(reason),
+            Err(None) => Proof::Due(timer::now() + VERIFY_AGAIN),
+        };
     }
 
     fn terminate(&mut self, grace: Duration) {
@@ -234,7 +289,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     fn tell_loss(&mut self, done: &str) {
         let name = self.context.name();
         let stays = self.fence.has_struck();
-        let (text, reason) = match self.watch.loss_reason() {
+        let (text, reason) = match self.loss_reason() {
             Some(reason) => (
                 format!("lock {name} lost: {reason}; {done}"),
                 reason.to_string(),
@@ -377,7 +432,6 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     /// Stops with the command, as the shell expects of a job.
     fn suspend(&mut self) {
         self.fence.freeze(timer::now());
-        self.suspended = true;
         self.job.take_terminal();
         let name = self.context.name();
         let event = events::plain("suspended", name);
@@ -401,12 +455,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         };
         // Here it goes on, a moment or a day later.
         self.fence.freeze(timer::now());
-        if self.job.group() == Group::Shared && self.view().remaining <= self.budget.grace {
+        if self.job.group() == Group::Shared {
             // The shell has continued the command as well, which is too early.
             self.job.signal_all(SIGSTOP);
         }
         if self.guard.is_none() {
             self.acquire_again();
+        } else if self.context.args.on_lost != args::OnLost::Continue {
+            self.verify();
         }
     }
 
@@ -454,7 +510,6 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     /// Lets a command go on that was stopped because of the lock, or with this process.
     fn resume(&mut self) {
-        self.suspended = false;
         self.job.give_terminal();
         self.job.signal_all(SIGCONT);
         let event = events::plain("resumed", self.context.name());
@@ -543,7 +598,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if self.stopped_note.is_some_and(|at| now >= at) {
             self.note_stopped();
         }
-        let next = [self.kill_at, self.stopped_note]
+        if matches!(self.proof, Proof::Due(at) if now >= at) {
+            self.verify();
+        }
+        let again = match self.proof {
+            Proof::Due(at) => Some(at),
+            _ => None,
+        };
+        let next = [self.kill_at, self.stopped_note, again]
             .into_iter()
             .flatten()
             .min();

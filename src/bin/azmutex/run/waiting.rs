@@ -245,7 +245,8 @@ impl Shown {
             Style::Drawn => now + Duration::from_secs(1),
             _ => self.started + moment(self.lines),
         };
-        Some(self.next.saturating_sub(now).min(NAME / 2))
+        let left = self.next.saturating_sub(now);
+        Some(if left > NAME { left - NAME } else { left })
     }
 
     fn acquired(&self, context: &mut Context<'_>) {
