@@ -223,3 +223,50 @@ fn command_does_no_more_when_azmutex_wakes_up_without_the_lock() {
     );
     drop(rival);
 }
+
+#[test]
+fn command_is_gone_in_time_when_nobody_reads_what_is_said() {
+    let service = Service::emulator();
+    let lock = unique("unread");
+    // It fills the pipe of stderr, which is ours too, and that of the events is full already.
+    let (events, event_end) = std::io::pipe().unwrap();
+    let event_end = fill(event_end);
+    let script = "trap '' TERM; echo pid=$$.; exec yes >&2";
+    let mut run = service.run(["--lease", "15s", "--renew-every", "300ms", "-k", "500ms"]);
+    run.args(["--event-fd", "0", &*lock, "-c", script]);
+    let mut child = run
+        .stdin(event_end)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (out, _) = super::support::Written::collect(child.stdout.take().unwrap());
+    let pid = number(&out.wait_for("."), "pid");
+    service
+        .mutex()
+        .break_lease(&lock, Some(Duration::ZERO))
+        .unwrap();
+    let broken = Instant::now();
+    assert_dies(pid);
+    assert!(
+        broken.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        broken.elapsed()
+    );
+    assert!(super::support::eventually(PATIENCE, || child
+        .try_wait()
+        .unwrap()
+        .is_some()));
+    assert_eq!(child.wait().unwrap().code(), Some(121));
+    drop(events);
+}
+
+/// The end of a pipe that takes no more.
+fn fill(pipe: std::io::PipeWriter) -> std::io::PipeWriter {
+    use std::io::Write as _;
+
+    rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+    while (&pipe).write(&[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&pipe, false).unwrap();
+    pipe
+}

@@ -21,7 +21,7 @@ fn signal_reaches_the_command_once_and_its_status_is_passed_through() {
     for group in ["own", "shared", "session"] {
         let lock = unique("forward");
         let run = Running::start(
-            &mut service
+            service
                 .run(["--process-group", group, &lock, "-c", LISTEN])
                 .stdin(Stdio::piped()),
         );
@@ -79,7 +79,7 @@ fn grandchildren_are_ended_with_the_command() {
 fn stopped_command_is_continued_to_take_a_term() {
     let service = Service::emulator();
     let run = Running::start(
-        &mut service
+        service
             .run([&*unique("stopped"), "-c", LISTEN])
             .stdin(Stdio::piped()),
     );
@@ -96,7 +96,7 @@ fn stopped_command_is_continued_to_take_a_term() {
 fn second_interrupt_within_two_seconds_kills() {
     let service = Service::emulator();
     let run = Running::start(
-        &mut service
+        service
             .run([&*unique("twice"), "-c", LISTEN])
             .stdin(Stdio::piped()),
     );
@@ -215,4 +215,33 @@ fn signal_from_the_command_itself_is_not_sent_back() {
             "{group}: {done:?}"
         );
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn first_process_of_a_container_passes_statuses_and_reaps() {
+    let service = Service::emulator();
+    let mut probe = Command::new("unshare");
+    probe.args(["--pid", "--fork", "--mount-proc", "true"]);
+    if !finish(&mut probe).status.success() {
+        eprintln!("skipped: there is no making of process namespaces here");
+        return;
+    }
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        service.prepare(&mut command);
+        command
+            .args(["--pid", "--fork", "--mount-proc"])
+            .arg(azmutex());
+        finish(command.args(["run", &unique("first"), "-c", script]))
+    };
+    // The system does not let a signal end the first process.
+    assert_eq!(run("kill -9 $$").code(), 137);
+    assert_eq!(run("exit 3").code(), 3);
+    // An orphan that has ended becomes its child, and is not left as a zombie.
+    let script = "
+        orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!')
+        while [ -e /proc/$orphan ]; do sleep 0.05; done
+        echo gone";
+    assert_eq!(run(script).out, "gone\n");
 }
