@@ -128,6 +128,14 @@ impl Backend {
         }
     }
 
+    /// The embedded emulator, if it is one.
+    pub(crate) fn embedded(&self) -> Option<&Emulator> {
+        match &self.service {
+            Service::Emulator(emulator) => Some(emulator),
+            _ => None,
+        }
+    }
+
     /// The account, for what the library does not do.
     pub(crate) fn account(&self) -> &Account {
         &self.account
