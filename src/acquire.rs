@@ -7,10 +7,10 @@ use uuid::Uuid;
 use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::backoff::Backoff;
-use crate::clock::Tick;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::lease::Acquisition;
+use crate::tick::Tick;
 
 /// How often a missing container or blob is made again before it counts as deleted on purpose.
 const CREATIONS: u32 = 3;
@@ -110,11 +110,9 @@ impl Plan<'_> {
             acquisition.sending(now);
             let error = match self.client.acquire(self.key, id, self.duration, timeout) {
                 Ok((sent, etag)) => {
-                    let sent = acquisition.granted(sent);
-                    if clock.now().since(sent) < self.usable {
+                    if let Some(sent) = acquisition.granted(sent, clock.now(), self.usable) {
                         return Ok((sent, etag));
                     }
-                    // Granted, but so long ago that it may be over: ask for all of it again.
                     continue;
                 }
                 Err(error) => error,

@@ -59,7 +59,7 @@ impl Context {
             client: self.mutex.client(),
             key: &self.key,
             duration: self.duration,
-            usable: self.terms.duration - self.terms.margin,
+            usable: self.terms.usable(),
             request_timeout: self.mutex.request_timeout(),
             create_missing: self.mutex.create_missing(),
             poll: self.poll,
@@ -113,7 +113,7 @@ impl Context {
                 Err(error) => self.notice(&Event::RecordFailed { error }),
             }
         }
-        if self.clock().now().since(granted.sent) >= self.terms.duration - self.terms.margin {
+        if self.clock().now().since(granted.sent) >= self.terms.usable() {
             // The writing took so long that the lease has to be proven again.
             let sent = self.clock().now();
             under.client.renew(&self.key, granted.id, timeout / 2)?;

@@ -13,16 +13,17 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::acquire::{Patience, Refused, Waiter, stopped, until_answered};
 use crate::azure::names::LeaseId;
-use crate::clock::{Clock, Tick};
+use crate::clock::Clock;
 use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::lease::{Claim, Hold, LossReason, Renewal, Step};
+use crate::lease::{Claim, Hold, Renewal, Step};
 use crate::mutex::Released;
 use crate::record::Record;
 use crate::recorder::Written;
 use crate::seat::Seat;
 use crate::stop::StopToken;
+use crate::tick::Tick;
 
 /// One guard's state.
 pub(crate) struct Shared {
@@ -262,15 +263,13 @@ impl Keeper {
         let timeout = self.context.release_timeout;
         let served = !self.seat.take_back(&self.context, &self.shared);
         let mut state = self.shared.state.lock();
-        let known_lost = match &mut state.hold {
+        let needed = match &mut state.hold {
             Some(hold) => {
-                let claim = hold.claim(self.shared.clock.now());
-                hold.lose(LossReason::Released);
+                let needed = hold.release();
                 self.shared.publish(hold);
-                // After `max_hold` the lease may still have a while to run.
-                matches!(claim, Claim::Lost(reason) if reason != LossReason::MaxHold)
+                needed
             }
-            None => false,
+            None => true,
         };
         state.task = Task::End;
         self.shared.changed.notify_all();
@@ -287,13 +286,13 @@ impl Keeper {
         let record = std::mem::take(&mut state.record);
         drop(state);
         let left = || timeout.saturating_sub(started.elapsed());
-        let result = if known_lost {
-            Ok(Released::AlreadyLost)
-        } else {
+        let result = if needed {
             self.mark_released(id, record, left() / 2);
             self.context
                 .mutex
                 .release_within(&self.context.key, id, left())
+        } else {
+            Ok(Released::AlreadyLost)
         };
         // The thread had nothing to do but end, unless a request or an observer holds it up.
         let mut state = self.shared.state.lock();

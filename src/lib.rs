@@ -94,6 +94,8 @@
 //! Not async, not reentrant, not fair; no reader-writer lock and no semaphore yet. Not for locks
 //! taken hundreds of times a second: each costs two billed requests.
 
+#![forbid(unsafe_code)]
+
 mod acquire;
 mod azure;
 mod backoff;
@@ -113,6 +115,7 @@ mod record;
 mod recorder;
 mod seat;
 mod stop;
+mod tick;
 mod transport;
 
 pub use azure::credential::Credential;

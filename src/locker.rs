@@ -322,10 +322,12 @@ impl LockerBuilder {
     /// greater than any handed out before, also after the blob was deleted as long as clocks are
     /// right; it is the time in milliseconds where that is greater than the last token plus one.
     /// Costs up to three requests more for a lock and unlock. If the token cannot be stored within
-    /// the [`request_timeout`](crate::MutexOptions::request_timeout), the lease is released and
-    /// `lock` fails, with [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if it was broken
-    /// meanwhile. All lockers of a key should agree on this setting: one without it that says who
-    /// it is erases the last token, and then clocks alone keep the order.
+    /// the [`request_timeout`](crate::MutexOptions::request_timeout), which is added to the time
+    /// that a bounded wait may take, the lease is released and `lock` fails; with
+    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if it was broken meanwhile.
+    ///
+    /// All lockers of a key should agree on this setting: one without it that says who it is erases
+    /// the last token, and then clocks alone keep the order.
     pub fn fencing(mut self, on: bool) -> Self {
         self.fencing = on;
         self
@@ -404,7 +406,8 @@ impl LockerBuilder {
             recorder: Recorder {
                 owner: self.owner,
                 reason: self.reason,
-                lease: duration,
+                lease: Some(duration),
+                pid: None,
                 named: self.named,
                 fencing: self.fencing,
                 delay: self.holder_delay,

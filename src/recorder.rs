@@ -18,7 +18,10 @@ use crate::record::{Holder, Previous, Record};
 pub(crate) struct Recorder {
     pub(crate) owner: Option<String>,
     pub(crate) reason: Option<String>,
-    pub(crate) lease: Duration,
+    /// `None` if it has no end.
+    pub(crate) lease: Option<Duration>,
+    /// `None` is this process, whichever that is then.
+    pub(crate) pid: Option<u32>,
     /// Whether holders say who they are.
     pub(crate) named: bool,
     pub(crate) fencing: bool,
@@ -187,10 +190,10 @@ impl Recorder {
         let named = self.named;
         Holder {
             owner: self.owner.clone().or_else(default_owner).filter(|_| named),
-            pid: named.then(process::id),
+            pid: named.then(|| self.pid.unwrap_or_else(process::id)),
             since: Some(SystemTime::from(now)),
             reason: self.reason.clone().filter(|_| named),
-            lease: Some(self.lease),
+            lease: self.lease,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             released: false,
         }
@@ -231,8 +234,36 @@ impl Under<'_> {
     }
 }
 
+/// Stores the next fencing token together with `holder`, in place of who held the lock before.
+pub(crate) fn introduce(under: Under<'_>, holder: Holder, timeout: Duration) -> Result<u64, Error> {
+    let recorder = Recorder {
+        owner: holder.owner,
+        reason: holder.reason,
+        lease: holder.lease,
+        pid: holder.pid,
+        named: true,
+        fencing: true,
+        delay: Duration::ZERO,
+        last: Mutex::new(None),
+    };
+    let (written, _) = recorder.fence(under, "", timeout)?;
+    Ok(written.record.fence.unwrap_or_default())
+}
+
+/// Marks the holder that the blob names as one that released, if it names one.
+pub(crate) fn sign_off(under: Under<'_>, timeout: Duration) -> Result<(), Error> {
+    let found = until_answered(timeout, |timeout, _| under.read(timeout))?;
+    match &found.record.holder {
+        Some(holder) if !holder.released => {
+            let record = found.record.released();
+            until_answered(timeout, |timeout, _| under.write(&record, None, timeout)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `user@host`, as far as the system says.
-fn default_owner() -> Option<String> {
+pub(crate) fn default_owner() -> Option<String> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER")
         .or_else(|| set("LOGNAME"))

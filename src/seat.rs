@@ -39,8 +39,12 @@ impl Seat {
     /// Offers the guard to a thread of the locker that has none, or to a new one.
     pub(crate) fn find(context: &Arc<Context>, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         let offer = Offer::Guard(Arc::clone(context), Arc::clone(shared));
-        let spare = context.spare.lock().take();
-        if let Some(seat) = spare.filter(|seat| seat.process == process::id()) {
+        // Never waited for: in a forked child it may be locked by a thread that is not there.
+        let spare = context
+            .spare
+            .try_lock()
+            .and_then(|mut spare| spare.take_if(|seat| seat.is_here()));
+        if let Some(seat) = spare {
             *seat.offer.lock() = offer;
             return Ok(seat);
         }
@@ -81,8 +85,15 @@ impl Seat {
 
     /// Ends the thread, which has no guard.
     pub(crate) fn end(&self) {
-        *self.offer.lock() = Offer::End;
-        self.offered.notify_one();
+        if self.is_here() {
+            *self.offer.lock() = Offer::End;
+            self.offered.notify_one();
+        }
+    }
+
+    /// Whether the thread is one of this process.
+    fn is_here(&self) -> bool {
+        self.process == process::id()
     }
 
     fn run(self: Arc<Self>, home: &Weak<Context>, look_up: Duration) {
@@ -124,16 +135,14 @@ impl Seat {
 
     /// Becomes the locker's spare, unless it has one.
     fn stay(self: &Arc<Self>, context: &Context) -> bool {
-        let mut spare = context.spare.lock();
-        // One of another process has no thread here.
-        if spare
-            .as_ref()
-            .is_some_and(|seat| seat.process == self.process)
-        {
-            return false;
+        match context.spare.try_lock() {
+            Some(spare) if spare.as_ref().is_some_and(|seat| seat.is_here()) => false,
+            Some(mut spare) => {
+                *spare = Some(Arc::clone(self));
+                true
+            }
+            None => false,
         }
-        *spare = Some(Arc::clone(self));
-        true
     }
 
     /// Whether the thread may end: nobody can offer it a guard, now that it is not the spare.

@@ -19,8 +19,9 @@ use self::names::Names;
 use crate::azure::wire::{self, Reply, Request};
 use crate::error::Error;
 
-/// What a service may send: error bodies and headers are small, a list page is not.
-const MAX_HEADERS: usize = 64 * 1024;
+/// What a service may send. Headers hold a blob's metadata, up to 8 KiB, and have to fit into a buffer
+/// that each connection has; error bodies are small, a list page is not.
+const MAX_HEADERS: usize = 16 * 1024;
 const MAX_BODY: u64 = 64 * 1024;
 pub(crate) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 
@@ -64,6 +65,10 @@ impl Transport {
             config,
             origin,
         }
+    }
+
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Sends `request` and reads the reply whole, both within `timeout`, name resolution and

@@ -8,6 +8,8 @@ use azmutex::Released;
 
 use super::*;
 use crate::support::LONG;
+#[cfg(unix)]
+use crate::support::{go_on, stop};
 
 #[test]
 fn panic_while_holding_releases_while_unwinding() {
@@ -117,15 +119,6 @@ impl Holder {
         });
         assert_eq!(said.as_deref(), Some(answer));
     }
-
-    #[cfg(unix)]
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([format!("-{name}"), self.child.id().to_string()])
-            .status()
-            .expect("kill can be run");
-        assert!(status.success());
-    }
 }
 
 impl Drop for Holder {
@@ -176,12 +169,12 @@ fn process_stopped_past_its_deadline_fails_its_first_check() {
     let mut holder = Holder::start(&backend, RATE);
     writeln!(holder.to, "work").expect("it reads");
     holder.expect("worked");
-    holder.signal("STOP");
+    stop(&holder.child);
+    // Told already, so that it works as soon as it goes on, before its renewal thread could know.
+    writeln!(holder.to, "work").expect("the pipe has room");
     let next = within(3 * SEC, || setup.locker().try_lock_for(LONG * RATE));
     let next = next.expect("a stopped process renews nothing");
-    // Told before it goes on, so that it would work before its renewal thread could know.
-    writeln!(holder.to, "work").expect("the pipe has room");
-    holder.signal("CONT");
+    go_on(&holder.child);
     holder.expect("refused");
     next.check().expect("only one holds it");
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::account::Account;
 use super::azurite::{self, Azurite};
+use super::proxy::FaultProxy;
 
 /// A Blob service, and a container of it that no other test uses and that does not exist yet.
 pub(crate) struct Backend {
@@ -62,9 +63,10 @@ impl Backend {
         Some(Self::elsewhere(service, azurite.connection_string()))
     }
 
-    /// The account that the environment names, if it does.
-    pub(crate) fn real() -> Option<Self> {
-        Some(Self::elsewhere(Service::Real, super::real_account()?))
+    /// The account that the environment names.
+    pub(crate) fn real() -> Self {
+        let named = std::env::var("AZMUTEX_TEST_CONNECTION_STRING");
+        Self::elsewhere(Service::Real, named.expect("the variable names an account"))
     }
 
     fn elsewhere(service: Service, connection_string: String) -> Self {
@@ -119,6 +121,23 @@ impl Backend {
             .expect("the options are well-formed")
     }
 
+    /// A proxy before the service and a client through it; `None` if the service speaks TLS.
+    pub(crate) fn through_proxy(&self) -> Option<(FaultProxy, AzureMutex)> {
+        self.through_proxy_within(Duration::from_secs(10))
+    }
+
+    /// The same, with a client that waits for no longer than this for an operation to be answered.
+    pub(crate) fn through_proxy_within(&self, time: Duration) -> Option<(FaultProxy, AzureMutex)> {
+        let proxy = FaultProxy::start(self.addr()?);
+        let mutex = self
+            .options()
+            .request_timeout(time)
+            .endpoint(&proxy.endpoint())
+            .and_then(AzureMutex::new)
+            .expect("the options are well-formed");
+        Some((proxy, mutex))
+    }
+
     /// Where it listens, unless it speaks TLS.
     pub(crate) fn addr(&self) -> Option<SocketAddr> {
         match &self.service {
@@ -134,6 +153,11 @@ impl Backend {
             Service::Emulator(emulator) => Some(emulator),
             _ => None,
         }
+    }
+
+    /// For a client in another process, which goes by the system's clock.
+    pub(crate) fn connection_string(&self) -> &str {
+        &self.connection_string
     }
 
     /// The account, for what the library does not do.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use azmutex::Event;
@@ -11,7 +12,12 @@ use azmutex::emulator::Emulator;
 pub(crate) mod account;
 pub(crate) mod azurite;
 pub(crate) mod backend;
+pub(crate) mod child;
+#[allow(dead_code, reason = "for the storms")]
+pub(crate) mod history;
 pub(crate) mod proxy;
+#[allow(dead_code, reason = "for the storms")]
+pub(crate) mod weather;
 
 /// Bounds what does not happen in a test that fails.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -21,10 +27,13 @@ macro_rules! on_each_service {
     ($($name:ident)*) => {
         $crate::support::on_local_services! { $($name)* }
 
-        /// These pass without a look unless the environment names an account.
         mod real_account {
             use $crate::support::backend::Backend;
-            $(#[test] fn $name() { Backend::real().iter().for_each(super::$name); })*
+            $(
+                #[test]
+                #[ignore = "needs a storage account, named in AZMUTEX_TEST_CONNECTION_STRING"]
+                fn $name() { super::$name(&Backend::real()); }
+            )*
         }
     };
 }
@@ -46,13 +55,6 @@ macro_rules! on_local_services {
 
 pub(crate) use {on_each_service, on_local_services};
 
-/// The connection string of a real account to run against, if the environment names one.
-pub(crate) fn real_account() -> Option<String> {
-    std::env::var("AZMUTEX_TEST_CONNECTION_STRING")
-        .ok()
-        .filter(|value| !value.is_empty())
-}
-
 /// Where an emulator listens.
 pub(crate) fn addr_of(emulator: &Emulator) -> SocketAddr {
     let endpoint = emulator.endpoint();
@@ -61,6 +63,42 @@ pub(crate) fn addr_of(emulator: &Emulator) -> SocketAddr {
         .expect("an endpoint has a scheme");
     let (addr, _) = rest.split_once('/').expect("the account is in the path");
     addr.parse().expect("the emulator listens at an address")
+}
+
+/// Asks until the answer is some, for what tells nobody when it comes about.
+#[track_caller]
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "it has not come about");
+        thread::yield_now();
+    }
+}
+
+/// Stops a process, all threads of it, and waits until it stands still: a signal that was sent has
+/// not arrived yet.
+#[cfg(unix)]
+pub(crate) fn stop(process: &std::process::Child) {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+    let pid = Pid::from_child(process);
+    kill_process(pid, Signal::STOP).expect("it runs");
+    let status = waitpid(Some(pid), WaitOptions::UNTRACED).expect("it is a child of this process");
+    assert!(
+        status.is_some_and(|(_, status)| status.stopped()),
+        "it ended"
+    );
+}
+
+/// Lets a stopped process go on.
+#[cfg(unix)]
+pub(crate) fn go_on(process: &std::process::Child) {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    kill_process(Pid::from_child(process), Signal::CONT).expect("it has not ended");
 }
 
 /// What an observer heard, for a test that waits for it.
@@ -115,6 +153,13 @@ impl Events {
         let mut heard = self.heard.borrow_mut();
         heard.extend(self.receiver.try_iter());
         heard.clone()
+    }
+
+    /// What was heard since this was last asked, and not waited for.
+    pub(crate) fn so_far(&self) -> Vec<Event> {
+        let new: Vec<_> = self.receiver.try_iter().collect();
+        self.heard.borrow_mut().extend(new.iter().cloned());
+        new
     }
 
     /// How many of the events heard so far match.
