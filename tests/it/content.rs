@@ -27,6 +27,7 @@ contract! {
     write_whose_answer_is_lost_is_done_once_to_all_who_look
     write_that_arrives_late_undoes_no_later_one
     write_by_the_lease_id_does_not_stand_in_the_way
+    write_takes_one_request_once_it_is_known_what_is_there
     write_without_an_answer_is_an_error_and_the_lock_is_held
     write_after_a_break_is_refused_and_the_guard_lost_at_once
     write_after_the_blob_was_deleted_makes_no_other
@@ -225,6 +226,26 @@ fn write_by_the_lease_id_does_not_stand_in_the_way(backend: &Backend) {
     let held = backend.mutex().status(KEY).expect("it exists");
     assert_eq!(held.fencing_token(), guard.fencing_token());
     assert!(held.holder().is_some());
+}
+
+fn write_takes_one_request_once_it_is_known_what_is_there(backend: &Backend) {
+    const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+    drop(lock(builder(backend.mutex())));
+    let named = ["acquire", "get properties", "put content", "put content"];
+    let fenced = [&named[..2], &["put metadata"], &named[2..]].concat();
+    let last = ["put metadata", "release"];
+    for (fencing, first) in [(false, &named[..]), (true, &fenced)] {
+        let Some((proxy, mutex)) = backend.through_proxy() else {
+            return;
+        };
+        let guard = lock(builder(mutex).holder_delay(NEVER).fencing(fencing));
+        guard.write(b"first").expect("it is held");
+        guard.write(b"second").expect("it is held");
+        drop(guard);
+        let seen = proxy.seen();
+        let operations: Vec<_> = seen.iter().map(|seen| seen.operation()).collect();
+        assert_eq!(operations, [first, &last].concat());
+    }
 }
 
 fn write_without_an_answer_is_an_error_and_the_lock_is_held(backend: &Backend) {
