@@ -247,7 +247,7 @@ fn write_takes_one_request_once_it_is_known_what_is_there(backend: &Backend) {
 }
 
 fn write_without_an_answer_is_an_error_and_the_lock_is_held(backend: &Backend) {
-    let within = Duration::from_millis(400);
+    let within = Duration::from_secs(1);
     let Some((proxy, mutex)) = backend.through_proxy_within(within) else {
         return;
     };

@@ -237,7 +237,7 @@ fn fails_when(backend: &Backend, operation: &'static str, kinds: &[(Fault, Error
     let ahead = far_ahead();
     hand_out(backend, ahead);
     for (fault, kind) in kinds {
-        let Some((proxy, mutex)) = backend.through_proxy_within(Duration::from_millis(400)) else {
+        let Some((proxy, mutex)) = backend.through_proxy_within(Duration::from_secs(1)) else {
             return;
         };
         proxy.always_when(
@@ -246,7 +246,9 @@ fn fails_when(backend: &Backend, operation: &'static str, kinds: &[(Fault, Error
         );
         let locker = locker(mutex);
         let error = locker.lock().expect_err("there is no token");
-        assert_eq!(error.kind(), *kind, "{fault:?}: {error}");
+        // Of a failure that is tried again, the last try may be cut short.
+        let cut = *kind == ErrorKind::Service && error.kind() == ErrorKind::Transport;
+        assert!(error.kind() == *kind || cut, "{fault:?}: {error}");
         assert!(locker.settle(LONG));
         assert_eq!(stored(backend), Some(ahead));
         is_free(backend);
