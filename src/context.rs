@@ -113,8 +113,8 @@ impl Context {
                 Err(error) => self.notice(&Event::RecordFailed { error }),
             }
         }
-        if self.clock().now().since(granted.sent) >= self.terms.usable() {
-            // The writing took so long that the lease has to be proven again.
+        // The writing may have taken so long that the lease has to be proven again, and so may that.
+        while self.clock().now().since(granted.sent) >= self.terms.usable() {
             let sent = self.clock().now();
             under.client.renew(&self.key, granted.id, timeout / 2)?;
             granted.sent = sent;
