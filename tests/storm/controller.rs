@@ -32,7 +32,7 @@ pub(super) fn run() -> ExitCode {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         now.map_or(1, |now| now.as_nanos() as u64 % 1_000_000_007)
     });
-    let workers = number("STORM_WORKERS").unwrap_or(8) as usize;
+    let workers = number("STORM_WORKERS").unwrap_or(10) as usize;
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("storm-{}", process::id()));
     fs::create_dir_all(&dir).expect("a directory");
     println!(
@@ -175,7 +175,7 @@ impl Storm {
         while started.elapsed() < lasts {
             if Instant::now() >= next_event {
                 self.strike();
-                next_event += self.random.millis(200, 3000);
+                next_event += self.random.millis(300, 4500);
             }
             if Instant::now() >= next_report {
                 self.report(started.elapsed());
