@@ -95,7 +95,7 @@ struct Storm {
     wrong: Vec<String>,
     // Ended last.
     _emulator: Emulator,
-    _azurite: Option<Azurite>,
+    azurite: Option<Azurite>,
 }
 
 /// One worker: a process, and after its end the next one.
@@ -163,7 +163,7 @@ impl Storm {
             peak: 0,
             wrong: Vec::new(),
             _emulator: emulator,
-            _azurite: azurite,
+            azurite,
         }
     }
 
@@ -173,6 +173,9 @@ impl Storm {
         let mut next_event = started + Duration::from_secs(1);
         let mut next_report = started + Duration::from_secs(60);
         while started.elapsed() < lasts {
+            if let Some(end) = self.azurite.as_mut().and_then(Azurite::end) {
+                return vec![format!("Azurite ended: {end}")];
+            }
             if Instant::now() >= next_event {
                 self.strike();
                 next_event += self.random.millis(300, 4500);
