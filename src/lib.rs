@@ -8,6 +8,9 @@ mod clock;
 pub mod emulator;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod keeper;
 mod lease;

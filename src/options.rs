@@ -255,7 +255,7 @@ impl Endpoint {
         Self::parse(&format!("{protocol}://{account}.blob.{suffix}"))
     }
 
-    fn parse(url: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         // Not shown when it holds a query: that may be a SAS.
         if url.contains('?') {
             return Err(Error::config(
@@ -309,7 +309,7 @@ impl Endpoint {
 
     /// The account that the URL speaks of, where none is named: what comes first in the host, or
     /// in the path on an emulator.
-    fn account(&self) -> &str {
+    pub(crate) fn account(&self) -> &str {
         match self.base.split('/').nth(1) {
             Some(first) => first,
             None => {
