@@ -262,7 +262,8 @@ impl Endpoint {
                 "invalid endpoint: it has a query; pass a SAS as the credential instead",
             ));
         }
-        let wrong = |rule: &str| Err(Error::config(format!("invalid endpoint `{url}`: {rule}")));
+        let shown = url.escape_debug();
+        let wrong = |rule: &str| Err(Error::config(format!("invalid endpoint `{shown}`: {rule}")));
         if url.contains('@') {
             return Err(Error::config(
                 "invalid endpoint: it has a user name or password",
