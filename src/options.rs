@@ -255,14 +255,15 @@ impl Endpoint {
         Self::parse(&format!("{protocol}://{account}.blob.{suffix}"))
     }
 
-    fn parse(url: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         // Not shown when it holds a query: that may be a SAS.
         if url.contains('?') {
             return Err(Error::config(
                 "invalid endpoint: it has a query; pass a SAS as the credential instead",
             ));
         }
-        let wrong = |rule: &str| Err(Error::config(format!("invalid endpoint `{url}`: {rule}")));
+        let shown = url.escape_debug();
+        let wrong = |rule: &str| Err(Error::config(format!("invalid endpoint `{shown}`: {rule}")));
         if url.contains('@') {
             return Err(Error::config(
                 "invalid endpoint: it has a user name or password",
@@ -309,7 +310,7 @@ impl Endpoint {
 
     /// The account that the URL speaks of, where none is named: what comes first in the host, or
     /// in the path on an emulator.
-    fn account(&self) -> &str {
+    pub(crate) fn account(&self) -> &str {
         match self.base.split('/').nth(1) {
             Some(first) => first,
             None => {
