@@ -284,14 +284,14 @@ impl Object {
         Self::new().number("schema", 1u8)
     }
 
+    /// Text of any origin: what looks like a secret in it is masked.
     pub(crate) fn text(self, name: &str, value: &str) -> Self {
-        self.raw(name, &quoted(value))
+        self.raw(name, &quoted(&redact(value)))
     }
 
-    /// Text that may look like a secret and is none.
-    #[cfg(feature = "emulator")]
-    pub(crate) fn public(self, name: &str, value: &str) -> Self {
-        self.raw(name, &escaped(value))
+    /// Text that has to stay as it is, such as the name of a lock.
+    pub(crate) fn exact(self, name: &str, value: &str) -> Self {
+        self.raw(name, &quoted(value))
     }
 
     /// Text, or null.
@@ -343,7 +343,10 @@ impl Object {
     }
 
     pub(crate) fn list(self, name: &str, values: &[impl AsRef<str>]) -> Self {
-        let values: Vec<_> = values.iter().map(|value| quoted(value.as_ref())).collect();
+        let values: Vec<_> = values
+            .iter()
+            .map(|value| quoted(&redact(value.as_ref())))
+            .collect();
         self.raw(name, &format!("[{}]", values.join(",")))
     }
 
@@ -369,10 +372,6 @@ impl fmt::Display for Object {
 }
 
 fn quoted(text: &str) -> String {
-    escaped(&redact(text))
-}
-
-fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

@@ -114,7 +114,7 @@ impl WaitDisplay {
                 say_object(
                     &Object::schema()
                         .text("event", "waiting")
-                        .text("lock", &self.lock.key)
+                        .exact("lock", &self.lock.key)
                         .maybe_object("holder", holder.map(holder_object))
                         .seconds("waited_s", waited),
                 );
@@ -142,7 +142,7 @@ impl WaitDisplay {
             Style::Objects => say_object(
                 &Object::schema()
                     .text("event", "acquired")
-                    .text("lock", &self.lock.key)
+                    .exact("lock", &self.lock.key)
                     .seconds("waited_s", waited),
             ),
             _ => say(&format!(

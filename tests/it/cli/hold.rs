@@ -103,6 +103,17 @@ fn hold_that_loses_the_lock_stops_the_script() {
 }
 
 #[test]
+fn hold_ends_when_the_service_is_gone_for_too_long() {
+    let emulator = azmutex::emulator::Emulator::start().unwrap();
+    let tool = Tool::of(emulator.connection_string());
+    let mut hold = tool.start(&["hold", "a", "--ready", "--lease", "15s"]);
+    assert_eq!(hold.line(), "READY");
+    drop(emulator);
+    hold.says("error: lock a lost: no renewal was confirmed in time");
+    assert_eq!(hold.wait().code(), Some(121));
+}
+
+#[test]
 fn hold_of_a_held_lock_is_not_acquired() {
     let tool = Tool::new();
     tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();

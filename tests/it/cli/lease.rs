@@ -199,5 +199,6 @@ fn lease_whose_id_nobody_reads_is_released() {
         .stdin(std::process::Stdio::null())
         .output();
     assert_eq!(status.unwrap().status.code(), Some(70));
-    assert!(tool.mutex().status("a").unwrap().state().is_free());
+    let status = tool.mutex().status("a").unwrap();
+    assert!(status.state().is_free() && status.last_holder().unwrap().released());
 }

@@ -135,3 +135,12 @@ fn secret_in_the_wrong_place_is_not_repeated() {
         assert!(!format!("{done:?}").contains("s3cret"), "{done:?}");
     }
 }
+
+#[test]
+fn name_that_looks_like_a_secret_stays_as_it_is_in_json() {
+    let tool = Tool::new();
+    let object = tool.run(&["acquire", "a sig=b", "--json"]).exits(0).json();
+    assert_eq!(object["lock"], "a sig=b");
+    let object = tool.run(&["list", "--json"]).exits(0).json();
+    assert_eq!(object["lock"], "a sig=b");
+}

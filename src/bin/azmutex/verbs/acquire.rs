@@ -56,6 +56,7 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let text = written(args, global, &lock, &lease, fence, waited);
     // Nobody could use a lease whose ID nobody knows.
     try_print(&text).map_err(|error| {
+        let _ = lock.mutex.write_released(&lease);
         let _ = lock.mutex.release(&lease);
         Failure::new(
             Code::Bug,
@@ -183,8 +184,8 @@ fn written(
         Format::Json => {
             let lease_s = args.lease.as_duration().map(|lease| lease.as_secs());
             let object = Object::schema()
-                .text("lock", &lock.key)
-                .text("url", &lock.url)
+                .exact("lock", &lock.key)
+                .exact("url", &lock.url)
                 .text("lease_id", &id.to_string())
                 .maybe_number("lease_s", lease_s)
                 .maybe_number("fence", fence)

@@ -67,8 +67,8 @@ fn report(
     if global.json {
         let holder = seen.and_then(LeaseStatus::holder);
         let object = Object::schema()
-            .text("lock", &lock.key)
-            .text("url", &lock.url)
+            .exact("lock", &lock.key)
+            .exact("url", &lock.url)
             .bool("broken", left.is_some())
             .number("remaining_s", left.unwrap_or_default().as_secs())
             .maybe_object("holder", holder.map(holder_object));

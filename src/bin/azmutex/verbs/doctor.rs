@@ -63,8 +63,7 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
             clean(mutex.account())
         ),
     );
-    if connect(&mut report, &url) {
-        service(&mut report, &mutex);
+    if connect(&mut report, &url) && service(&mut report, &mutex) {
         list(&mut report, &mutex);
         if args.read_only {
             report.add("lease", Level::Skip, "not tried (--read-only)".to_owned());
@@ -159,12 +158,15 @@ fn proxy() -> Option<&'static str> {
 }
 
 /// A first answer, which takes TLS; the clock; and how long an answer takes after that.
-fn service(report: &mut Report, mutex: &AzureMutex) {
+fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
     let started = Instant::now();
     let before = SystemTime::now();
     let time = match mutex.service_time() {
         Ok(time) => time,
-        Err(error) => return report.error("service", &error),
+        Err(error) => {
+            report.error("service", &error);
+            return false;
+        }
     };
     let took = started.elapsed();
     report.ok(
@@ -202,10 +204,14 @@ fn service(report: &mut Report, mutex: &AzureMutex) {
         let started = Instant::now();
         match mutex.service_time() {
             Ok(_) => best = best.min(started.elapsed()),
-            Err(error) => return report.error("round trip", &error),
+            Err(error) => {
+                report.error("round trip", &error);
+                return false;
+            }
         }
     }
     report.ok("round trip", format!("{}, the best of 3", millis(best)));
+    true
 }
 
 fn list(report: &mut Report, mutex: &AzureMutex) {

@@ -53,7 +53,7 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
         let object = Object::schema()
             .text("endpoint", &emulator.endpoint())
             .text("account", emulator.account())
-            .public("connection_string", &connection);
+            .exact("connection_string", &connection);
         print_line(&object.to_string());
     } else {
         print_line(&format!(

@@ -180,8 +180,8 @@ fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) -> i
     if global.json {
         let object = Object::schema()
             .text("event", "acquired")
-            .text("lock", &lock.key)
-            .text("url", &lock.url)
+            .exact("lock", &lock.key)
+            .exact("url", &lock.url)
             .text("lease_id", &guard.lease_id().to_string())
             .maybe_number("fence", guard.fencing_token());
         try_print(&format!("{object}\n"))

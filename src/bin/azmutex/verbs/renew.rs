@@ -37,7 +37,7 @@ pub(crate) fn release(args: &ReleaseArgs, global: &Global) -> Outcome {
 
 fn done(lock: &Lock, what: &str, global: &Global) {
     if global.json {
-        let object = Object::schema().text("lock", &lock.key).bool(what, true);
+        let object = Object::schema().exact("lock", &lock.key).bool(what, true);
         print_line(&object.to_string());
     }
 }

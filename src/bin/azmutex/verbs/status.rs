@@ -144,8 +144,8 @@ pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
         .filter(|_| status.holder().is_none())
         .map(|last| holder_object(last).bool("released", last.released()));
     Object::schema()
-        .text("lock", status.key())
-        .text("url", url)
+        .exact("lock", status.key())
+        .exact("url", url)
         .text("state", &status.state().to_string())
         .bool("held", held)
         .maybe("duration", duration)
@@ -158,8 +158,8 @@ pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
 
 fn missing(lock: &Lock) -> Object {
     Object::schema()
-        .text("lock", &lock.key)
-        .text("url", &lock.url)
+        .exact("lock", &lock.key)
+        .exact("url", &lock.url)
         .text("state", "missing")
         .bool("held", false)
         .maybe("duration", None)
