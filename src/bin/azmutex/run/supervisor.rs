@@ -520,7 +520,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     fn receive(&mut self, arrived: Arrived) {
         let signal = arrived.signal;
         match signal {
-            SIGCHLD => return,
+            SIGCHLD => {
+                self.job.child_moved();
+                return;
+            }
             SIGCONT if self.job.has_terminal() => {
                 // `fg`, or `bg`. A frozen command goes on when the lock is known to be held.
                 if !self.fence.is_frozen() {
