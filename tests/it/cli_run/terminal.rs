@@ -242,6 +242,26 @@ fn lock_is_released_while_suspended_if_that_is_asked_for() {
 }
 
 #[test]
+fn lock_is_renewed_while_the_command_is_stopped_if_that_is_asked_for() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let lock = unique("tty");
+    shell.line(&format!(
+        "$AZ run --on-suspend=ignore-stop {lock} -c {READ}"
+    ));
+    shell.expect("ready");
+    shell.keys(SUSPEND);
+    shell.expect("the command is stopped; ");
+    assert_eq!(service.state(&lock), LeaseState::Leased);
+    // The shell has not come back, and the key reaches the command although it is stopped.
+    shell.keys(INTERRUPT);
+    shell.expect("\n$ ");
+    shell.line("echo rc=$?.");
+    shell.expect("rc=130.");
+    assert!(service.state(&lock).is_free());
+}
+
+#[test]
 fn command_in_the_background_that_reads_is_stopped_until_it_may() {
     let service = Service::emulator();
     let mut shell = Shell::start(&service);

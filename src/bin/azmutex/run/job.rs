@@ -51,6 +51,8 @@ pub(super) struct Job {
     stopped: bool,
     /// Orphans of the command become children of this process.
     adopts: bool,
+    /// Some child has moved since they were looked at.
+    moved: bool,
 }
 
 impl Job {
@@ -95,6 +97,7 @@ impl Job {
                 reaped: false,
                 stopped: false,
                 adopts,
+                moved: false,
             }),
             Err(error) => {
                 // A child that failed to execute may have taken the terminal with it.
@@ -196,9 +199,14 @@ impl Job {
         }
     }
 
+    /// Some child of this process has moved, says the system.
+    pub(super) fn child_moved(&mut self) {
+        self.moved = true;
+    }
+
     /// What the command did since the last call. Does not wait.
     pub(super) fn poll(&mut self) -> Option<Change> {
-        if self.adopts {
+        if self.adopts && std::mem::take(&mut self.moved) {
             self.reap_adopted();
         }
         if self.ended.is_some() {

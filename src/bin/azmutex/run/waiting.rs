@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use azmutex::{Event, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use rustix::process::getpgrp;
 
 use super::context::Context;
 use super::events;
@@ -63,16 +64,14 @@ pub(super) fn wait(
     stop: &StopToken,
     limit: Option<Duration>,
 ) -> io::Result<Waited> {
-    let (post, locker_there) = (context.mail.sender(), locker.clone());
-    thread::Builder::new()
-        .name("azmutex:wait".to_owned())
-        .spawn(move || {
-            let result = match limit {
-                None => locker_there.lock().map_err(TryLockError::from),
-                Some(limit) => locker_there.try_lock_for(limit),
-            };
-            post.post(Report::Waited(result.map(Box::new)));
-        })?;
+    let there = locker.clone();
+    context.worker.start(move || {
+        let result = match limit {
+            None => there.lock().map_err(TryLockError::from),
+            Some(limit) => there.try_lock_for(limit),
+        };
+        Report::Waited(result.map(Box::new))
+    })?;
     let mut shown = Shown::new(limit);
     let signal = loop {
         let wait = shown.show(context, locker);
@@ -120,7 +119,7 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker) {
                 Report::Waited(result) => {
                     waited = true;
                     if let Ok(guard) = result {
-                        releasing = context.release_on_thread(*guard).is_ok();
+                        releasing = context.release(*guard).is_ok();
                     }
                 }
                 Report::Released(_) => releasing = false,
@@ -230,6 +229,8 @@ impl Shown {
             ));
         }
         match context.style {
+            // In the background the terminal shows somebody else's work.
+            Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
                 let line = self.drawn(context.name(), waited);
                 context.voice.draw(&fit(&line));
@@ -347,6 +348,11 @@ pub(super) fn look_for(
         }
         context.sleep(Some(left));
     }
+}
+
+/// Whether this process may draw on the terminal of stderr.
+fn is_foreground() -> bool {
+    rustix::termios::tcgetpgrp(io::stderr()).map_or(true, |group| group == getpgrp())
 }
 
 /// As much of `line` as the terminal is wide.
