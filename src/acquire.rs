@@ -100,6 +100,7 @@ impl Plan<'_> {
             _ => self.fault_wait,
         });
         let mut creations = 0;
+        let mut held_by_another = None;
         for attempt in 1.. {
             if waiter.is_stopped() {
                 return Err(stopped(&self.client.target(self.key)));
@@ -126,6 +127,7 @@ impl Plan<'_> {
                     }
                     let elapsed = clock.now().since(started);
                     waiter.notice(Event::Waiting { attempt, elapsed });
+                    held_by_another = Some(error.clone());
                     (error, busy.delay(random()))
                 }
                 ErrorKind::NotFound if self.create_missing && creations < CREATIONS => {
@@ -150,7 +152,8 @@ impl Plan<'_> {
             let left = until.since(clock.now());
             if left <= LAST_LOOK {
                 waiter.sleep(left, until);
-                return Err(last);
+                // What is known counts for more than a last attempt that time cut short.
+                return Err(held_by_another.unwrap_or(last));
             }
             // The last attempt comes shortly before the end, whatever the back-off says.
             waiter.sleep(delay.min(left - LAST_LOOK), until);
