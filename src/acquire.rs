@@ -18,6 +18,10 @@ const CREATIONS: u32 = 3;
 /// How long before the end of a timed wait the last attempt is made: enough for one request.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
+/// What an attempt gets at least, also if it outlasts a timed wait: an answer that comes a little late
+/// is worth more than none.
+const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
+
 /// What to acquire, and how.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -197,7 +201,11 @@ impl Plan<'_> {
     fn attempt_timeout(&self, now: Tick, until: Tick) -> Duration {
         let half = self.request_timeout / 2;
         let left = until.since(now);
-        if left.is_zero() { half } else { half.min(left) }
+        if left.is_zero() {
+            half
+        } else {
+            half.min(left.max(LEAST_ATTEMPT))
+        }
     }
 }
 

@@ -211,7 +211,6 @@ fn operations_come_to_what_the_answer_says() {
         (&[Release], 412, "LeaseLost", AlreadyLost),
         (&[Break], 409, "LeaseNotPresentWithLeaseOperation", missing),
         (&[Break], 409, "LeaseAlreadyBroken", missing),
-        (&[Break], 412, "ConditionNotMet", busy),
         // What there is not.
         (&[Acquire, Break, Status], 404, "BlobNotFound", missing),
         (&[Acquire, Break, Status, List], 404, "ContainerNotFound", missing),
@@ -247,7 +246,7 @@ fn operations_come_to_what_the_answer_says() {
         (ALL, 502, "SomethingNew", Failed(Service)),
         (ALL, 504, "SomethingNew", Failed(Service)),
         // What it never does to a client that works.
-        (&[Acquire, Renew, Change, Release], 412, "ConditionNotMet", Failed(Protocol)),
+        (LEASE, 412, "ConditionNotMet", Failed(Protocol)),
         (LEASE, 412, "SomethingNew", Failed(Protocol)),
         (LEASE, 409, "SomethingNew", Failed(Protocol)),
         (ALL, 400, "InvalidHeaderValue", Failed(Protocol)),
