@@ -15,6 +15,9 @@ use crate::tick::Tick;
 /// How often a missing container or blob is made again before it counts as deleted on purpose.
 const CREATIONS: u32 = 3;
 
+/// How long before the end of a timed wait the last attempt is made: enough for one request.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
 /// What to acquire, and how.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -144,12 +147,13 @@ impl Plan<'_> {
                     self.failed(error, &mut faults, attempt, waiter)?
                 }
             };
-            if clock.now() + delay >= until {
-                waiter.sleep(delay, until);
-                // What was known last decides, without another request that could be left open.
+            let left = until.since(clock.now());
+            if left <= LAST_LOOK {
+                waiter.sleep(left, until);
                 return Err(last);
             }
-            waiter.sleep(delay, until);
+            // The last attempt comes shortly before the end, whatever the back-off says.
+            waiter.sleep(delay.min(left - LAST_LOOK), until);
         }
         unreachable!("attempts are counted without an end")
     }
@@ -227,7 +231,8 @@ impl Faults {
     /// How long to wait before the next attempt; `None` when it has been long enough.
     fn put_up_with(&mut self, error: &Error) -> Option<Duration> {
         let delay = self.backoff.delay_at_least(random(), error.retry_after());
-        (delay < self.left()).then_some(delay)
+        // An attempt that is cut off at once would hide why the others failed.
+        (delay.saturating_mul(2) < self.left()).then_some(delay)
     }
 
     fn ended(&mut self) {

@@ -1,6 +1,7 @@
 //! What all guards of a locker have in common.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -14,6 +15,7 @@ use crate::lease::Terms;
 use crate::mutex::AzureMutex;
 use crate::record::Previous;
 use crate::recorder::{Recorder, Under, Written};
+use crate::seat::Seat;
 use crate::stop::StopToken;
 
 /// Hears what happens to a lock.
@@ -32,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) observer: Option<Observer>,
     pub(crate) stop: Option<StopToken>,
     pub(crate) stack: usize,
+    /// A thread that waits for the next guard.
+    pub(crate) spare: Mutex<Option<Arc<Seat>>>,
     /// How many given-up acquisitions are still being cleaned up.
     pub(crate) strays: Mutex<usize>,
     pub(crate) strays_changed: Condvar,
@@ -128,7 +132,9 @@ impl Context {
         match event {
             Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
             Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
-            Event::RecordFailed { error } => log::warn!("{error}; the lock is held all the same"),
+            Event::RecordFailed { error } => {
+                log::warn!("{error}; the lock itself is not concerned")
+            }
             Event::RenewalFailed { error, remaining } => {
                 log::warn!("{error}; still held for {remaining:?} without a renewal");
             }
@@ -165,6 +171,14 @@ impl Context {
             }
         }
         *strays == 0
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(seat) = self.spare.get_mut().take() {
+            seat.end();
+        }
     }
 }
 

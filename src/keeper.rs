@@ -1,13 +1,12 @@
 //! The renewal thread of one guard, and the state that it shares with the guard and its watches.
 //!
-//! The thread is started before the lease is acquired, so that a machine that has no thread to
-//! give cannot leave a lease behind that nobody renews. It keeps going through every failure and
-//! ends with its guard.
+//! The thread is there before the lease is acquired, so that a machine that has no thread to give
+//! cannot leave a lease behind that nobody renews. It keeps going through every failure, and is
+//! free for another guard when its own is gone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -22,6 +21,7 @@ use crate::lease::{Claim, Hold, Renewal, Step};
 use crate::mutex::Released;
 use crate::record::Record;
 use crate::recorder::Written;
+use crate::seat::Seat;
 use crate::stop::StopToken;
 use crate::tick::Tick;
 
@@ -110,6 +110,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// The thread is done with the guard.
+    pub(crate) fn end(&self) {
+        self.state.lock().ended = true;
+        self.changed.notify_all();
+    }
+
     fn publish(&self, hold: &Hold) {
         self.deadline
             .store(hold.deadline().as_nanos(), Ordering::Release);
@@ -128,10 +134,11 @@ impl Shared {
 pub(crate) struct Keeper {
     context: Arc<Context>,
     shared: Arc<Shared>,
+    seat: Arc<Seat>,
 }
 
 impl Keeper {
-    /// Starts the thread. It waits for a lease to keep.
+    /// Makes sure of a thread. It waits for a lease to keep.
     pub(crate) fn start(context: &Arc<Context>) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             clock: context.clock().clone(),
@@ -147,26 +154,22 @@ impl Keeper {
             }),
             changed: Condvar::new(),
         });
-        let (theirs, their_context) = (Arc::clone(&shared), Arc::clone(context));
-        thread::Builder::new()
-            .name(format!("azmutex:{}", context.key))
-            .stack_size(context.stack)
-            .spawn(move || {
-                Thread {
-                    context: &their_context,
-                    shared: &theirs,
-                }
-                .run()
-            })
-            .map_err(|error| {
-                Error::new(ErrorKind::System, "no thread to renew the lease from")
-                    .with_source(error)
-                    .during("acquire lease on", &context.target())
-            })?;
+        let seat = Seat::find(context, &shared).map_err(|error| {
+            Error::new(ErrorKind::System, "no thread to renew the lease from")
+                .with_source(error)
+                .during("acquire lease on", &context.target())
+        })?;
         Ok(Self {
             context: Arc::clone(context),
             shared,
+            seat,
         })
+    }
+
+    /// Has the thread look up now, wherever it waits.
+    fn wake(&self) {
+        self.seat.wake();
+        self.shared.changed.notify_all();
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -186,7 +189,7 @@ impl Keeper {
         stop.register(&self.shared);
         let mut state = self.shared.state.lock();
         state.task = Task::Acquire(patience);
-        self.shared.changed.notify_all();
+        self.wake();
         loop {
             if let Some(result) = state.acquired.take() {
                 return result;
@@ -216,9 +219,13 @@ impl Keeper {
         let recorder = &self.context.recorder;
         state.record = RecordState {
             etag: granted.etag,
-            due: recorder
-                .names_later()
-                .then(|| self.shared.clock.now() + recorder.delay),
+            due: if recorder.names_later() {
+                Some(self.shared.clock.now() + recorder.delay)
+            } else if recorder.names_first() && written.is_none() {
+                Some(self.shared.clock.now() + self.context.terms.renew_every) // it failed
+            } else {
+                None
+            },
             maybe_written: written.is_some() || recorder.names_first(),
             written,
         };
@@ -226,7 +233,7 @@ impl Keeper {
         // The thread looks up in time for what comes first, unless the grant was a long time
         // coming. Most locks are released before, and waking it would be for nothing.
         if self.shared.clock.now().since(sent) > self.context.terms.renew_every / 2 {
-            self.shared.changed.notify_all();
+            self.wake();
         }
     }
 
@@ -244,13 +251,17 @@ impl Keeper {
             }
             None => Task::End,
         };
-        self.shared.changed.notify_all();
+        drop(state);
+        if stray.is_some() || !self.seat.take_back(&self.context, &self.shared) {
+            self.wake();
+        }
     }
 
     /// Stops to renew and releases the lease, all within the release timeout.
     pub(crate) fn release(&self, id: LeaseId) -> Result<Released, Error> {
         let started = Instant::now();
         let timeout = self.context.release_timeout;
+        let served = !self.seat.take_back(&self.context, &self.shared);
         let mut state = self.shared.state.lock();
         let needed = match &mut state.hold {
             Some(hold) => {
@@ -285,7 +296,8 @@ impl Keeper {
         };
         // The thread had nothing to do but end, unless a request or an observer holds it up.
         let mut state = self.shared.state.lock();
-        while !state.ended
+        while served
+            && !state.ended
             && !self
                 .shared
                 .changed
@@ -298,6 +310,9 @@ impl Keeper {
     /// Writes that the holder released, if it ever said that it held the lock.
     fn mark_released(&self, id: LeaseId, state: RecordState, timeout: Duration) {
         let context = &*self.context;
+        if !context.recorder.records() {
+            return; // What is written there is another holder's.
+        }
         let record = match state.written {
             Some(written) => written.record,
             None if state.maybe_written => {
@@ -358,6 +373,11 @@ impl Keeper {
     }
 }
 
+/// What the thread does for one guard, until the guard is gone.
+pub(crate) fn serve(context: &Context, shared: &Shared) {
+    Thread { context, shared }.run();
+}
+
 /// The thread itself; also lends its waiting to an acquisition on the caller's thread.
 struct Thread<'a> {
     context: &'a Context,
@@ -373,8 +393,6 @@ impl Thread<'_> {
                 self.context.target()
             );
         }
-        self.shared.state.lock().ended = true;
-        self.shared.changed.notify_all();
     }
 
     fn work(&self) {
@@ -404,7 +422,15 @@ impl Thread<'_> {
 
     /// Acquires for a caller who waits. Returns whether the caller went away meanwhile.
     fn acquire(&self, state: &mut MutexGuard<'_, State>, patience: Patience) -> bool {
-        let result = MutexGuard::unlocked(state, || self.context.acquire(patience, self));
+        let result = MutexGuard::unlocked(state, || {
+            // Nothing in there is known to panic. If it does, the caller must not wait for ever.
+            catch_unwind(AssertUnwindSafe(|| self.context.acquire(patience, self)))
+        });
+        let result = result.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::System, "the acquisition panicked")
+                .during("acquire lease on", &self.context.target());
+            Err(Refused { error, stray: None })
+        });
         if !state.abandoned {
             state.acquired = Some(result);
             self.shared.changed.notify_all();
@@ -433,8 +459,11 @@ impl Thread<'_> {
     fn keep(&self, state: &mut MutexGuard<'_, State>, id: LeaseId) {
         let Some(hold) = &mut state.hold else { return };
         let now = self.shared.clock.now();
-        match hold.step(now) {
-            Step::Wait(until) => match state.record.due {
+        let step = hold.step(now);
+        // Under a lease that ran out a write is refused as lost, where a renewal may succeed.
+        let is_held = hold.claim(now) == Claim::Held;
+        match step {
+            Step::Wait(until) => match state.record.due.filter(|_| is_held) {
                 Some(due) if due <= now => self.name_holder(state, id, until),
                 due => {
                     let until = due.map_or(until, |due| due.min(until));

@@ -94,6 +94,8 @@
 //! Not async, not reentrant, not fair; no reader-writer lock and no semaphore yet. Not for locks
 //! taken hundreds of times a second: each costs two billed requests.
 
+#![forbid(unsafe_code)]
+
 mod acquire;
 mod azure;
 mod backoff;
@@ -111,6 +113,7 @@ mod mutex;
 mod options;
 mod record;
 mod recorder;
+mod seat;
 mod stop;
 mod tick;
 mod transport;
@@ -127,3 +130,8 @@ pub use mutex::{AzureMutex, Lease, Locks, Released};
 pub use options::MutexOptions;
 pub use record::{Holder, Previous};
 pub use stop::StopToken;
+
+/// The README's examples are tested like any other.
+#[cfg(all(doctest, feature = "emulator"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

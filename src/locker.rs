@@ -162,6 +162,11 @@ impl Locker {
         self.0.settle(timeout)
     }
 
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.0
+    }
+
     fn acquire(&self, patience: Patience) -> Result<LeaseGuard, TryLockError> {
         let context = &self.0;
         let started = context.clock().now();
@@ -316,8 +321,13 @@ impl LockerBuilder {
     /// The token is stored before `lock` returns, together with the holder information. It is
     /// greater than any handed out before, also after the blob was deleted as long as clocks are
     /// right; it is the time in milliseconds where that is greater than the last token plus one.
-    /// Costs up to three requests more for a lock and unlock. If the token cannot be stored, the
-    /// lease is released and `lock` fails. All lockers of a key should agree on this setting.
+    /// Costs up to three requests more for a lock and unlock. If the token cannot be stored within
+    /// the [`request_timeout`](crate::MutexOptions::request_timeout), which is added to the time
+    /// that a bounded wait may take, the lease is released and `lock` fails; with
+    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if it was broken meanwhile.
+    ///
+    /// All lockers of a key should agree on this setting: one without it that says who it is erases
+    /// the last token, and then clocks alone keep the order.
     pub fn fencing(mut self, on: bool) -> Self {
         self.fencing = on;
         self
@@ -325,9 +335,10 @@ impl LockerBuilder {
 
     /// Hears what happens to the lock, for logs and metrics.
     ///
-    /// Called on the thread where it happens: on the caller's for waiting, acquiring and releasing,
-    /// on the renewal thread for the rest. It holds that thread up, so one that blocks delays
-    /// renewals. A panic in it is caught and logged.
+    /// Called on the thread where it happens: the caller's for acquired and released and for what a
+    /// read or write of the guarded value finds, the renewal thread for what concerns renewals, and
+    /// either for waiting. It holds that thread up, so one that blocks delays renewals. A panic in it
+    /// is caught and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -395,7 +406,8 @@ impl LockerBuilder {
             recorder: Recorder {
                 owner: self.owner,
                 reason: self.reason,
-                lease: duration,
+                lease: Some(duration),
+                pid: None,
                 named: self.named,
                 fencing: self.fencing,
                 delay: self.holder_delay,
@@ -404,6 +416,7 @@ impl LockerBuilder {
             observer: self.observer,
             stop: self.stop,
             stack: Context::STACK,
+            spare: Mutex::new(None),
             strays: Mutex::new(0),
             strays_changed: Condvar::new(),
         })))
@@ -433,10 +446,10 @@ mod tests {
     #[test]
     fn thread_that_cannot_be_started_strands_no_lease() {
         let emulator = Emulator::start().unwrap();
-        let mut locker = builder(&emulator).build().unwrap();
-        drop(locker.lock().unwrap());
+        drop(builder(&emulator).build().unwrap().lock().unwrap());
         let requests = emulator.requests();
-        Arc::get_mut(&mut locker.0).expect("no guard is left").stack = usize::MAX / 2;
+        let mut locker = builder(&emulator).build().unwrap();
+        Arc::get_mut(&mut locker.0).expect("it is new").stack = usize::MAX / 2;
 
         let error = locker.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::System);

@@ -18,7 +18,10 @@ use crate::record::{Holder, Previous, Record};
 pub(crate) struct Recorder {
     pub(crate) owner: Option<String>,
     pub(crate) reason: Option<String>,
-    pub(crate) lease: Duration,
+    /// `None` if it has no end.
+    pub(crate) lease: Option<Duration>,
+    /// `None` is this process, whichever that is then.
+    pub(crate) pid: Option<u32>,
     /// Whether holders say who they are.
     pub(crate) named: bool,
     pub(crate) fencing: bool,
@@ -74,9 +77,10 @@ impl Recorder {
             match under.write(&record, Some(&etag), timeout) {
                 // Under our lease nobody else can write, so it was an earlier attempt of ours
                 // whose answer is missing; if the blob has the token, that attempt succeeded.
+                // The rest of the record may read otherwise than it was written: it is capped.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
                     let found = under.read(timeout)?;
-                    if record.reads_as(&found.record) {
+                    if found.record.fence == Some(token) {
                         Ok(found)
                     } else {
                         Err(error)
@@ -129,26 +133,46 @@ impl Recorder {
         timeout: Duration,
     ) -> Result<Written, Error> {
         let end = Instant::now() + timeout;
-        let record = match written {
-            Some(written) => written.record,
+        let left = || end.saturating_duration_since(Instant::now());
+        let Written { mut etag, record } = match written {
+            Some(written) => written,
             None => {
-                let found = until_answered(timeout, |timeout, _| under.read(timeout))?.record;
+                let mut found = until_answered(timeout, |timeout, _| under.read(timeout))?;
                 if self.named {
-                    found.held_by(self.holder(under.client.clock().wall()))
-                } else {
-                    found
+                    let holder = self.holder(under.client.clock().wall());
+                    found.record = found.record.held_by(holder);
                 }
+                found
             }
         };
-        let left = end.saturating_duration_since(Instant::now());
-        let etag = until_answered(left, |timeout, _| {
-            under
-                .client
-                .write_content(under.key, under.id, &record, content, timeout)
+        // Only over what is known to be there: so a copy of this request that arrives late undoes
+        // no later write, and a blob that was deleted is not made again without its lease.
+        let etag = until_answered(left(), |timeout, _| {
+            loop {
+                let timeout = timeout.min(left());
+                let result = under
+                    .client
+                    .write_content(under.key, under.id, &record, content, &etag, timeout);
+                match result {
+                    // Written under this lease since: by an earlier attempt, by the renewal
+                    // thread, or by whoever else was given the lease ID.
+                    Err(error)
+                        if error.service_code() == Some("ConditionNotMet") && !left().is_zero() =>
+                    {
+                        etag = under.read(timeout.min(left()))?.etag;
+                    }
+                    result => return result,
+                }
+            }
         })?;
         let written = Written { etag, record };
         self.remember(&written);
         Ok(written)
+    }
+
+    /// Whether a hold writes anything of itself.
+    pub(crate) fn records(&self) -> bool {
+        self.named || self.fencing
     }
 
     /// Whether a hold says who it is some time after it began.
@@ -166,10 +190,10 @@ impl Recorder {
         let named = self.named;
         Holder {
             owner: self.owner.clone().or_else(default_owner).filter(|_| named),
-            pid: named.then(process::id),
+            pid: named.then(|| self.pid.unwrap_or_else(process::id)),
             since: Some(SystemTime::from(now)),
             reason: self.reason.clone().filter(|_| named),
-            lease: Some(self.lease),
+            lease: self.lease,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             released: false,
         }
@@ -210,8 +234,36 @@ impl Under<'_> {
     }
 }
 
+/// Stores the next fencing token together with `holder`, in place of who held the lock before.
+pub(crate) fn introduce(under: Under<'_>, holder: Holder, timeout: Duration) -> Result<u64, Error> {
+    let recorder = Recorder {
+        owner: holder.owner,
+        reason: holder.reason,
+        lease: holder.lease,
+        pid: holder.pid,
+        named: true,
+        fencing: true,
+        delay: Duration::ZERO,
+        last: Mutex::new(None),
+    };
+    let (written, _) = recorder.fence(under, "", timeout)?;
+    Ok(written.record.fence.unwrap_or_default())
+}
+
+/// Marks the holder that the blob names as one that released, if it names one.
+pub(crate) fn sign_off(under: Under<'_>, timeout: Duration) -> Result<(), Error> {
+    let found = until_answered(timeout, |timeout, _| under.read(timeout))?;
+    match &found.record.holder {
+        Some(holder) if !holder.released => {
+            let record = found.record.released();
+            until_answered(timeout, |timeout, _| under.write(&record, None, timeout)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `user@host`, as far as the system says.
-fn default_owner() -> Option<String> {
+pub(crate) fn default_owner() -> Option<String> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER")
         .or_else(|| set("LOGNAME"))

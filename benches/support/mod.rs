@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// What the library gives a request.
+pub(crate) const TIMEOUT: Option<Duration> = Some(Duration::from_secs(5));
 pub(crate) const CONTAINER: &str = "locks";
 /// What a copy of the benchmark is for, where it is not the benchmark itself.
 pub(crate) const ROLE: &str = "AZMUTEX_BENCH_ROLE";
@@ -120,8 +122,13 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// `connection_string`: the emulator's.
-    pub(crate) fn new(connection_string: &str, blob: &str) -> Result<Self> {
+    /// `connection_string`: the emulator's. `timeout`: what a request may take. The library sets it,
+    /// so the fair comparison does; ureq then starts a thread to look up the host.
+    pub(crate) fn new(
+        connection_string: &str,
+        blob: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Self> {
         let part = |name: &str| {
             let mut parts = connection_string.split(';');
             parts
@@ -132,7 +139,7 @@ impl Raw {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
-            .timeout_global(Some(Duration::from_secs(5)))
+            .timeout_global(timeout)
             .build()
             .new_agent();
         Ok(Self {

@@ -94,6 +94,10 @@ impl LeaseStatus {
     ///
     /// `None` if it is free, and if its holder has not written who it is: it took the lock a moment
     /// ago, does not say, or is no program of this crate.
+    ///
+    /// The service does not tell one lease from the next. Where the holder before left without
+    /// releasing, it is shown until the new one has written: for a moment, or all the time if that
+    /// one does not say who it is.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
         self.last_holder()

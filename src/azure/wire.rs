@@ -155,13 +155,20 @@ pub(crate) fn release(path: &str, id: LeaseId) -> Request<'static> {
     lease(path, "release").header("x-ms-lease-id", id.to_string())
 }
 
-/// Break Lease. `period` is checked already.
-pub(crate) fn break_lease(path: &str, period: Option<String>) -> Request<'static> {
-    let request = lease(path, "break");
-    match period {
-        Some(period) => request.header("x-ms-lease-break-period", period),
-        None => request,
+/// Break Lease, of a blob that has this ETag if there is one. `period` is checked already.
+pub(crate) fn break_lease(
+    path: &str,
+    period: Option<String>,
+    if_match: Option<&str>,
+) -> Request<'static> {
+    let mut request = lease(path, "break");
+    if let Some(period) = period {
+        request = request.header("x-ms-lease-break-period", period);
     }
+    if let Some(etag) = if_match {
+        request = request.header("if-match", etag);
+    }
+    request
 }
 
 fn lease(path: &str, action: &'static str) -> Request<'static> {
@@ -227,16 +234,20 @@ pub(crate) fn get_content(path: &str, id: LeaseId) -> Request<'static> {
 
 /// Put Blob, content and metadata, under a lease, which it keeps.
 ///
+/// `if_match`: the ETag of what it replaces.
+///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
 pub(crate) fn put_content<'a>(
     path: &str,
     id: LeaseId,
     record: &Record,
     content: &'a [u8],
+    if_match: &str,
 ) -> Request<'a> {
     let mut request: Request<'a> = Request::new(Method::Put, path.to_owned())
         .header("x-ms-blob-type", "BlockBlob")
         .header("content-type", "application/octet-stream")
+        .header("if-match", if_match)
         .header("x-ms-lease-id", id.to_string())
         .record(record);
     request.body = content;

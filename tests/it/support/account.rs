@@ -1,6 +1,7 @@
 //! A storage account as the tests use it past the library: with requests and shared access
 //! signatures that are signed by code of their own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,10 +10,12 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::Sha256;
 use time::OffsetDateTime;
-use ureq::http::Request;
+use ureq::http::{HeaderMap, Request};
 
 /// The version that requests and signatures are for.
 const VERSION: &str = "2021-08-06";
+/// What the header of a metadata value begins with.
+const METADATA: &str = "x-ms-meta-";
 
 /// An account, its endpoint and its key.
 #[derive(Clone)]
@@ -61,9 +64,47 @@ impl Account {
 
     /// Writes to a blob, with a lease ID or without.
     pub(crate) fn write_blob(&self, path: &str, lease_id: Option<&str>) -> Answer {
+        self.write_content(path, lease_id, b"")
+    }
+
+    /// Replaces a blob's content, and its metadata by none.
+    pub(crate) fn write_content(&self, path: &str, lease_id: Option<&str>, to: &[u8]) -> Answer {
         let mut headers = vec![("x-ms-blob-type", "BlockBlob")];
         headers.extend(lease_id.map(|id| ("x-ms-lease-id", id)));
-        self.send("PUT", path, "", &headers)
+        self.exchange("PUT", path, "", &headers, to).0
+    }
+
+    /// Replaces a blob's metadata.
+    pub(crate) fn write_metadata(
+        &self,
+        path: &str,
+        lease_id: Option<&str>,
+        metadata: &[(&str, &str)],
+    ) -> Answer {
+        let names: Vec<_> = metadata
+            .iter()
+            .map(|(name, _)| format!("{METADATA}{name}"))
+            .collect();
+        let mut headers: Vec<_> = names
+            .iter()
+            .zip(metadata)
+            .map(|(name, (_, value))| (name.as_str(), *value))
+            .collect();
+        headers.extend(lease_id.map(|id| ("x-ms-lease-id", id)));
+        self.send("PUT", path, "comp=metadata", &headers)
+    }
+
+    /// A blob's metadata, names in lower case.
+    pub(crate) fn metadata(&self, path: &str) -> BTreeMap<String, String> {
+        let (answer, headers) = self.exchange("HEAD", path, "", &[], b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        headers
+            .iter()
+            .filter_map(|(name, value)| {
+                let name = name.as_str().strip_prefix(METADATA)?;
+                Some((name.to_owned(), value.to_str().ok()?.to_owned()))
+            })
+            .collect()
     }
 
     pub(crate) fn delete_blob(&self, path: &str, lease_id: Option<&str>) -> Answer {
@@ -82,9 +123,19 @@ impl Account {
         self.send("DELETE", name, "restype=container", &[])
     }
 
-    /// Sends a signed request without a body. `path`: plain characters alone; `query`: at most one
-    /// parameter.
+    /// Sends a signed request. `path`: plain characters alone; `query`: at most one parameter.
     fn send(&self, method: &str, path: &str, query: &str, headers: &[(&str, &str)]) -> Answer {
+        self.exchange(method, path, query, headers, b"").0
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (Answer, HeaderMap) {
         let url = format!("{}/{path}", self.endpoint);
         let (_, rest) = url.split_once("://").expect("an endpoint has a scheme");
         let path = &rest[rest.find('/').expect("an endpoint ends before the path")..];
@@ -92,7 +143,11 @@ impl Account {
         let mut signed = vec![("x-ms-date", date.as_str()), ("x-ms-version", VERSION)];
         signed.extend(headers);
         signed.sort_unstable();
-        let mut text = format!("{method}\n\n\n\n\n\n\n\n\n\n\n\n");
+        let length = match body.len() {
+            0 => String::new(),
+            length => length.to_string(),
+        };
+        let mut text = format!("{method}\n\n\n{length}\n\n\n\n\n\n\n\n\n");
         for (name, value) in &signed {
             text.push_str(&format!("{name}:{value}\n"));
         }
@@ -117,15 +172,16 @@ impl Account {
             .build()
             .new_agent();
         let reply = match method {
-            "PUT" => agent.run(request.body(&[][..]).expect("a request")),
+            "PUT" => agent.run(request.body(body).expect("a request")),
             _ => agent.run(request.body(()).expect("a request")),
         };
         let reply = reply.expect("the service answers");
         let code = reply.headers().get("x-ms-error-code");
-        Answer {
+        let answer = Answer {
             status: reply.status().as_u16(),
             code: code.map(|code| code.to_str().expect("a code is text").to_owned()),
-        }
+        };
+        (answer, reply.headers().clone())
     }
 
     /// An account SAS for containers and blobs: to read, write, create, delete and list for so

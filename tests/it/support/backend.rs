@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use azmutex::emulator::Emulator;
+use azmutex::emulator::{Clock, Emulator};
 use azmutex::{AzureMutex, Credential, MutexOptions};
 use uuid::Uuid;
 
@@ -31,11 +31,17 @@ enum Service {
 impl Backend {
     /// An embedded emulator of the test's own.
     pub(crate) fn emulator() -> Self {
+        Self::emulator_by(Clock::new())
+    }
+
+    /// An embedded emulator that goes by this clock, as its clients do.
+    pub(crate) fn emulator_by(clock: Clock) -> Self {
         // It is told before it starts which signatures to take.
         let account = Account::parse(&azurite::connection_string("http://127.0.0.1"));
         let container = unused_container();
         let (sas, sas_of_container) = both_sas(&account, &container);
         let emulator = Emulator::builder()
+            .clock(clock)
             .sas(&sas)
             .sas(&sas_of_container)
             .start()
@@ -57,9 +63,10 @@ impl Backend {
         Some(Self::elsewhere(service, azurite.connection_string()))
     }
 
-    /// The account that the environment names, if it does.
-    pub(crate) fn real() -> Option<Self> {
-        Some(Self::elsewhere(Service::Real, super::real_account()?))
+    /// The account that the environment names.
+    pub(crate) fn real() -> Self {
+        let named = std::env::var("AZMUTEX_TEST_CONNECTION_STRING");
+        Self::elsewhere(Service::Real, named.expect("the variable names an account"))
     }
 
     fn elsewhere(service: Service, connection_string: String) -> Self {
@@ -76,11 +83,27 @@ impl Backend {
         }
     }
 
+    /// The same kind of service, and another container.
+    pub(crate) fn another(&self) -> Self {
+        match self.service {
+            Service::Emulator(_) => Self::emulator(),
+            Service::Azurite(azurite) => {
+                Self::elsewhere(Service::Azurite(azurite), self.connection_string.clone())
+            }
+            Service::Real => Self::elsewhere(Service::Real, self.connection_string.clone()),
+        }
+    }
+
     /// Options for a client of the container, by the service's own clock if that can be advanced.
     pub(crate) fn options(&self) -> MutexOptions {
+        self.options_for(&self.container)
+    }
+
+    /// As [`Backend::options`], for another container.
+    pub(crate) fn options_for(&self, container: &str) -> MutexOptions {
         match &self.service {
-            Service::Emulator(emulator) => emulator.options(&self.container),
-            _ => MutexOptions::from_connection_string(&self.connection_string, &self.container),
+            Service::Emulator(emulator) => emulator.options(container),
+            _ => MutexOptions::from_connection_string(&self.connection_string, container),
         }
         .expect("the connection string is well-formed")
     }
@@ -100,21 +123,33 @@ impl Backend {
 
     /// A proxy before the service and a client through it; `None` if the service speaks TLS.
     pub(crate) fn through_proxy(&self) -> Option<(FaultProxy, AzureMutex)> {
+        self.through_proxy_within(Duration::from_secs(10))
+    }
+
+    /// The same, with a client that waits for no longer than this for an operation to be answered.
+    pub(crate) fn through_proxy_within(&self, time: Duration) -> Option<(FaultProxy, AzureMutex)> {
         let proxy = FaultProxy::start(self.addr()?);
         let mutex = self
             .options()
+            .request_timeout(time)
             .endpoint(&proxy.endpoint())
             .and_then(AzureMutex::new)
             .expect("the options are well-formed");
         Some((proxy, mutex))
     }
 
-    fn addr(&self) -> Option<SocketAddr> {
+    /// Where it listens, unless it speaks TLS.
+    pub(crate) fn addr(&self) -> Option<SocketAddr> {
         match &self.service {
             Service::Emulator(emulator) => Some(super::addr_of(emulator)),
             Service::Azurite(azurite) => Some(azurite.addr()),
             Service::Real => None,
         }
+    }
+
+    /// For a client in another process, which goes by the system's clock.
+    pub(crate) fn connection_string(&self) -> &str {
+        &self.connection_string
     }
 
     /// The account, for what the library does not do.

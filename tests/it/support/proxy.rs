@@ -128,6 +128,20 @@ impl RequestHead {
     pub(crate) fn lease_action(&self) -> Option<&str> {
         self.header("x-ms-lease-action")
     }
+
+    /// What it asks for: a lease operation by its name, `put metadata`, `get properties`,
+    /// `put content`, `get content`, or `other`.
+    pub(crate) fn operation(&self) -> &str {
+        let (_, query) = self.target.split_once('?').unwrap_or_default();
+        match (self.method.as_str(), query) {
+            (_, "comp=lease") => self.lease_action().unwrap_or("other"),
+            ("PUT", "comp=metadata") => "put metadata",
+            ("HEAD", "") => "get properties",
+            ("GET", "") => "get content",
+            ("PUT", "") => "put content",
+            _ => "other",
+        }
+    }
 }
 
 /// The head of a reply, for [`Fault::Rewrite`].
@@ -182,6 +196,8 @@ impl Deref for Seen {
 
 type Predicate = Box<dyn Fn(&RequestHead) -> bool + Send>;
 
+type Chooser = Box<dyn FnMut(&RequestHead) -> Fault + Send>;
+
 struct Rule {
     matches: Predicate,
     fault: Fault,
@@ -193,6 +209,8 @@ struct State {
     queued: Vec<Rule>,
     /// Used for what no queued rule matches, the one set last first.
     standing: Vec<Rule>,
+    /// Takes the place of all of these.
+    chooser: Option<Chooser>,
     seen: Vec<Seen>,
     /// Requests for [`FaultProxy::deliver_late`]: method and bytes.
     late: Vec<(String, Vec<u8>)>,
@@ -295,11 +313,18 @@ impl FaultProxy {
         state.standing.insert(0, Rule { matches, fault });
     }
 
+    /// Lets this function choose the fault of every request, until [`FaultProxy::clear`]. What
+    /// comes meanwhile is not written down, so that it may go on for hours.
+    pub(crate) fn choose(&self, chooser: impl FnMut(&RequestHead) -> Fault + Send + 'static) {
+        self.shared.state.lock().chooser = Some(Box::new(chooser));
+    }
+
     /// Takes back all queued and standing faults: what comes from now on passes.
     pub(crate) fn clear(&self) {
         let mut state = self.shared.state.lock();
         state.queued.clear();
         state.standing.clear();
+        state.chooser = None;
     }
 
     /// Lets go what [`Fault::Hold`] and [`Fault::HoldReply`] hold at this moment.
@@ -442,8 +467,8 @@ enum After {
 
 /// What was decided for a request when it came.
 struct Case {
-    /// Its place in `State::seen`.
-    index: usize,
+    /// Its place in `State::seen`, if it was written down.
+    index: Option<usize>,
     fault: Fault,
     held_releases: u64,
     hung_releases: u64,
@@ -587,7 +612,8 @@ impl Exchange<'_> {
     }
 
     fn note(&self, change: impl FnOnce(&mut Seen)) {
-        change(&mut self.shared.state.lock().seen[self.case.index]);
+        let Some(index) = self.case.index else { return };
+        change(&mut self.shared.state.lock().seen[index]);
         self.shared.changed.notify_all();
     }
 }
@@ -597,9 +623,10 @@ impl Shared {
     fn record(&self, request: &RequestHead, raw: &[u8]) -> Case {
         let mut state = self.state.lock();
         let queued = state.queued.iter().position(|rule| (rule.matches)(request));
-        let fault = match queued {
-            Some(at) => state.queued.remove(at).fault,
-            None => state
+        let fault = match (&mut state.chooser, queued) {
+            (Some(choose), _) => choose(request),
+            (None, Some(at)) => state.queued.remove(at).fault,
+            (None, None) => state
                 .standing
                 .iter()
                 .find(|rule| (rule.matches)(request))
@@ -608,16 +635,19 @@ impl Shared {
         if matches!(fault, Fault::Defer) {
             state.late.push((request.method.clone(), raw.to_vec()));
         }
-        state.seen.push(Seen {
-            request: request.clone(),
-            fault: fault.clone(),
-            upstream: None,
-            answered: None,
-        });
-        self.changed.notify_all();
+        let index = state.chooser.is_none().then_some(state.seen.len());
+        if index.is_some() {
+            state.seen.push(Seen {
+                request: request.clone(),
+                fault: fault.clone(),
+                upstream: None,
+                answered: None,
+            });
+            self.changed.notify_all();
+        }
         // Read here, so that a release by whoever saw the request is never missed.
         Case {
-            index: state.seen.len() - 1,
+            index,
             fault,
             held_releases: state.held_releases,
             hung_releases: state.hung_releases,
