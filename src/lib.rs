@@ -115,6 +115,7 @@ mod record;
 mod recorder;
 mod seat;
 mod stop;
+mod sync;
 mod tick;
 mod transport;
 
