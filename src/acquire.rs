@@ -10,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::lease::Acquisition;
+use crate::sync::{Condvar, Mutex};
 use crate::tick::Tick;
 
 /// How often a missing container or blob is made again before it counts as deleted on purpose.
@@ -290,7 +291,7 @@ pub(crate) fn until_answered<T>(
 }
 
 fn sleep(delay: Duration) {
-    let (lock, never) = (parking_lot::Mutex::new(()), parking_lot::Condvar::new());
+    let (lock, never) = (Mutex::new(()), Condvar::new());
     never.wait_for(&mut lock.lock(), delay);
 }
 

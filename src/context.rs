@@ -4,8 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::acquire::{Granted, Patience, Plan, Refused, Waiter};
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::clock::Clock;
@@ -17,6 +15,7 @@ use crate::record::Previous;
 use crate::recorder::{Recorder, Under, Written};
 use crate::seat::Seat;
 use crate::stop::StopToken;
+use crate::sync::{Condvar, Mutex};
 
 /// Hears what happens to a lock.
 pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;

@@ -6,10 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::acquire::{Patience, Refused, Waiter, stopped, until_answered};
 use crate::azure::names::LeaseId;
@@ -23,6 +20,7 @@ use crate::record::Record;
 use crate::recorder::Written;
 use crate::seat::Seat;
 use crate::stop::StopToken;
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::tick::Tick;
 
 /// One guard's state.

@@ -118,6 +118,7 @@ mod record;
 mod recorder;
 mod seat;
 mod stop;
+mod sync;
 mod tick;
 mod transport;
 

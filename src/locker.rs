@@ -2,8 +2,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::acquire::{Patience, Refused};
 use crate::azure::names::{LeaseDuration, check_key};
 use crate::context::{Context, Observer};
@@ -15,6 +13,7 @@ use crate::lease::Terms;
 use crate::mutex::AzureMutex;
 use crate::recorder::Recorder;
 use crate::stop::StopToken;
+use crate::sync::{Condvar, Mutex};
 
 /// One lock: a key, and how to wait for it and keep it.
 ///

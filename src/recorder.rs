@@ -4,7 +4,6 @@ use std::env;
 use std::process;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use crate::acquire::until_answered;
@@ -12,6 +11,7 @@ use crate::azure::client::Client;
 use crate::azure::names::LeaseId;
 use crate::error::{Error, ErrorKind};
 use crate::record::{Holder, Previous, Record};
+use crate::sync::Mutex;
 
 /// What a locker writes about its holders.
 #[derive(Debug)]

@@ -9,13 +9,11 @@ use std::io;
 use std::mem;
 use std::process;
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::context::Context;
 use crate::keeper::{self, Shared};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// How long a thread without a guard stays.
 const LINGER: Duration = Duration::from_secs(2);

@@ -1,10 +1,8 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use crate::keeper::Shared;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Ends waiting for a lock from another thread, such as one that waits for signals.
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::lease::{Acquisition, Claim, Hold, LossReason, Renewal, Step, Terms};
 use crate::mistakes::Mistake;
-use crate::record::{Holder, Record};
+use crate::record::Record;
 use crate::service::{DURATION, Id, Op, Reply, Stored};
 use crate::tick::Tick;
 
@@ -476,7 +476,7 @@ impl Client {
                 return Outcome::Nothing;
             }
             (Stage::Recognise(ours), Some(Reply::Found { etag, stored })) => {
-                if !stored.is_some_and(|found| record(ours, 250).reads_as(&record(found, 0))) {
+                if stored.is_none_or(|found| found.token != ours.token) {
                     self.phase = Phase::Releasing(None);
                     self.send(Op::Release, now);
                     return Outcome::Nothing;
@@ -729,20 +729,4 @@ impl Held {
 
 fn wall(now: u8) -> time::OffsetDateTime {
     time::OffsetDateTime::UNIX_EPOCH + TICK * (1000 + u32::from(now))
-}
-
-/// The record that a token is stored in. Clocks have a fraction of a second, and the blob has not.
-fn record(stored: Stored, millis: u64) -> Record {
-    let since = std::time::SystemTime::from(wall(stored.wall)) + Duration::from_millis(millis);
-    let mut record = Record::default().held_by(Holder {
-        owner: Some(format!("client-{}", stored.writer)),
-        pid: Some(1),
-        since: Some(since),
-        reason: None,
-        lease: None,
-        version: None,
-        released: false,
-    });
-    record.fence = Some(stored.token);
-    record
 }

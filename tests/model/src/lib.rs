@@ -6,6 +6,9 @@
 //! the core wrongly, for the checker to show that it notices.
 
 #[allow(dead_code, unreachable_pub)]
+#[path = "../../../src/error.rs"]
+mod error;
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../../src/lease.rs"]
 mod lease;
 #[allow(dead_code, unreachable_pub)]
@@ -20,6 +23,15 @@ mod tick;
 mod azure {
     #[allow(dead_code)]
     pub(crate) mod date;
+    #[allow(dead_code, unreachable_pub)]
+    pub(crate) mod names;
+}
+
+/// What `record` imports and the model has no use for.
+mod recorder {
+    pub(crate) fn default_owner() -> Option<String> {
+        None
+    }
 }
 
 mod client;
