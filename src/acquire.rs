@@ -7,13 +7,16 @@ use uuid::Uuid;
 use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::backoff::Backoff;
-use crate::clock::Tick;
-use crate::error::{Error, ErrorKind, TryLockError};
+use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::lease::Acquisition;
+use crate::tick::Tick;
 
 /// How often a missing container or blob is made again before it counts as deleted on purpose.
 const CREATIONS: u32 = 3;
+
+/// How long before the end of a timed wait the last attempt is made: enough for one request.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// What to acquire, and how.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ pub(crate) struct Granted {
 /// No lease.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    pub(crate) error: TryLockError,
+    pub(crate) error: Error,
     /// An ID that the service may have granted all the same: to be released, and not used again.
     pub(crate) stray: Option<LeaseId>,
 }
@@ -84,7 +87,7 @@ impl Plan<'_> {
         acquisition: &mut Acquisition,
         patience: Patience,
         waiter: &dyn Waiter,
-    ) -> Result<(Tick, String), TryLockError> {
+    ) -> Result<(Tick, String), Error> {
         let clock = self.client.clock();
         let started = clock.now();
         let until = match patience {
@@ -93,7 +96,7 @@ impl Plan<'_> {
         };
         let mut busy = Backoff::new(self.poll.0, self.poll.1);
         let mut faults = Faults::new(match patience {
-            Patience::Once => self.request_timeout,
+            Patience::Once => self.fault_wait.min(self.request_timeout),
             _ => self.fault_wait,
         });
         let mut creations = 0;
@@ -102,15 +105,14 @@ impl Plan<'_> {
                 return Err(stopped(&self.client.target(self.key)));
             }
             let now = clock.now();
+            faults.sending();
             let timeout = self.attempt_timeout(now, until).min(faults.left());
             acquisition.sending(now);
             let error = match self.client.acquire(self.key, id, self.duration, timeout) {
                 Ok((sent, etag)) => {
-                    let sent = acquisition.granted(sent);
-                    if clock.now().since(sent) < self.usable {
+                    if let Some(sent) = acquisition.granted(sent, clock.now(), self.usable) {
                         return Ok((sent, etag));
                     }
-                    // Granted, but so long ago that it may be over: ask for all of it again.
                     continue;
                 }
                 Err(error) => error,
@@ -120,16 +122,18 @@ impl Plan<'_> {
                     acquisition.refused();
                     faults.ended();
                     if matches!(patience, Patience::Once) {
-                        return Err(TryLockError::WouldBlock);
+                        return Err(error);
                     }
                     let elapsed = clock.now().since(started);
                     waiter.notice(Event::Waiting { attempt, elapsed });
-                    (TryLockError::WouldBlock, busy.delay(random()))
+                    (error, busy.delay(random()))
                 }
                 ErrorKind::NotFound if self.create_missing && creations < CREATIONS => {
                     acquisition.refused();
                     creations += 1;
-                    match self.create(&error, self.attempt_timeout(clock.now(), until)) {
+                    match self.create(&error, || {
+                        self.attempt_timeout(clock.now(), until).min(faults.left())
+                    }) {
                         Ok(()) => continue,
                         Err(error) => self.failed(error, &mut faults, attempt, waiter)?,
                     }
@@ -143,12 +147,13 @@ impl Plan<'_> {
                     self.failed(error, &mut faults, attempt, waiter)?
                 }
             };
-            if clock.now() + delay >= until {
-                waiter.sleep(delay, until);
-                // What was known last decides, without another request that could be left open.
+            let left = until.since(clock.now());
+            if left <= LAST_LOOK {
+                waiter.sleep(left, until);
                 return Err(last);
             }
-            waiter.sleep(delay, until);
+            // The last attempt comes shortly before the end, whatever the back-off says.
+            waiter.sleep(delay.min(left - LAST_LOOK), until);
         }
         unreachable!("attempts are counted without an end")
     }
@@ -160,29 +165,29 @@ impl Plan<'_> {
         faults: &mut Faults,
         attempt: u32,
         waiter: &dyn Waiter,
-    ) -> Result<(TryLockError, Duration), TryLockError> {
+    ) -> Result<(Error, Duration), Error> {
         if !error.is_transient() {
-            return Err(error.into());
+            return Err(error);
         }
         let Some(delay) = faults.put_up_with(&error) else {
-            return Err(error.into());
+            return Err(error);
         };
         log::debug!("{error}; trying again in {delay:?}");
         waiter.notice(Event::AcquireFailed {
             attempt,
             error: error.clone(),
         });
-        Ok((error.into(), delay))
+        Ok((error, delay))
     }
 
-    fn create(&self, missing: &Error, timeout: Duration) -> Result<(), Error> {
+    fn create(&self, missing: &Error, timeout: impl Fn() -> Duration) -> Result<(), Error> {
         if missing.service_code() == Some("ContainerBeingDeleted") {
             return Err(missing.clone());
         }
         if missing.service_code() != Some("BlobNotFound") {
-            self.client.create_container(timeout)?;
+            self.client.create_container(timeout())?;
         }
-        self.client.create_blob(self.key, timeout)
+        self.client.create_blob(self.key, timeout())
     }
 
     /// Half of what an operation may take, so that one that is not answered can be sent again.
@@ -218,12 +223,16 @@ impl Faults {
         }
     }
 
+    /// A request goes out. If it is the first that fails, its own time counts too.
+    fn sending(&mut self) {
+        self.since.get_or_insert_with(now);
+    }
+
     /// How long to wait before the next attempt; `None` when it has been long enough.
     fn put_up_with(&mut self, error: &Error) -> Option<Duration> {
-        // Half of the patience is already gone if the first attempt was not answered.
-        self.since.get_or_insert_with(now);
         let delay = self.backoff.delay_at_least(random(), error.retry_after());
-        (delay < self.left()).then_some(delay)
+        // An attempt that is cut off at once would hide why the others failed.
+        (delay.saturating_mul(2) < self.left()).then_some(delay)
     }
 
     fn ended(&mut self) {
@@ -240,10 +249,8 @@ pub(crate) fn random() -> u64 {
     Uuid::new_v4().as_u64_pair().0
 }
 
-fn stopped(target: &str) -> TryLockError {
-    Error::new(ErrorKind::Stopped, "waiting was stopped")
-        .during("acquire lease on", target)
-        .into()
+pub(crate) fn stopped(target: &str) -> Error {
+    Error::new(ErrorKind::Stopped, "waiting was stopped").during("acquire lease on", target)
 }
 
 /// Sends a request that can be sent again without harm, until it is answered or `timeout` is over.
@@ -255,7 +262,7 @@ pub(crate) fn until_answered<T>(
     mut send: impl FnMut(Duration, bool) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut faults = Faults::new(timeout);
-    faults.since = Some(now());
+    faults.sending();
     let mut may_be_done = false;
     loop {
         match send(faults.left().min(timeout / 2), may_be_done) {

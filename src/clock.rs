@@ -4,53 +4,11 @@
 //! `std::time::Instant` stops in suspend on Linux and macOS (rust-lang/rust#87906), so a guard
 //! built on it would believe in a lease that ended while the machine slept.
 
-use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// A point in time on a [`Clock`], counted from a start that means nothing by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(crate) struct Tick(Duration);
-
-impl Tick {
-    /// Later than every instant that a clock can show.
-    pub(crate) const NEVER: Self = Self(Duration::MAX);
-
-    pub(crate) const fn from_nanos(nanos: u64) -> Self {
-        if nanos == u64::MAX {
-            Self::NEVER
-        } else {
-            Self(Duration::from_nanos(nanos))
-        }
-    }
-
-    /// Nanoseconds since the clock's start; `u64::MAX` for [`Tick::NEVER`].
-    pub(crate) fn as_nanos(self) -> u64 {
-        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// The time from `earlier` to here; zero when `earlier` is not earlier.
-    pub(crate) fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-impl Add<Duration> for Tick {
-    type Output = Self;
-
-    fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration))
-    }
-}
-
-impl Sub<Duration> for Tick {
-    type Output = Self;
-
-    fn sub(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(duration))
-    }
-}
+use crate::tick::Tick;
 
 /// Where the library reads the time: the system, or a clock that a test steps.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +64,7 @@ fn system_now() -> Tick {
 
     let now = clock_gettime(CLOCK);
     let (secs, nanos) = (now.tv_sec as u64, now.tv_nsec as u32);
-    Tick(Duration::new(secs, nanos))
+    Tick::default() + Duration::new(secs, nanos)
 }
 
 /// Windows: `Instant` is the performance counter, which counts suspend.
@@ -116,7 +74,7 @@ fn system_now() -> Tick {
     use std::time::Instant;
 
     static START: OnceLock<Instant> = OnceLock::new();
-    Tick(START.get_or_init(Instant::now).elapsed())
+    Tick::default() + START.get_or_init(Instant::now).elapsed()
 }
 
 #[cfg(feature = "emulator")]
@@ -130,7 +88,7 @@ mod test_clock {
 
     use time::OffsetDateTime;
 
-    use super::Tick;
+    use crate::tick::Tick;
 
     /// A clock that a test can advance, shared by an [`Emulator`](crate::emulator::Emulator) and
     /// the clients that talk to it.
@@ -219,14 +177,6 @@ mod test_clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_saturate_instead_of_wrapping() {
-        assert_eq!(Tick::NEVER + Duration::from_secs(1), Tick::NEVER);
-        assert_eq!(Tick::default() - Duration::from_secs(1), Tick::default());
-        assert_eq!(Tick::default().since(Tick::NEVER), Duration::ZERO);
-        assert_eq!(Tick::from_nanos(Tick::NEVER.as_nanos()), Tick::NEVER);
-    }
 
     #[test]
     fn system_clock_does_not_go_back() {

@@ -201,6 +201,14 @@ impl Error {
         })
     }
 
+    /// A condition on the blob's ETag that did not hold.
+    pub(crate) fn into_changed(self, detail: &str) -> Self {
+        self.edit(|inner| {
+            inner.kind = Some(ErrorKind::WouldBlock);
+            inner.detail = detail.to_owned();
+        })
+    }
+
     /// Marks a failure that no repetition mends, such as an untrusted certificate.
     pub(crate) fn permanent(self) -> Self {
         self.edit(|inner| inner.permanent = true)

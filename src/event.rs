@@ -44,7 +44,8 @@ pub enum Event {
         /// How long the lease can still be vouched for. Zero once it is unproven.
         remaining: Duration,
     },
-    /// Holder information could not be written. The lock is held all the same.
+    /// Holder information could not be written, or not that the lock is about to be released. The
+    /// lock itself is not concerned.
     #[non_exhaustive]
     RecordFailed {
         /// Why.

@@ -11,6 +11,7 @@ use ureq::http::{HeaderName, HeaderValue, Uri};
 use crate::azure::credential::Credential;
 use crate::azure::names::{LeaseId, check_account, check_container, check_key};
 use crate::azure::wire::{self, Reply};
+use crate::azure::{refusal, status};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
@@ -30,7 +31,7 @@ pub fn reply(data: &[u8]) {
     };
     let head = String::from_utf8_lossy(head);
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.trim().parse().ok());
+    let code = lines.next().and_then(|line| line.trim().parse().ok());
     // As the transport hands them over: names in lower case, values of visible characters.
     let headers = lines.filter_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -38,12 +39,12 @@ pub fn reply(data: &[u8]) {
         Some((name.to_ascii_lowercase(), value.to_str().ok()?.to_owned()))
     });
     let reply = Reply {
-        status: status.unwrap_or(400),
+        status: code.unwrap_or(400),
         headers: headers.collect(),
         body: body.to_vec(),
     };
 
-    let error = wire::read_error(&reply, NOW, "check it");
+    let error = refusal::read_error(&reply, NOW, "check it");
     let text = error.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
     assert!(text.len() < 4096 + 2 * head.len(), "{} bytes", text.len());
@@ -53,18 +54,18 @@ pub fn reply(data: &[u8]) {
     // A loss is final: nothing but a code that says so may be taken for one.
     assert!(!is_lost || error.service_code().is_some());
     assert_ne!(error.loss_reason(), Some(LossReason::Released));
-    if let Ok(id) = wire::read_lease_id(&reply) {
+    if let Ok(id) = status::read_lease_id(&reply) {
         assert!(reply.header("x-ms-lease-id").is_some(), "{id}");
     }
-    let _ = wire::read_lease_time(&reply);
-    let status = wire::read_status("key", &reply);
-    assert!(status.holder().is_none() || !status.state().is_free());
-    check_record(&wire::read_record(&reply));
+    let _ = status::read_lease_time(&reply);
+    let found = status::read_status("key", &reply);
+    assert!(found.holder().is_none() || !found.state().is_free());
+    check_record(&status::read_record(&reply));
 }
 
 /// The body of a reply to List Blobs.
 pub fn page(data: &[u8]) {
-    let Ok(page) = wire::read_page(data) else {
+    let Ok(page) = status::read_page(data) else {
         return;
     };
     assert!(page.next.is_none_or(|next| !next.is_empty()));

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::azure::client::MAX_CONTENT;
 use crate::azure::names::LeaseId;
+use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::keeper::{Acquired, Context, Keeper, Shared};
+use crate::keeper::{Keeper, Shared};
 use crate::lease::{Claim, LossReason};
 use crate::mutex::Released;
 use crate::record::Previous;
@@ -207,7 +208,8 @@ impl LeaseGuard {
     ///
     /// [`ErrorKind::Transport`], [`ErrorKind::Service`], [`ErrorKind::Throttled`],
     /// [`ErrorKind::Auth`] or [`ErrorKind::Protocol`] if the service did not confirm. The lease is
-    /// no longer renewed and runs out within its duration.
+    /// no longer renewed and runs out within its duration. [`ErrorKind::System`] in a forked child,
+    /// whose copy of the guard holds nothing.
     pub fn release(mut self) -> Result<Released, Error> {
         self.finish()
     }
@@ -215,6 +217,11 @@ impl LeaseGuard {
     /// The one way in which a guard ends. Never panics, also while unwinding.
     fn finish(&mut self) -> Result<Released, Error> {
         self.released = true;
+        if self.process != process::id() {
+            // Not even its locks can be used here: a thread that is gone may have held them.
+            let text = "this is a copy of the guard in a forked process, which holds no lock";
+            return Err(Error::new(ErrorKind::System, text));
+        }
         let result = self.keeper.release(self.watch.id);
         if matches!(result, Ok(Released::Released)) {
             self.context.notice(&Event::Released);
@@ -225,7 +232,7 @@ impl LeaseGuard {
 
 impl Drop for LeaseGuard {
     fn drop(&mut self) {
-        if self.released || self.process != process::id() {
+        if self.released {
             return;
         }
         match self.finish() {
@@ -236,6 +243,7 @@ impl Drop for LeaseGuard {
                     self.context.target()
                 );
             }
+            Err(error) if error.kind() == ErrorKind::System => {}
             Err(error) => log::warn!("{error}; the lease runs out by itself"),
         }
     }
@@ -334,7 +342,7 @@ impl fmt::Debug for LeaseWatch {
 #[cfg(all(test, feature = "emulator"))]
 mod tests {
     use crate::emulator::Emulator;
-    use crate::{AzureMutex, LeaseState, Locker};
+    use crate::{AzureMutex, ErrorKind, LeaseState, Locker};
 
     #[test]
     fn copy_in_a_forked_child_does_not_release() {
@@ -345,7 +353,7 @@ mod tests {
             .lock()
             .unwrap();
         guard.process = 0;
-        drop(guard);
+        assert_eq!(guard.release().unwrap_err().kind(), ErrorKind::System);
         assert_eq!(
             mutex.status("migration").unwrap().state(),
             LeaseState::Leased

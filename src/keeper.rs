@@ -1,158 +1,29 @@
 //! The renewal thread of one guard, and the state that it shares with the guard and its watches.
 //!
-//! The thread is started before the lease is acquired, so that a machine that has no thread to
-//! give cannot leave a lease behind that nobody renews. It keeps going through every failure and
-//! ends with its guard.
+//! The thread is there before the lease is acquired, so that a machine that has no thread to give
+//! cannot leave a lease behind that nobody renews. It keeps going through every failure, and is
+//! free for another guard when its own is gone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::acquire::{Granted, Patience, Plan, Refused, Waiter, until_answered};
-use crate::azure::names::{LeaseDuration, LeaseId};
-use crate::clock::{Clock, Tick};
+use crate::acquire::{Patience, Refused, Waiter, stopped, until_answered};
+use crate::azure::names::LeaseId;
+use crate::clock::Clock;
+use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::lease::{Claim, Hold, LossReason, Renewal, Step, Terms};
-use crate::mutex::{AzureMutex, Released};
-use crate::record::{Previous, Record};
-use crate::recorder::{Recorder, Under, Written};
+use crate::lease::{Claim, Hold, Renewal, Step};
+use crate::mutex::Released;
+use crate::record::Record;
+use crate::recorder::Written;
+use crate::seat::Seat;
 use crate::stop::StopToken;
-
-/// Enough for a TLS handshake in a debug build; only what is touched is memory.
-const STACK: usize = 512 * 1024;
-
-pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
-
-/// What all guards of a locker have in common.
-pub(crate) struct Context {
-    pub(crate) mutex: AzureMutex,
-    pub(crate) key: String,
-    pub(crate) duration: LeaseDuration,
-    pub(crate) terms: Terms,
-    pub(crate) poll: (Duration, Duration),
-    pub(crate) fault_wait: Duration,
-    pub(crate) release_timeout: Duration,
-    pub(crate) recorder: Recorder,
-    pub(crate) observer: Option<Observer>,
-    pub(crate) stop: Option<StopToken>,
-    pub(crate) stack: usize,
-    /// How many given-up acquisitions are still being cleaned up.
-    pub(crate) strays: Mutex<usize>,
-    pub(crate) strays_changed: Condvar,
-}
-
-impl Context {
-    pub(crate) const DEFAULT_STACK: usize = STACK;
-
-    pub(crate) fn target(&self) -> String {
-        self.mutex.client().target(&self.key)
-    }
-
-    pub(crate) fn clock(&self) -> &Clock {
-        self.mutex.client().clock()
-    }
-
-    fn plan(&self) -> Plan<'_> {
-        Plan {
-            client: self.mutex.client(),
-            key: &self.key,
-            duration: self.duration,
-            usable: self.terms.duration - self.terms.margin,
-            request_timeout: self.mutex.request_timeout(),
-            create_missing: self.mutex.create_missing(),
-            poll: self.poll,
-            fault_wait: self.fault_wait,
-        }
-    }
-
-    pub(crate) fn under(&self, id: LeaseId) -> Under<'_> {
-        Under {
-            client: self.mutex.client(),
-            key: &self.key,
-            id,
-        }
-    }
-
-    /// Acquires, and writes what has to be written before the lock counts as held.
-    fn acquire(&self, patience: Patience, waiter: &dyn Waiter) -> Result<Acquired, Refused> {
-        let granted = self.plan().run(patience, waiter)?;
-        let id = granted.id;
-        self.prepare(granted).map_err(|error| {
-            self.mutex.take_back(&self.key, id, self.release_timeout);
-            Refused {
-                error: error.into(),
-                stray: None,
-            }
-        })
-    }
-
-    fn prepare(&self, mut granted: Granted) -> Result<Acquired, Error> {
-        let timeout = self.mutex.request_timeout();
-        let under = self.under(granted.id);
-        let (mut written, mut previous) = (None, Previous::Unknown);
-        if self.recorder.fencing {
-            let (fence, before) = self.recorder.fence(under, &granted.etag, timeout)?;
-            (written, previous) = (Some(fence), before);
-        } else if self.recorder.names_first() {
-            match self.recorder.name_holder(under, &granted.etag, timeout / 2) {
-                Ok(done) => written = Some(done),
-                Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(error),
-                Err(error) => self.notice(&Event::RecordFailed { error }),
-            }
-        }
-        if self.clock().now().since(granted.sent) >= self.terms.duration - self.terms.margin {
-            // The writing took so long that the lease has to be proven again.
-            let sent = self.clock().now();
-            under.client.renew(&self.key, granted.id, timeout / 2)?;
-            granted.sent = sent;
-        }
-        Ok(Acquired {
-            granted,
-            written,
-            previous,
-        })
-    }
-
-    /// Logs `event` and tells the observer. Never with a lock held, and never panics.
-    pub(crate) fn notice(&self, event: &Event) {
-        let target = self.target();
-        match event {
-            Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
-            Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
-            Event::RecordFailed { error } => log::warn!("{error}; the lock is held all the same"),
-            Event::RenewalFailed { error, remaining } => {
-                log::warn!("{error}; still held for {remaining:?} without a renewal");
-            }
-            event => log::debug!("`{target}`: {event:?}"),
-        }
-        if let Some(observer) = &self.observer
-            && catch_unwind(AssertUnwindSafe(|| observer(event))).is_err()
-        {
-            log::error!("the observer of the lock `{target}` panicked");
-        }
-    }
-}
-
-/// A lease that is held, and what was written under it so far.
-#[derive(Debug)]
-pub(crate) struct Acquired {
-    pub(crate) granted: Granted,
-    written: Option<Written>,
-    pub(crate) previous: Previous,
-}
-
-impl Acquired {
-    pub(crate) fn fencing_token(&self) -> Option<u64> {
-        self.written
-            .as_ref()
-            .and_then(|written| written.record.fence)
-    }
-}
+use crate::tick::Tick;
 
 /// One guard's state.
 pub(crate) struct Shared {
@@ -239,6 +110,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// The thread is done with the guard.
+    pub(crate) fn end(&self) {
+        self.state.lock().ended = true;
+        self.changed.notify_all();
+    }
+
     fn publish(&self, hold: &Hold) {
         self.deadline
             .store(hold.deadline().as_nanos(), Ordering::Release);
@@ -257,10 +134,11 @@ impl Shared {
 pub(crate) struct Keeper {
     context: Arc<Context>,
     shared: Arc<Shared>,
+    seat: Arc<Seat>,
 }
 
 impl Keeper {
-    /// Starts the thread. It waits for a lease to keep.
+    /// Makes sure of a thread. It waits for a lease to keep.
     pub(crate) fn start(context: &Arc<Context>) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             clock: context.clock().clone(),
@@ -276,26 +154,22 @@ impl Keeper {
             }),
             changed: Condvar::new(),
         });
-        let (theirs, their_context) = (Arc::clone(&shared), Arc::clone(context));
-        thread::Builder::new()
-            .name(format!("azmutex:{}", context.key))
-            .stack_size(context.stack)
-            .spawn(move || {
-                Thread {
-                    context: &their_context,
-                    shared: &theirs,
-                }
-                .run()
-            })
-            .map_err(|error| {
-                Error::new(ErrorKind::System, "no thread to renew the lease from")
-                    .with_source(error)
-                    .during("acquire lease on", &context.target())
-            })?;
+        let seat = Seat::find(context, &shared).map_err(|error| {
+            Error::new(ErrorKind::System, "no thread to renew the lease from")
+                .with_source(error)
+                .during("acquire lease on", &context.target())
+        })?;
         Ok(Self {
             context: Arc::clone(context),
             shared,
+            seat,
         })
+    }
+
+    /// Has the thread look up now, wherever it waits.
+    fn wake(&self) {
+        self.seat.wake();
+        self.shared.changed.notify_all();
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -315,7 +189,7 @@ impl Keeper {
         stop.register(&self.shared);
         let mut state = self.shared.state.lock();
         state.task = Task::Acquire(patience);
-        self.shared.changed.notify_all();
+        self.wake();
         loop {
             if let Some(result) = state.acquired.take() {
                 return result;
@@ -323,10 +197,8 @@ impl Keeper {
             if stop.is_stopped() {
                 state.abandoned = true;
                 self.context.add_stray();
-                let error = Error::new(ErrorKind::Stopped, "waiting was stopped")
-                    .during("acquire lease on", &self.context.target());
                 return Err(Refused {
-                    error: error.into(),
+                    error: stopped(&self.context.target()),
                     stray: None,
                 });
             }
@@ -340,20 +212,29 @@ impl Keeper {
             granted, written, ..
         } = acquired;
         let mut state = self.shared.state.lock();
-        let hold = Hold::new(self.context.terms, granted.sent);
+        let sent = granted.sent;
+        let hold = Hold::new(self.context.terms, sent);
         self.shared.publish(&hold);
         state.hold = Some(hold);
         let recorder = &self.context.recorder;
         state.record = RecordState {
             etag: granted.etag,
-            due: recorder
-                .names_later()
-                .then(|| self.shared.clock.now() + recorder.delay),
+            due: if recorder.names_later() {
+                Some(self.shared.clock.now() + recorder.delay)
+            } else if recorder.names_first() && written.is_none() {
+                Some(self.shared.clock.now() + self.context.terms.renew_every) // it failed
+            } else {
+                None
+            },
             maybe_written: written.is_some() || recorder.names_first(),
             written,
         };
         state.task = Task::Keep(granted.id);
-        self.shared.changed.notify_all();
+        // The thread looks up in time for what comes first, unless the grant was a long time
+        // coming. Most locks are released before, and waking it would be for nothing.
+        if self.shared.clock.now().since(sent) > self.context.terms.renew_every / 2 {
+            self.wake();
+        }
     }
 
     /// Ends the thread without a lease to keep. What may have been granted is released in the
@@ -370,23 +251,25 @@ impl Keeper {
             }
             None => Task::End,
         };
-        self.shared.changed.notify_all();
+        drop(state);
+        if stray.is_some() || !self.seat.take_back(&self.context, &self.shared) {
+            self.wake();
+        }
     }
 
     /// Stops to renew and releases the lease, all within the release timeout.
     pub(crate) fn release(&self, id: LeaseId) -> Result<Released, Error> {
         let started = Instant::now();
         let timeout = self.context.release_timeout;
+        let served = !self.seat.take_back(&self.context, &self.shared);
         let mut state = self.shared.state.lock();
-        let known_lost = match &mut state.hold {
+        let needed = match &mut state.hold {
             Some(hold) => {
-                let claim = hold.claim(self.shared.clock.now());
-                hold.lose(LossReason::Released);
+                let needed = hold.release();
                 self.shared.publish(hold);
-                // After `max_hold` the lease may still have a while to run.
-                matches!(claim, Claim::Lost(reason) if reason != LossReason::MaxHold)
+                needed
             }
-            None => false,
+            None => true,
         };
         state.task = Task::End;
         self.shared.changed.notify_all();
@@ -403,17 +286,18 @@ impl Keeper {
         let record = std::mem::take(&mut state.record);
         drop(state);
         let left = || timeout.saturating_sub(started.elapsed());
-        let result = if known_lost {
-            Ok(Released::AlreadyLost)
-        } else {
+        let result = if needed {
             self.mark_released(id, record, left() / 2);
             self.context
                 .mutex
                 .release_within(&self.context.key, id, left())
+        } else {
+            Ok(Released::AlreadyLost)
         };
         // The thread had nothing to do but end, unless a request or an observer holds it up.
         let mut state = self.shared.state.lock();
-        while !state.ended
+        while served
+            && !state.ended
             && !self
                 .shared
                 .changed
@@ -422,12 +306,13 @@ impl Keeper {
         {}
         result
     }
-}
 
-impl Keeper {
     /// Writes that the holder released, if it ever said that it held the lock.
     fn mark_released(&self, id: LeaseId, state: RecordState, timeout: Duration) {
         let context = &*self.context;
+        if !context.recorder.records() {
+            return; // What is written there is another holder's.
+        }
         let record = match state.written {
             Some(written) => written.record,
             None if state.maybe_written => {
@@ -475,7 +360,6 @@ impl Keeper {
         until_answered(self.context.mutex.request_timeout(), |timeout, _| {
             client.read_content(key, id, timeout)
         })
-        .map(|(_, _, content)| content)
         .inspect_err(|error| self.heed(error))
     }
 
@@ -489,15 +373,9 @@ impl Keeper {
     }
 }
 
-impl Context {
-    fn add_stray(&self) {
-        *self.strays.lock() += 1;
-    }
-
-    fn end_stray(&self) {
-        *self.strays.lock() -= 1;
-        self.strays_changed.notify_all();
-    }
+/// What the thread does for one guard, until the guard is gone.
+pub(crate) fn serve(context: &Context, shared: &Shared) {
+    Thread { context, shared }.run();
 }
 
 /// The thread itself; also lends its waiting to an acquisition on the caller's thread.
@@ -515,8 +393,6 @@ impl Thread<'_> {
                 self.context.target()
             );
         }
-        self.shared.state.lock().ended = true;
-        self.shared.changed.notify_all();
     }
 
     fn work(&self) {
@@ -524,7 +400,10 @@ impl Thread<'_> {
         state.busy = false;
         loop {
             match state.task {
-                Task::Idle => self.shared.changed.wait(&mut state),
+                Task::Idle => {
+                    self.shared
+                        .wait(&mut state, self.context.look_up(), Tick::NEVER);
+                }
                 Task::Acquire(patience) => {
                     state.task = Task::Idle;
                     if self.acquire(&mut state, patience) {
@@ -543,7 +422,15 @@ impl Thread<'_> {
 
     /// Acquires for a caller who waits. Returns whether the caller went away meanwhile.
     fn acquire(&self, state: &mut MutexGuard<'_, State>, patience: Patience) -> bool {
-        let result = MutexGuard::unlocked(state, || self.context.acquire(patience, self));
+        let result = MutexGuard::unlocked(state, || {
+            // Nothing in there is known to panic. If it does, the caller must not wait for ever.
+            catch_unwind(AssertUnwindSafe(|| self.context.acquire(patience, self)))
+        });
+        let result = result.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::System, "the acquisition panicked")
+                .during("acquire lease on", &self.context.target());
+            Err(Refused { error, stray: None })
+        });
         if !state.abandoned {
             state.acquired = Some(result);
             self.shared.changed.notify_all();
@@ -572,8 +459,11 @@ impl Thread<'_> {
     fn keep(&self, state: &mut MutexGuard<'_, State>, id: LeaseId) {
         let Some(hold) = &mut state.hold else { return };
         let now = self.shared.clock.now();
-        match hold.step(now) {
-            Step::Wait(until) => match state.record.due {
+        let step = hold.step(now);
+        // Under a lease that ran out a write is refused as lost, where a renewal may succeed.
+        let is_held = hold.claim(now) == Claim::Held;
+        match step {
+            Step::Wait(until) => match state.record.due.filter(|_| is_held) {
                 Some(due) if due <= now => self.name_holder(state, id, until),
                 due => {
                     let until = due.map_or(until, |due| due.min(until));

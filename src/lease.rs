@@ -11,10 +11,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::clock::Tick;
+use crate::tick::Tick;
 
 /// The figures that a hold goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Terms {
     /// How long the service keeps the lease after an acquire or a renew.
     pub(crate) duration: Duration,
@@ -29,8 +29,13 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// How long the lease may be claimed from the send of the request that the service confirmed.
+    pub(crate) fn usable(&self) -> Duration {
+        self.duration.saturating_sub(self.margin)
+    }
+
     fn deadline(&self, sent: Tick) -> Tick {
-        sent + self.duration.saturating_sub(self.margin)
+        sent + self.usable()
     }
 }
 
@@ -65,7 +70,7 @@ impl fmt::Display for LossReason {
 }
 
 /// What a client may claim about its lease at some instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Claim {
     /// No other client holds the lease.
     Held,
@@ -100,7 +105,7 @@ pub(crate) enum Step {
 }
 
 /// One acquired lease, from the acquire on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Hold {
     terms: Terms,
     acquired: Tick,
@@ -202,6 +207,13 @@ impl Hold {
         })
     }
 
+    /// The guard ends the hold. Returns whether there is a lease to release, as far as is known.
+    pub(crate) fn release(&mut self) -> bool {
+        self.lose(LossReason::Released);
+        // After `max_hold` the lease may still have a while to run.
+        matches!(self.lost, Some(LossReason::Released | LossReason::MaxHold))
+    }
+
     /// Ends the hold; whatever a late renewal says does not matter any more.
     pub(crate) fn lose(&mut self, reason: LossReason) {
         self.lost.get_or_insert(reason);
@@ -239,11 +251,12 @@ impl Hold {
 /// While a request of this ID is unanswered, the service may have granted it. The same ID is then
 /// sent again: granted twice is granted once. An ID is never used again after giving up, since a
 /// late copy of a request may still arrive.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Acquisition {
     /// The first send since the service last said that it had not granted the lease.
     first_unanswered: Option<Tick>,
-    /// Whether some request was never answered, so that a copy of it may still be under way.
+    /// Whether the service may have granted the lease without the client making use of it: some
+    /// request was never answered, so that a copy of it may still be under way, or too late.
     ambiguous: bool,
 }
 
@@ -263,9 +276,14 @@ impl Acquisition {
         self.ambiguous = true;
     }
 
-    /// The service granted the lease. Returns the instant that its deadline counts from.
-    pub(crate) fn granted(&mut self, sent: Tick) -> Tick {
-        self.first_unanswered.take().unwrap_or(sent).min(sent)
+    /// The service granted the lease, and the client heard of it at `now`. Returns the instant that
+    /// its deadline counts from; `None` if that is so long ago that it is of no use any more, and
+    /// all of it has to be asked for again.
+    pub(crate) fn granted(&mut self, sent: Tick, now: Tick, usable: Duration) -> Option<Tick> {
+        let since = self.first_unanswered.take().unwrap_or(sent).min(sent);
+        let in_time = now.since(since) < usable;
+        self.ambiguous |= !in_time;
+        in_time.then_some(since)
     }
 
     /// Whether giving up now has to try to release the ID.
@@ -438,6 +456,22 @@ mod tests {
     }
 
     #[test]
+    fn release_is_needed_unless_the_service_said_that_the_lease_is_lost() {
+        for (reason, needed) in [
+            (None, true),
+            (Some(LossReason::MaxHold), true),
+            (Some(LossReason::Broken), false),
+            (Some(LossReason::Taken), false),
+            (Some(LossReason::Deleted), false),
+        ] {
+            let mut hold = Hold::new(terms(), at(0));
+            reason.inspect(|&reason| hold.lose(reason));
+            assert_eq!(hold.release(), needed, "{reason:?}");
+            assert!(matches!(hold.claim(at(1)), Claim::Lost(_)));
+        }
+    }
+
+    #[test]
     fn max_hold_ends_renewals_and_then_the_claim() {
         let mut hold = Hold::new(
             Terms {
@@ -478,7 +512,7 @@ mod tests {
         acquisition.sending(at(0));
         acquisition.unanswered();
         acquisition.sending(at(5));
-        assert_eq!(acquisition.granted(at(5)), at(0));
+        assert_eq!(acquisition.granted(at(5), at(6), 55 * SEC), Some(at(0)));
         assert!(acquisition.may_be_granted());
     }
 
@@ -488,8 +522,18 @@ mod tests {
         acquisition.sending(at(0));
         acquisition.refused();
         acquisition.sending(at(5));
-        assert_eq!(acquisition.granted(at(5)), at(5));
+        assert_eq!(acquisition.granted(at(5), at(6), 55 * SEC), Some(at(5)));
         assert!(!acquisition.may_be_granted());
+    }
+
+    #[test]
+    fn grant_heard_of_too_late_is_asked_for_again_and_may_be_left_behind() {
+        let mut acquisition = Acquisition::default();
+        acquisition.sending(at(0));
+        assert_eq!(acquisition.granted(at(0), at(55), 55 * SEC), None);
+        acquisition.sending(at(55));
+        acquisition.refused();
+        assert!(acquisition.may_be_granted());
     }
 
     #[test]

@@ -6,10 +6,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::acquire::{Patience, Refused};
 use crate::azure::names::{LeaseDuration, check_key};
+use crate::context::{Context, Observer};
 use crate::error::{Error, TryLockError};
 use crate::event::Event;
 use crate::guard::LeaseGuard;
-use crate::keeper::{Context, Keeper, Observer};
+use crate::keeper::Keeper;
 use crate::lease::Terms;
 use crate::mutex::AzureMutex;
 use crate::recorder::Recorder;
@@ -158,22 +159,12 @@ impl Locker {
     /// about to exit can wait for that here. Returns at once if there is nothing to wait for.
     #[must_use]
     pub fn settle(&self, timeout: Duration) -> bool {
-        let end = Instant::now().checked_add(timeout);
-        let mut strays = self.0.strays.lock();
-        while *strays > 0 {
-            let left = end.map_or(Duration::MAX, |end| {
-                end.saturating_duration_since(Instant::now())
-            });
-            if self
-                .0
-                .strays_changed
-                .wait_for(&mut strays, left)
-                .timed_out()
-            {
-                break;
-            }
-        }
-        *strays == 0
+        self.0.settle(timeout)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.0
     }
 
     fn acquire(&self, patience: Patience) -> Result<LeaseGuard, TryLockError> {
@@ -190,7 +181,7 @@ impl Locker {
             }
             Err(Refused { error, stray }) => {
                 keeper.give_up(stray);
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -276,7 +267,7 @@ impl LockerBuilder {
 
     /// How long `lock` puts up with failures in a row that may pass. Defaults to 60 seconds.
     ///
-    /// `try_lock` puts up with them for the
+    /// `try_lock` puts up with them for no longer than the
     /// [`request_timeout`](crate::MutexOptions::request_timeout).
     pub fn fault_wait(mut self, fault_wait: Duration) -> Self {
         self.fault_wait = fault_wait;
@@ -330,8 +321,13 @@ impl LockerBuilder {
     /// The token is stored before `lock` returns, together with the holder information. It is
     /// greater than any handed out before, also after the blob was deleted as long as clocks are
     /// right; it is the time in milliseconds where that is greater than the last token plus one.
-    /// Costs up to three requests more for a lock and unlock. If the token cannot be stored, the
-    /// lease is released and `lock` fails. All lockers of a key should agree on this setting.
+    /// Costs up to three requests more for a lock and unlock. If the token cannot be stored within
+    /// the [`request_timeout`](crate::MutexOptions::request_timeout), which is added to the time
+    /// that a bounded wait may take, the lease is released and `lock` fails; with
+    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if it was broken meanwhile.
+    ///
+    /// All lockers of a key should agree on this setting: one without it that says who it is erases
+    /// the last token, and then clocks alone keep the order.
     pub fn fencing(mut self, on: bool) -> Self {
         self.fencing = on;
         self
@@ -339,9 +335,10 @@ impl LockerBuilder {
 
     /// Hears what happens to the lock, for logs and metrics.
     ///
-    /// Called on the thread where it happens: on the caller's for waiting, acquiring and releasing,
-    /// on the renewal thread for the rest. It holds that thread up, so one that blocks delays
-    /// renewals. A panic in it is caught and logged.
+    /// Called on the thread where it happens: the caller's for acquired and released and for what a
+    /// read or write of the guarded value finds, the renewal thread for what concerns renewals, and
+    /// either for waiting. It holds that thread up, so one that blocks delays renewals. A panic in it
+    /// is caught and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -389,6 +386,8 @@ impl LockerBuilder {
                 duration / 4 * 3
             )));
         }
+        // A time without an end would overflow what it is added to.
+        let release_timeout = self.release_timeout.min(Duration::from_secs(24 * 60 * 60));
         let terms = Terms {
             duration,
             margin,
@@ -403,11 +402,12 @@ impl LockerBuilder {
             terms,
             poll: self.poll,
             fault_wait: self.fault_wait,
-            release_timeout: self.release_timeout,
+            release_timeout,
             recorder: Recorder {
                 owner: self.owner,
                 reason: self.reason,
-                lease: duration,
+                lease: Some(duration),
+                pid: None,
                 named: self.named,
                 fencing: self.fencing,
                 delay: self.holder_delay,
@@ -415,7 +415,8 @@ impl LockerBuilder {
             },
             observer: self.observer,
             stop: self.stop,
-            stack: Context::DEFAULT_STACK,
+            stack: Context::STACK,
+            spare: Mutex::new(None),
             strays: Mutex::new(0),
             strays_changed: Condvar::new(),
         })))
@@ -445,10 +446,10 @@ mod tests {
     #[test]
     fn thread_that_cannot_be_started_strands_no_lease() {
         let emulator = Emulator::start().unwrap();
-        let mut locker = builder(&emulator).build().unwrap();
-        drop(locker.lock().unwrap());
+        drop(builder(&emulator).build().unwrap().lock().unwrap());
         let requests = emulator.requests();
-        Arc::get_mut(&mut locker.0).expect("no guard is left").stack = usize::MAX / 2;
+        let mut locker = builder(&emulator).build().unwrap();
+        Arc::get_mut(&mut locker.0).expect("it is new").stack = usize::MAX / 2;
 
         let error = locker.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::System);

@@ -1,13 +1,15 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::acquire::{Alone, Patience, Plan, until_answered};
 use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId, break_period, check_key};
-use crate::azure::wire::LeaseStatus;
+use crate::azure::status::LeaseStatus;
 use crate::error::{Error, ErrorKind};
 use crate::options::MutexOptions;
+use crate::record::Holder;
+use crate::recorder::{self, Under};
 use crate::transport::Transport;
 
 /// Lease operations by key, one REST action per call. No threads.
@@ -64,7 +66,10 @@ impl AzureMutex {
         );
         Ok(Self(Arc::new(Inner {
             client,
-            request_timeout: options.request_timeout,
+            // A time without an end would overflow what it is added to.
+            request_timeout: options
+                .request_timeout
+                .min(Duration::from_secs(24 * 60 * 60)),
             create_missing: options.create_missing,
         })))
     }
@@ -97,7 +102,8 @@ impl AzureMutex {
             request_timeout: timeout,
             create_missing: self.0.create_missing,
             poll: (Duration::ZERO, Duration::ZERO),
-            fault_wait: timeout,
+            // The rest is for taking back what may have been granted.
+            fault_wait: timeout / 4 * 3,
         };
         match plan.run(Patience::Once, &Alone) {
             Ok(granted) => Ok(Lease {
@@ -106,10 +112,9 @@ impl AzureMutex {
             }),
             Err(refused) => {
                 if let Some(id) = refused.stray {
-                    self.take_back(key, id, timeout / 2);
+                    self.take_back(key, id, timeout / 4);
                 }
-                let error = Error::from(refused.error);
-                Err(error.during("acquire lease on", &self.0.client.target(key)))
+                Err(refused.error)
             }
         }
     }
@@ -180,9 +185,153 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn break_lease(&self, key: &str, period: Option<Duration>) -> Result<Duration, Error> {
+        self.break_matching(key, period, None)
+    }
+
+    /// Breaks the lease on `key` as [`break_lease`](Self::break_lease) does, unless the blob was
+    /// written to since it had `etag`.
+    ///
+    /// For a decision that took time, such as a person's: lease operations do not change the
+    /// [`etag`](LeaseStatus::etag), but a new holder that writes who it is does, so a holder other
+    /// than the one that was looked at is left alone. It cannot tell holders apart that write
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WouldBlock`] if the blob was written to; others as for
+    /// [`break_lease`](Self::break_lease).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use azmutex::{AzureMutex, LeaseDuration};
+    ///
+    /// # let emulator = azmutex::emulator::Emulator::start()?;
+    /// # let mutex = AzureMutex::new(emulator.options("locks")?)?;
+    /// mutex.acquire("migration", LeaseDuration::INFINITE)?;
+    /// let seen = mutex.status("migration")?;
+    /// // somebody looks at `seen.holder()`, and decides
+    /// mutex.break_lease_if_match("migration", Some(Duration::ZERO), seen.etag())?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/specifying-conditional-headers-for-blob-service-operations>
+    pub fn break_lease_if_match(
+        &self,
+        key: &str,
+        period: Option<Duration>,
+        etag: &str,
+    ) -> Result<Duration, Error> {
+        self.break_matching(key, period, Some(etag))
+    }
+
+    fn break_matching(
+        &self,
+        key: &str,
+        period: Option<Duration>,
+        etag: Option<&str>,
+    ) -> Result<Duration, Error> {
         check_key(key)?;
         let period = period.map(break_period).transpose()?;
-        self.until_answered(|timeout, _| self.0.client.break_lease(key, period.clone(), timeout))
+        self.until_answered(|timeout, _| {
+            self.0
+                .client
+                .break_lease(key, period.clone(), etag, timeout)
+        })
+    }
+
+    /// Writes who holds `lease`, for [`status`](Self::status) to show, and returns the next
+    /// fencing token, which is stored with it.
+    ///
+    /// A [`Locker`](crate::Locker) does so by itself. It replaces what an earlier holder wrote,
+    /// which otherwise seems to be the one that holds the lock now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] if the lease is no longer this one. Others as for
+    /// [`acquire`](Self::acquire).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use azmutex::{AzureMutex, Holder, LeaseDuration};
+    ///
+    /// # let emulator = azmutex::emulator::Emulator::start()?;
+    /// # let mutex = AzureMutex::new(emulator.options("locks")?)?;
+    /// let duration = LeaseDuration::MAX;
+    /// let lease = mutex.acquire("migration", duration)?;
+    /// mutex.write_holder(&lease, Holder::current(duration).with_reason("release 812"))?;
+    /// assert_eq!(mutex.status("migration")?.holder().unwrap().reason(), Some("release 812"));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_holder(&self, lease: &Lease, holder: Holder) -> Result<u64, Error> {
+        recorder::introduce(self.under(lease), holder, self.0.request_timeout)
+    }
+
+    /// Marks the holder that [`write_holder`](Self::write_holder) wrote as one that released, so
+    /// that the next does not take it for one that was cut off. Call it before
+    /// [`release`](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_holder`](Self::write_holder).
+    pub fn write_released(&self, lease: &Lease) -> Result<(), Error> {
+        recorder::sign_off(self.under(lease), self.0.request_timeout)
+    }
+
+    fn under<'a>(&'a self, lease: &'a Lease) -> Under<'a> {
+        Under {
+            client: &self.0.client,
+            key: &lease.key,
+            id: lease.id,
+        }
+    }
+
+    /// Asks the service whether `lease` is the one that holds its key.
+    ///
+    /// Changes nothing. Another client may break it a moment later.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] if the lease is not the one, or no longer, also if it ran out and
+    /// could still be renewed. Other kinds leave it open; see [`acquire`](Self::acquire).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use azmutex::{AzureMutex, Lease, LeaseDuration, LeaseId};
+    ///
+    /// # let emulator = azmutex::emulator::Emulator::start()?;
+    /// # let mutex = AzureMutex::new(emulator.options("locks")?)?;
+    /// let lease = mutex.acquire("migration", LeaseDuration::MAX)?;
+    /// assert!(mutex.verify(&lease).is_ok());
+    /// assert!(mutex.verify(&Lease::new("migration", LeaseId::random())?).is_err());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
+    pub fn verify(&self, lease: &Lease) -> Result<(), Error> {
+        self.until_answered(|timeout, _| {
+            self.0
+                .client
+                .read_record(&lease.key, lease.id, timeout)
+                .map(drop)
+        })
+    }
+
+    /// What the service's clock says, to the second. Asks once, and also takes the date of a
+    /// refusal, so it needs no permission.
+    ///
+    /// Signatures are refused when the clocks differ by more than 15 minutes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Transport`] if there is no reply, [`ErrorKind::Protocol`] if it has no date.
+    pub fn service_time(&self) -> Result<SystemTime, Error> {
+        let time = self.0.client.service_time(self.0.request_timeout)?;
+        Ok(SystemTime::from(time))
     }
 
     /// What the service says of the lock blob `key`.
@@ -217,6 +366,24 @@ impl AzureMutex {
             page: Vec::new().into_iter(),
             next: Next::First,
         }
+    }
+
+    /// The storage account.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        self.0.client.account()
+    }
+
+    /// The container of the lock blobs.
+    #[must_use]
+    pub fn container(&self) -> &str {
+        self.0.client.container()
+    }
+
+    /// The URL of the lock blob `key`, percent-encoded, without a SAS.
+    #[must_use]
+    pub fn url(&self, key: &str) -> String {
+        self.0.client.url(key)
     }
 
     pub(crate) fn client(&self) -> &Client {

@@ -686,6 +686,19 @@ mod tests {
         }
     }
 
+    #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+    #[test]
+    fn https_without_tls_is_refused_with_the_feature_to_turn_on() {
+        let error = MutexOptions::new("acct", KEY, "locks")
+            .unwrap()
+            .check()
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("turn on its feature `rustls`"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn request_timeout_of_zero_is_refused() {
         let options = MutexOptions::new("acct", KEY, "locks").unwrap();

@@ -5,12 +5,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::process;
 use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
 
 use crate::azure::date;
+use crate::azure::names::LeaseDuration;
+use crate::recorder::default_owner;
 
 /// Metadata values are ASCII headers: everything else is percent-encoded, and so is the mark.
 const VALUE: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
@@ -44,6 +47,42 @@ pub struct Holder {
 }
 
 impl Holder {
+    /// What a holder says of itself in [`AzureMutex::write_holder`](crate::AzureMutex::write_holder):
+    /// `user@host`, this process, since now.
+    #[must_use]
+    pub fn current(lease: LeaseDuration) -> Self {
+        Self {
+            owner: default_owner(),
+            pid: Some(process::id()),
+            since: None,
+            reason: None,
+            lease: lease.as_duration(),
+            version: None,
+            released: false,
+        }
+    }
+
+    /// Another owner than `user@host`.
+    #[must_use]
+    pub fn with_owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// Another process than this one, on whose behalf it holds the lock.
+    #[must_use]
+    pub fn with_pid(mut self, pid: u32) -> Self {
+        self.pid = Some(pid);
+        self
+    }
+
+    /// What it holds the lock for. Everyone who can read the container can read it.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
     /// Who: `user@host`, unless [`owner`](crate::LockerBuilder::owner) was set.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
@@ -160,7 +199,12 @@ impl Record {
             match name.as_str() {
                 OWNER => holder.owner = decode(value),
                 PID => holder.pid = value.parse().ok(),
-                SINCE => holder.since = date::parse_utc(value).map(SystemTime::from),
+                // Not every system can tell times long gone.
+                SINCE => {
+                    holder.since = date::parse_utc(value)
+                        .filter(|since| since.unix_timestamp() >= 0)
+                        .map(SystemTime::from);
+                }
                 REASON => holder.reason = decode(value),
                 LEASE => holder.lease = value.parse().ok().map(Duration::from_secs),
                 VERSION => holder.version = decode(value),

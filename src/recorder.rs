@@ -18,7 +18,10 @@ use crate::record::{Holder, Previous, Record};
 pub(crate) struct Recorder {
     pub(crate) owner: Option<String>,
     pub(crate) reason: Option<String>,
-    pub(crate) lease: Duration,
+    /// `None` if it has no end.
+    pub(crate) lease: Option<Duration>,
+    /// `None` is this process, whichever that is then.
+    pub(crate) pid: Option<u32>,
     /// Whether holders say who they are.
     pub(crate) named: bool,
     pub(crate) fencing: bool,
@@ -74,9 +77,10 @@ impl Recorder {
             match under.write(&record, Some(&etag), timeout) {
                 // Under our lease nobody else can write, so it was an earlier attempt of ours
                 // whose answer is missing; if the blob has the token, that attempt succeeded.
+                // The rest of the record may read otherwise than it was written: it is capped.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
                     let found = under.read(timeout)?;
-                    if found.record == record {
+                    if found.record.fence == Some(token) {
                         Ok(found)
                     } else {
                         Err(error)
@@ -120,9 +124,6 @@ impl Recorder {
 
     /// Replaces the blob's content, and keeps its metadata.
     ///
-    /// The lease alone would not keep a late copy of an earlier write of the same hold from
-    /// undoing this one, so each write names the ETag of what it replaces.
-    ///
     /// `written`: what this hold wrote, if it did.
     pub(crate) fn write_content(
         &self,
@@ -133,7 +134,7 @@ impl Recorder {
     ) -> Result<Written, Error> {
         let end = Instant::now() + timeout;
         let left = || end.saturating_duration_since(Instant::now());
-        let Written { etag, record } = match written {
+        let Written { mut etag, record } = match written {
             Some(written) => written,
             None => {
                 let mut found = until_answered(timeout, |timeout, _| under.read(timeout))?;
@@ -144,30 +145,34 @@ impl Recorder {
                 found
             }
         };
-        let mut replaced = etag;
+        // Only over what is known to be there: so a copy of this request that arrives late undoes
+        // no later write, and a blob that was deleted is not made again without its lease.
         let etag = until_answered(left(), |timeout, _| {
             loop {
                 let timeout = timeout.min(left());
-                let error = match under.write_content(&record, content, &replaced, timeout) {
-                    Err(error) if error.service_code() == Some("ConditionNotMet") => error,
+                let result = under
+                    .client
+                    .write_content(under.key, under.id, &record, content, &etag, timeout);
+                match result {
+                    // Written under this lease since: by an earlier attempt, by the renewal
+                    // thread, or by whoever else was given the lease ID.
+                    Err(error)
+                        if error.service_code() == Some("ConditionNotMet") && !left().is_zero() =>
+                    {
+                        etag = under.read(timeout.min(left()))?.etag;
+                    }
                     result => return result,
-                };
-                // Under our lease nobody else can write, so it was an earlier write of ours whose
-                // answer is missing: this one, or one that this one is to replace. The condition
-                // keeps any other of them from coming after it.
-                let (etag, found, there) = under.read_content(timeout)?;
-                if found == record && there == content {
-                    return Ok(etag);
                 }
-                if etag == replaced || left().is_zero() {
-                    return Err(error);
-                }
-                replaced = etag;
             }
         })?;
         let written = Written { etag, record };
         self.remember(&written);
         Ok(written)
+    }
+
+    /// Whether a hold writes anything of itself.
+    pub(crate) fn records(&self) -> bool {
+        self.named || self.fencing
     }
 
     /// Whether a hold says who it is some time after it began.
@@ -185,10 +190,10 @@ impl Recorder {
         let named = self.named;
         Holder {
             owner: self.owner.clone().or_else(default_owner).filter(|_| named),
-            pid: named.then(process::id),
+            pid: named.then(|| self.pid.unwrap_or_else(process::id)),
             since: Some(SystemTime::from(now)),
             reason: self.reason.clone().filter(|_| named),
-            lease: Some(self.lease),
+            lease: self.lease,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             released: false,
         }
@@ -213,21 +218,6 @@ impl Under<'_> {
         Ok(Written { etag, record })
     }
 
-    fn read_content(self, timeout: Duration) -> Result<(String, Record, Vec<u8>), Error> {
-        self.client.read_content(self.key, self.id, timeout)
-    }
-
-    fn write_content(
-        self,
-        record: &Record,
-        content: &[u8],
-        if_match: &str,
-        timeout: Duration,
-    ) -> Result<String, Error> {
-        self.client
-            .write_content(self.key, self.id, record, content, if_match, timeout)
-    }
-
     fn write(
         self,
         record: &Record,
@@ -244,8 +234,36 @@ impl Under<'_> {
     }
 }
 
+/// Stores the next fencing token together with `holder`, in place of who held the lock before.
+pub(crate) fn introduce(under: Under<'_>, holder: Holder, timeout: Duration) -> Result<u64, Error> {
+    let recorder = Recorder {
+        owner: holder.owner,
+        reason: holder.reason,
+        lease: holder.lease,
+        pid: holder.pid,
+        named: true,
+        fencing: true,
+        delay: Duration::ZERO,
+        last: Mutex::new(None),
+    };
+    let (written, _) = recorder.fence(under, "", timeout)?;
+    Ok(written.record.fence.unwrap_or_default())
+}
+
+/// Marks the holder that the blob names as one that released, if it names one.
+pub(crate) fn sign_off(under: Under<'_>, timeout: Duration) -> Result<(), Error> {
+    let found = until_answered(timeout, |timeout, _| under.read(timeout))?;
+    match &found.record.holder {
+        Some(holder) if !holder.released => {
+            let record = found.record.released();
+            until_answered(timeout, |timeout, _| under.write(&record, None, timeout)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `user@host`, as far as the system says.
-fn default_owner() -> Option<String> {
+pub(crate) fn default_owner() -> Option<String> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER")
         .or_else(|| set("LOGNAME"))

@@ -1,20 +1,27 @@
 //! The only code that knows `ureq`: one agent, one send, and what its errors mean.
 
+mod names;
+
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::{HeaderMap, Method, Request as HttpRequest};
+use ureq::http::{HeaderMap, Method, Request as HttpRequest, Uri};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
+use self::names::Names;
 use crate::azure::wire::{self, Reply, Request};
 use crate::error::Error;
 
-/// What a service may send: error bodies and headers are small, a list page is not.
-const MAX_HEADERS: usize = 64 * 1024;
+/// What a service may send. Headers hold a blob's metadata, up to 8 KiB, and have to fit into a buffer
+/// that each connection has; error bodies are small, a list page is not.
+const MAX_HEADERS: usize = 16 * 1024;
 const MAX_BODY: u64 = 64 * 1024;
 pub(crate) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 
@@ -22,6 +29,7 @@ pub(crate) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 pub(crate) struct Transport {
     /// Replaced as a whole when a connection gave another request's reply.
     agent: RwLock<Agent>,
+    names: Arc<Names>,
     config: Config,
     /// Scheme, host and port.
     origin: String,
@@ -43,15 +51,24 @@ impl Transport {
             .user_agent(concat!("azmutex/", env!("CARGO_PKG_VERSION")))
             .accept("*/*")
             .max_response_header_size(MAX_HEADERS)
-            .input_buffer_size(16 * 1024)
+            // Headers have to fit in whole; more than the limit shows that they are too large.
+            .input_buffer_size(MAX_HEADERS + 1)
             .output_buffer_size(16 * 1024)
+            // Renewals are 20 seconds apart, and should find their connection still there.
+            .max_idle_age(Duration::from_secs(90))
             .max_idle_connections_per_host(8);
         let config = tls(config).build();
+        let names = Arc::default();
         Self {
-            agent: RwLock::new(config.new_agent()),
+            agent: RwLock::new(new_agent(&config, &names)),
+            names,
             config,
             origin,
         }
+    }
+
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Sends `request` and reads the reply whole, both within `timeout`, name resolution and
@@ -62,11 +79,12 @@ impl Transport {
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
-        // A thread that cannot be started makes the name resolution of ureq panic.
+        // It is not known to panic; if it does, a guard has to outlive that.
         catch_unwind(AssertUnwindSafe(|| {
             self.send_inner(request, max_body, timeout)
         }))
         .unwrap_or_else(|_| Err(Error::transport("the HTTP client panicked", None)))
+        .inspect_err(|_| self.names.doubt())
     }
 
     fn send_inner(
@@ -118,7 +136,13 @@ impl Transport {
                 .with_config()
                 .limit(limit)
                 .read_to_vec()
-                .map_err(failed)?
+                .map_err(|error| match (&error, request.method) {
+                    // It will not be smaller the next time, and reading leaves nothing open.
+                    (ureq::Error::BodyExceedsLimit(_), wire::Method::Get) => {
+                        failed(error).permanent()
+                    }
+                    _ => failed(error),
+                })?
         };
         Ok(Reply {
             status,
@@ -129,7 +153,7 @@ impl Transport {
 
     /// Drops all idle connections.
     pub(crate) fn reconnect(&self) {
-        *self.agent.write() = self.config.new_agent();
+        *self.agent.write() = new_agent(&self.config, &self.names);
     }
 }
 
@@ -138,6 +162,25 @@ impl fmt::Debug for Transport {
         f.debug_struct("Transport")
             .field("origin", &self.origin)
             .finish_non_exhaustive()
+    }
+}
+
+fn new_agent(config: &Config, names: &Arc<Names>) -> Agent {
+    let names = SharedNames(Arc::clone(names));
+    Agent::with_parts(config.clone(), DefaultConnector::new(), names)
+}
+
+#[derive(Debug)]
+struct SharedNames(Arc<Names>);
+
+impl Resolver for SharedNames {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        self.0.resolve(uri, config, timeout)
     }
 }
 
@@ -197,9 +240,6 @@ fn failed(error: ureq::Error) -> Error {
             io::ErrorKind::ConnectionRefused => ("the connection was refused", false),
             io::ErrorKind::ConnectionReset => ("the connection was reset", false),
             io::ErrorKind::UnexpectedEof => ("the connection was closed before the reply", false),
-            _ if error.to_string().contains("lookup") => {
-                ("the host's name does not resolve", false)
-            }
             _ => ("the connection failed", false),
         },
         E::LargeResponseHeader(..) => ("the reply's headers are too large", false),

@@ -10,7 +10,12 @@
 //! Half of the workers share locks in Azurite, half in the embedded emulator, each through a
 //! proxy of its own. See `tests/README.md` for what is checked, and what is not promised.
 
-#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "the integration tests use the rest"
+)]
 #[path = "it/support/mod.rs"]
 mod support;
 

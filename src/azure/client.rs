@@ -4,15 +4,20 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::credential::Credential;
+use super::date;
 use super::names::{LeaseDuration, LeaseId};
-use super::wire::{self, LeaseStatus, Page, Reply, Request};
-use crate::clock::{Clock, Tick};
+use super::refusal::read_error;
+use super::status::{self, LeaseStatus, Page};
+use super::wire::{self, Reply, Request};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
 use crate::record::Record;
+use crate::tick::Tick;
 use crate::transport::{MAX_PAGE, Transport};
 
 /// The most that a lock blob may hold as the value that it guards.
@@ -60,6 +65,18 @@ impl Client {
         &self.clock
     }
 
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
+    pub(crate) fn container(&self) -> &str {
+        &self.container
+    }
+
+    pub(crate) fn url(&self, key: &str) -> String {
+        format!("{}{}", self.transport.origin(), self.path(key))
+    }
+
     /// The blob as errors and logs name it: account, container and key.
     pub(crate) fn target(&self, key: &str) -> String {
         format!("{}/{}/{key}", self.account, self.container)
@@ -76,7 +93,7 @@ impl Client {
         let sent = self.clock.now();
         let request = wire::acquire(&self.path(key), id, duration);
         let reply = self.call(request, None, timeout).and_then(|reply| {
-            if wire::read_lease_id(&reply)? == id {
+            if status::read_lease_id(&reply)? == id {
                 return Ok(reply);
             }
             // Neither granted nor refused: ask again.
@@ -122,17 +139,23 @@ impl Client {
             .map_err(|error| held(error).during("release lease on", &self.target(key)))
     }
 
-    /// Breaks whatever lease there is. Returns how long it still runs.
+    /// Breaks whatever lease there is, on a blob with this ETag if there is one. Returns how long
+    /// it still runs.
     pub(crate) fn break_lease(
         &self,
         key: &str,
         period: Option<String>,
+        if_match: Option<&str>,
         timeout: Duration,
     ) -> Result<Duration, Error> {
-        self.call(wire::break_lease(&self.path(key), period), None, timeout)
-            .map(|reply| wire::read_lease_time(&reply))
-            .map_err(|error| match error.kind() {
-                ErrorKind::LeaseLost => error.into_no_lease(),
+        let request = wire::break_lease(&self.path(key), period, if_match);
+        self.call(request, None, timeout)
+            .map(|reply| status::read_lease_time(&reply))
+            .map_err(|error| match (error.kind(), error.service_code()) {
+                (ErrorKind::LeaseLost, _) => error.into_no_lease(),
+                (_, Some("ConditionNotMet")) => {
+                    error.into_changed("somebody wrote to the blob, such as a new holder")
+                }
                 _ => error,
             })
             .map_err(|error| error.during("break lease on", &self.target(key)))
@@ -140,8 +163,19 @@ impl Client {
 
     pub(crate) fn status(&self, key: &str, timeout: Duration) -> Result<LeaseStatus, Error> {
         self.call(wire::get_properties(&self.path(key), None), None, timeout)
-            .map(|reply| wire::read_status(key, &reply))
+            .map(|reply| status::read_status(key, &reply))
             .map_err(|error| error.during("read the status of", &self.target(key)))
+    }
+
+    /// What the service's clock says, to the second, whatever else the reply says.
+    pub(crate) fn service_time(&self, timeout: Duration) -> Result<OffsetDateTime, Error> {
+        let request = wire::list_blobs(&self.container_path(), "azmutex-", None);
+        self.exchange(request, Some(MAX_PAGE), timeout)
+            .and_then(|(reply, _)| {
+                let date = reply.header("date").and_then(date::parse_http);
+                date.ok_or_else(|| Error::new(ErrorKind::Protocol, "the reply has no date"))
+            })
+            .map_err(|error| error.during("ask for the time of", &self.target("")))
     }
 
     /// Reads the blob's ETag and metadata, if `id` holds its lease.
@@ -156,7 +190,7 @@ impl Client {
             None,
             timeout,
         )
-        .map(|reply| (etag(&reply), wire::read_record(&reply)))
+        .map(|reply| (etag(&reply), status::read_record(&reply)))
         .map_err(|error| held(error).during("read the metadata of", &self.target(key)))
     }
 
@@ -178,21 +212,21 @@ impl Client {
         .map_err(|error| held(error).during("write the metadata of", &self.target(key)))
     }
 
-    /// Reads the blob's ETag, metadata and content, if `id` holds its lease.
+    /// Reads the blob's content, if `id` holds its lease.
     pub(crate) fn read_content(
         &self,
         key: &str,
         id: LeaseId,
         timeout: Duration,
-    ) -> Result<(String, Record, Vec<u8>), Error> {
+    ) -> Result<Vec<u8>, Error> {
         let limit = Some(MAX_CONTENT as u64);
         self.call(wire::get_content(&self.path(key), id), limit, timeout)
-            .map(|reply| (etag(&reply), wire::read_record(&reply), reply.body))
+            .map(|reply| reply.body)
             .map_err(|error| held(error).during("read the content of", &self.target(key)))
     }
 
-    /// Replaces the blob's content and metadata, if `id` holds its lease and the blob still has
-    /// the ETag `if_match`. Returns the new ETag.
+    /// Replaces the blob's content and metadata, if `id` holds its lease and the blob is still the
+    /// one with the ETag `if_match`. Returns the new ETag.
     pub(crate) fn write_content(
         &self,
         key: &str,
@@ -219,7 +253,7 @@ impl Client {
     ) -> Result<Page, Error> {
         let request = wire::list_blobs(&self.container_path(), prefix, marker);
         self.call(request, Some(MAX_PAGE), timeout)
-            .and_then(|reply| wire::read_page(&reply.body))
+            .and_then(|reply| status::read_page(&reply.body))
             .map_err(|error| error.during("list", &self.target(prefix)))
     }
 
@@ -269,7 +303,7 @@ impl Client {
 
     fn expect_id(&self, request: Request<'_>, id: LeaseId, timeout: Duration) -> Result<(), Error> {
         let reply = self.call(request, None, timeout)?;
-        if wire::read_lease_id(&reply)? == id {
+        if status::read_lease_id(&reply)? == id {
             Ok(())
         } else {
             Err(Error::lost(LossReason::Taken))
@@ -279,10 +313,33 @@ impl Client {
     /// Sends one request and returns the reply if it is a success.
     fn call(
         &self,
-        mut request: Request<'_>,
+        request: Request<'_>,
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
+        let (reply, now) = self.exchange(request, max_body, timeout)?;
+        match reply.status {
+            200..=299 => Ok(reply),
+            300..=399 => Err(Error::new(
+                ErrorKind::Protocol,
+                "the reply is a redirect, and credentials do not follow one; check the endpoint",
+            )
+            .permanent()),
+            400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
+            status => Err(Error::new(
+                ErrorKind::Protocol,
+                format!("status {status} in the reply"),
+            )),
+        }
+    }
+
+    /// Sends one request and returns whatever is replied, and the wall clock before.
+    fn exchange(
+        &self,
+        mut request: Request<'_>,
+        max_body: Option<u64>,
+        timeout: Duration,
+    ) -> Result<(Reply, OffsetDateTime), Error> {
         let count = self.requests.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("{:016x}-{count}", self.nonce);
         request
@@ -301,19 +358,7 @@ impl Client {
                 None,
             ));
         }
-        match reply.status {
-            200..=299 => Ok(reply),
-            300..=399 => Err(Error::new(
-                ErrorKind::Protocol,
-                "the reply is a redirect, and credentials do not follow one; check the endpoint",
-            )
-            .permanent()),
-            400..=599 => Err(wire::read_error(&reply, now, &self.credential.hint(now))),
-            status => Err(Error::new(
-                ErrorKind::Protocol,
-                format!("status {status} in the reply"),
-            )),
-        }
+        Ok((reply, now))
     }
 }
 

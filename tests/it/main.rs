@@ -1,5 +1,17 @@
 //! The integration tests: one binary, so that they link once and share one Azurite.
 
+mod cli;
+#[cfg(unix)]
+mod cli_run;
+mod content;
+mod contract;
+mod faults;
+mod fencing;
+mod fencing_replies;
+mod holder;
+mod inspection;
 mod late;
+mod public_api;
+mod situations;
 mod support;
 mod support_tests;

@@ -81,6 +81,19 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Whether the client hears nothing until its time is over.
+    pub(crate) fn hangs(&self) -> bool {
+        matches!(self, Self::HangBefore | Self::HangAfter)
+    }
+
+    /// How long a client that a test waits for should wait for an answer to one operation: with
+    /// time for a busy machine, and for another try after one that hangs.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(if self.hangs() { 6 } else { 10 })
+    }
+}
+
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,6 +140,20 @@ impl RequestHead {
     /// Which lease operation it asks for: `acquire`, `renew`, `change`, `release` or `break`.
     pub(crate) fn lease_action(&self) -> Option<&str> {
         self.header("x-ms-lease-action")
+    }
+
+    /// What it asks for: a lease operation by its name, `put metadata`, `get properties`,
+    /// `put content`, `get content`, or `other`.
+    pub(crate) fn operation(&self) -> &str {
+        let (_, query) = self.target.split_once('?').unwrap_or_default();
+        match (self.method.as_str(), query) {
+            (_, "comp=lease") => self.lease_action().unwrap_or("other"),
+            ("PUT", "comp=metadata") => "put metadata",
+            ("HEAD", "") => "get properties",
+            ("GET", "") => "get content",
+            ("PUT", "") => "put content",
+            _ => "other",
+        }
     }
 }
 
@@ -206,6 +233,7 @@ struct State {
     /// Every open socket, so that dropping the proxy can end the threads that read from them.
     open: HashMap<u64, Arc<TcpStream>>,
     opened: u64,
+    accepted: u64,
     stopping: bool,
 }
 
@@ -344,6 +372,11 @@ impl FaultProxy {
         self.shared.state.lock().seen.clone()
     }
 
+    /// How many connections clients have made.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.state.lock().accepted
+    }
+
     /// Waits until at least `n` of the requests seen match, and returns those that do.
     ///
     /// A request is looked at when it has come and again when the service has answered it and
@@ -402,6 +435,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(client) = Conn::adopt(client, shared) else {
             break;
         };
+        shared.state.lock().accepted += 1;
         serving.retain(|thread| !thread.is_finished());
         serving.push(thread::spawn({
             let shared = Arc::clone(shared);

@@ -1,0 +1,397 @@
+//! PURE: what an answer with a status of 400 or more means.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::date;
+use super::wire::Reply;
+use super::xml::{strip_bom, text_of};
+use crate::error::{Error, ErrorKind};
+use crate::lease::LossReason;
+
+/// The error that a reply with a status of 400 or more stands for.
+///
+/// `sent`: the wall clock when the request was sent, against which the reply's own date shows
+/// whether the clock is off. `hint`: what to check if the credential was not accepted.
+pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Error {
+    // HEAD replies have no body, so the header is the code's only sure place.
+    let code = match reply.header("x-ms-error-code") {
+        Some(code) => Some(code.to_owned()).filter(is_code),
+        None => in_error_body(&reply.body, "Code").filter(is_code),
+    };
+    let request_id = reply.header("x-ms-request-id").map(str::to_owned);
+    let retry_after = reply
+        .header("retry-after")
+        .and_then(|text| retry_after(text, sent));
+    let (kind, detail) = meaning(reply, code.as_deref(), sent, hint);
+    let error = match loss(code.as_deref()) {
+        Some(reason) if kind == ErrorKind::LeaseLost => Error::lost(reason),
+        _ => Error::new(kind, detail),
+    };
+    error.with_reply(reply.status, code, request_id, retry_after)
+}
+
+/// What a code says about a lease that its holder asked about.
+fn loss(code: Option<&str>) -> Option<LossReason> {
+    match code? {
+        "LeaseIsBrokenAndCannotBeRenewed"
+        | "LeaseIsBreakingAndCannotBeChanged"
+        | "LeaseAlreadyBroken" => Some(LossReason::Broken),
+        "LeaseIdMismatchWithLeaseOperation"
+        | "LeaseIdMismatchWithBlobOperation"
+        | "LeaseNotPresentWithLeaseOperation"
+        | "LeaseNotPresentWithBlobOperation"
+        | "LeaseLost" => Some(LossReason::Taken),
+        "BlobNotFound" | "ContainerNotFound" | "ContainerBeingDeleted" => Some(LossReason::Deleted),
+        _ => None,
+    }
+}
+
+/// The kind of error, and what to say besides the code. Branches on the code; the bare status
+/// counts only where the code is unknown.
+fn meaning(
+    reply: &Reply,
+    code: Option<&str>,
+    sent: OffsetDateTime,
+    hint: &str,
+) -> (ErrorKind, Cow<'static, str>) {
+    let text: &'static str = match code.unwrap_or_default() {
+        "LeaseAlreadyPresent" => return (ErrorKind::WouldBlock, "another client holds it".into()),
+        "LeaseIsBreakingAndCannotBeAcquired" => {
+            return (
+                ErrorKind::WouldBlock,
+                "its lease was broken and has not ended yet".into(),
+            );
+        }
+        "BlobNotFound" => return (ErrorKind::NotFound, "the blob does not exist".into()),
+        "ContainerNotFound" => return (ErrorKind::NotFound, "the container does not exist".into()),
+        "ResourceNotFound" => {
+            return (
+                ErrorKind::NotFound,
+                "it does not exist, or anonymous access is off".into(),
+            );
+        }
+        "ContainerBeingDeleted" => {
+            let text = "the container is being deleted; wait a minute or use another";
+            return (ErrorKind::NotFound, text.into());
+        }
+        "ServerBusy" => return (ErrorKind::Throttled, "the service is overloaded".into()),
+        "OperationTimedOut" | "InternalError" => {
+            return (ErrorKind::Service, "the service failed".into());
+        }
+        code if loss(Some(code)).is_some() => return (ErrorKind::LeaseLost, "".into()),
+        "AuthenticationFailed" => {
+            let text = clock_skew(reply, sent)
+                .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
+            return (ErrorKind::Auth, text.into());
+        }
+        "AuthorizationFailure" => {
+            "the account's network rules do not let this machine in, or the credential does not \
+             allow this"
+        }
+        "AuthorizationPermissionMismatch" | "InsufficientAccountPermissions" => {
+            "the credential does not allow this; it needs to read and write blobs (the role \
+             Storage Blob Data Contributor on the container, or a SAS with `rcw`)"
+        }
+        "AuthorizationResourceTypeMismatch"
+        | "AuthorizationServiceMismatch"
+        | "AuthorizationProtocolMismatch"
+        | "AuthorizationSourceIPMismatch" => "the SAS does not cover this request",
+        "KeyBasedAuthenticationNotPermitted" => "the account does not allow its key to be used",
+        "AccountIsDisabled" => "the storage account is disabled",
+        "NoAuthenticationInformation" | "InvalidAuthenticationInfo" => {
+            let text = format!("the service does not accept the credential; {hint}");
+            return (ErrorKind::Auth, text.into());
+        }
+        _ => {
+            let said = message_in_body(&reply.body).unwrap_or_else(|| match code {
+                Some(_) => String::new(),
+                None => "the service gave no reason".to_owned(),
+            });
+            let kind = match reply.status {
+                401 | 403 => ErrorKind::Auth,
+                429 | 503 => ErrorKind::Throttled,
+                408 | 500.. => ErrorKind::Service,
+                _ => ErrorKind::Protocol,
+            };
+            return (kind, said.into());
+        }
+    };
+    (ErrorKind::Auth, text.into())
+}
+
+/// Signed requests are refused when the clocks differ by more than 15 minutes.
+fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
+    let date = date::parse_http(reply.header("date")?)?;
+    let skew = sent - date;
+    let minutes = skew.whole_seconds().unsigned_abs() / 60;
+    (skew.unsigned_abs() > Duration::from_secs(15 * 60)).then(|| {
+        let direction = if skew.is_positive() {
+            "ahead of"
+        } else {
+            "behind"
+        };
+        format!(
+            "this machine's clock is {minutes} minutes {direction} the service's, and 15 are \
+             allowed; set the clock"
+        )
+    })
+}
+
+/// Whether it is from a service, or from something else that answered in its place.
+fn is_code(code: &String) -> bool {
+    (1..=100).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// The first line of the message; request ID and time are on the next ones. Other elements may
+/// quote the signature, and are never shown.
+fn message_in_body(body: &[u8]) -> Option<String> {
+    let message = in_error_body(body, "Message")?;
+    let line = message.lines().next().unwrap_or_default();
+    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    (!line.is_empty()).then_some(line)
+}
+
+/// Error bodies are XML with a `Code` and a `Message`, behind a byte order mark.
+fn in_error_body(body: &[u8], name: &str) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let document = roxmltree::Document::parse(strip_bom(text)).ok()?;
+    let root = document.root_element();
+    if !root.has_tag_name("Error") {
+        return None;
+    }
+    Some(text_of(root, name).into_owned()).filter(|text| !text.is_empty())
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(text: &str, now: OffsetDateTime) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(secs) => Some(Duration::from_secs(secs)),
+        Err(_) => Some(
+            (date::parse_http(text)? - now)
+                .try_into()
+                .unwrap_or(Duration::ZERO),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::azure::wire::tests::reply;
+
+    fn wall() -> OffsetDateTime {
+        date::parse_http("Fri, 25 Oct 2019 18:13:24 GMT").unwrap()
+    }
+
+    fn error(status: u16, code: &str) -> Error {
+        read_error(
+            &reply(status, &[("x-ms-error-code", code)], ""),
+            wall(),
+            "check it",
+        )
+    }
+
+    /// An error body as the service writes it.
+    fn body(code: &str, message: &str, more: &str) -> String {
+        format!(
+            "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code>\
+             <Message>{message}\nRequestId:5c6c1d0c-001e-0014-555f-8b9b37000000\n\
+             Time:2019-10-25T18:13:40.3556484Z</Message>{more}</Error>"
+        )
+    }
+
+    /// What each code means to who wants, holds, or looks at a lease.
+    #[test]
+    fn codes_have_their_meaning() {
+        use ErrorKind::*;
+        use LossReason::*;
+
+        let rows = [
+            (409, "LeaseAlreadyPresent", WouldBlock, None),
+            (409, "LeaseIsBreakingAndCannotBeAcquired", WouldBlock, None),
+            (
+                409,
+                "LeaseIdMismatchWithLeaseOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (
+                412,
+                "LeaseIdMismatchWithBlobOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (
+                409,
+                "LeaseNotPresentWithLeaseOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (
+                412,
+                "LeaseNotPresentWithBlobOperation",
+                LeaseLost,
+                Some(Taken),
+            ),
+            (412, "LeaseLost", LeaseLost, Some(Taken)),
+            (
+                409,
+                "LeaseIsBrokenAndCannotBeRenewed",
+                LeaseLost,
+                Some(Broken),
+            ),
+            (
+                409,
+                "LeaseIsBreakingAndCannotBeChanged",
+                LeaseLost,
+                Some(Broken),
+            ),
+            (404, "BlobNotFound", NotFound, None),
+            (404, "ContainerNotFound", NotFound, None),
+            (404, "ResourceNotFound", NotFound, None),
+            (409, "ContainerBeingDeleted", NotFound, None),
+            (403, "AuthenticationFailed", Auth, None),
+            (403, "AuthorizationFailure", Auth, None),
+            (403, "AuthorizationPermissionMismatch", Auth, None),
+            (403, "InsufficientAccountPermissions", Auth, None),
+            (401, "NoAuthenticationInformation", Auth, None),
+            (400, "InvalidAuthenticationInfo", Auth, None),
+            (403, "AccountIsDisabled", Auth, None),
+            (403, "SomethingNew", Auth, None),
+            (503, "ServerBusy", Throttled, None),
+            (429, "TooManyRequests", Throttled, None),
+            (500, "OperationTimedOut", Service, None),
+            (500, "InternalError", Service, None),
+            (502, "SomethingNew", Service, None),
+            (408, "SomethingNew", Service, None),
+            (400, "InvalidHeaderValue", Protocol, None),
+            (400, "MissingRequiredHeader", Protocol, None),
+            (412, "ConditionNotMet", Protocol, None),
+            (409, "SomethingNew", Protocol, None),
+        ];
+        for (status, code, kind, loss) in rows {
+            let error = error(status, code);
+            assert_eq!((error.kind(), error.loss_reason()), (kind, loss), "{code}");
+            assert_eq!(
+                (error.service_code(), error.status()),
+                (Some(code), Some(status))
+            );
+            let refused = matches!(kind, Throttled | Service | Transport);
+            assert_eq!(error.is_transient(), refused, "{code}");
+        }
+    }
+
+    #[test]
+    fn code_is_read_from_the_body_when_the_header_is_missing() {
+        let body = body(
+            "LeaseAlreadyPresent",
+            "There is already a lease present.",
+            "",
+        );
+        let error = read_error(&reply(409, &[], &body), wall(), "");
+        assert_eq!(error.service_code(), Some("LeaseAlreadyPresent"));
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn unknown_code_keeps_the_first_line_of_its_message() {
+        let body = body(
+            "SomethingNew",
+            "It did not work.",
+            "<HeaderName>x</HeaderName>",
+        );
+        let error = read_error(&reply(418, &[], &body), wall(), "");
+        assert_eq!(error.to_string(), "SomethingNew (418): It did not work.");
+    }
+
+    #[test]
+    fn signature_in_the_body_is_never_shown() {
+        let more = "<AuthenticationErrorDetail>The MAC signature found in the HTTP request \
+                    's3cret=' is not the same</AuthenticationErrorDetail>";
+        let body = body(
+            "AuthenticationFailed",
+            "Server failed to authenticate.",
+            more,
+        );
+        let error = read_error(
+            &reply(403, &[], &body),
+            wall(),
+            "check the account name and key",
+        );
+        assert_eq!(
+            error.to_string(),
+            "AuthenticationFailed (403): the service does not accept the credential; check the \
+             account name and key"
+        );
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn body_of_something_else_is_not_taken_for_a_code() {
+        for body in [
+            "<html>no</html>",
+            "<Error><Code>a b</Code></Error>",
+            "\u{feff}",
+            "<Error>",
+        ] {
+            let error = read_error(&reply(502, &[], body), wall(), "");
+            assert_eq!(error.service_code(), None, "{body}");
+            assert_eq!(error.kind(), ErrorKind::Service);
+        }
+        let error = read_error(&reply(502, &[], ""), wall(), "");
+        assert_eq!(error.to_string(), "the service gave no reason (status 502)");
+    }
+
+    #[test]
+    fn header_of_something_else_is_not_taken_for_a_code() {
+        for code in ["", "Lease Lost", "<b>", "a\tb", &"a".repeat(101)] {
+            let error = error(409, code);
+            assert_eq!(
+                (error.kind(), error.service_code()),
+                (ErrorKind::Protocol, None)
+            );
+            assert!(
+                !error.to_string().contains(code) || code.is_empty(),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn clock_skew_is_told_with_its_size_and_direction() {
+        let at = |date| {
+            let headers = [("x-ms-error-code", "AuthenticationFailed"), ("date", date)];
+            read_error(&reply(403, &headers, ""), wall(), "check it").to_string()
+        };
+        let ahead = at("Fri, 25 Oct 2019 17:53:24 GMT");
+        assert!(
+            ahead.contains("clock is 20 minutes ahead of the service's"),
+            "{ahead}"
+        );
+        let behind = at("Fri, 25 Oct 2019 18:28:25 GMT");
+        assert!(
+            behind.contains("clock is 15 minutes behind the service's"),
+            "{behind}"
+        );
+        let near = at("Fri, 25 Oct 2019 18:28:24 GMT");
+        assert!(near.ends_with("check it"), "{near}");
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let asked = |text| {
+            let headers = [("x-ms-error-code", "ServerBusy"), ("retry-after", text)];
+            read_error(&reply(503, &headers, ""), wall(), "").retry_after()
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            asked("Fri, 25 Oct 2019 18:13:34 GMT"),
+            Some(Duration::from_secs(10))
+        );
+        assert_eq!(asked("Fri, 25 Oct 2019 18:13:14 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("soon"), None);
+    }
+}

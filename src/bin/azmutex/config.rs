@@ -1,0 +1,449 @@
+//! Where the locks are and who asks: flags, then the environment. There is no configuration file.
+
+use std::cell::RefCell;
+use std::env;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+#[cfg(feature = "emulator")]
+use std::sync::Arc;
+
+use azmutex::{AzureMutex, Credential, Error, ErrorKind, Lease, LeaseId, MutexOptions};
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use crate::args::{Auth, Create, Global};
+use crate::exit::Code;
+use crate::output::{Failure, clean};
+
+/// The most that a file with a secret may hold.
+const MAX_SECRET: u64 = 64 * 1024;
+
+/// Account, endpoint and credential, before a container is chosen.
+pub(crate) struct Config {
+    container: String,
+    account: Option<String>,
+    endpoint: Option<String>,
+    source: Source,
+    /// Clients made so far, with what they were made for.
+    clients: RefCell<Vec<(Place, AzureMutex)>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Place {
+    site: Option<Site>,
+    container: String,
+    create: Create,
+}
+
+/// An account and endpoint that only a URL named.
+#[derive(Clone, PartialEq, Eq)]
+struct Site {
+    account: String,
+    endpoint: String,
+}
+
+/// The credential, and where it came from.
+enum Source {
+    ConnectionString(Zeroizing<String>, String),
+    Credential(Credential, String),
+    #[cfg(feature = "emulator")]
+    Emulator(Arc<azmutex::emulator::Emulator>),
+}
+
+/// A lock that a command works on.
+#[derive(Debug, Clone)]
+pub(crate) struct Lock {
+    pub(crate) mutex: AzureMutex,
+    /// The blob's name.
+    pub(crate) key: String,
+    /// The name as a terminal can show it.
+    pub(crate) name: String,
+    /// The blob's URL, without a query.
+    pub(crate) url: String,
+    /// What answers, with `--emulator`: for as long as the lock is worked on.
+    #[cfg(feature = "emulator")]
+    _emulator: Option<Arc<azmutex::emulator::Emulator>>,
+}
+
+impl Config {
+    /// Reads flags, files and variables. Sends nothing.
+    pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
+        let source = Source::find(global)?;
+        // A connection string names its account by itself.
+        let account = match (&global.account, &source) {
+            (Some(account), _) => Some(account.clone()),
+            (None, Source::Credential(..)) => variable("AZURE_STORAGE_ACCOUNT")?,
+            (None, _) => None,
+        };
+        Ok(Self {
+            container: global.container.clone(),
+            account: account.filter(|account| !account.is_empty()),
+            endpoint: global.endpoint.clone().filter(|url| !url.is_empty()),
+            source,
+            clients: RefCell::default(),
+        })
+    }
+
+    /// What kind of credential is used, and where it came from.
+    pub(crate) fn credential(&self) -> (String, String) {
+        match &self.source {
+            Source::ConnectionString(_, from) => ("connection string".to_owned(), from.clone()),
+            Source::Credential(credential, from) => {
+                // Such as `Credential(account key)`; it never shows the secret.
+                let shown = format!("{credential:?}");
+                let kind = shown
+                    .trim_start_matches("Credential(")
+                    .trim_end_matches(')');
+                (kind.to_owned(), from.clone())
+            }
+            #[cfg(feature = "emulator")]
+            Source::Emulator(_) => ("account key".to_owned(), "--emulator".to_owned()),
+        }
+    }
+
+    /// A client of the container that the options name.
+    pub(crate) fn mutex(&self) -> Result<AzureMutex, Failure> {
+        self.client(None, &self.container, Create::Auto)
+    }
+
+    /// The lock that an argument names: a blob name, or a URL.
+    pub(crate) fn lock(&self, text: &str, create: Create) -> Result<Lock, Failure> {
+        let (mutex, key) = if text.contains("://") {
+            let (site, container, key) = self.parse_url(text)?;
+            (self.client(site, &container, create)?, key)
+        } else {
+            (self.client(None, &self.container, create)?, text.to_owned())
+        };
+        if let Err(error) = Lease::new(&key, LeaseId::random()) {
+            let rule = error.to_string();
+            let rule = rule.split_once(": ").map_or(&*rule, |(_, rule)| rule);
+            return Err(Failure::usage(format!("LOCK {}: {rule}", shown(text)))
+                .hint("a lock is named as a blob: e.g. deploy or prod/deploy"));
+        }
+        Ok(Lock {
+            url: mutex.url(&key),
+            name: clean(&key),
+            mutex,
+            key,
+            #[cfg(feature = "emulator")]
+            _emulator: match &self.source {
+                Source::Emulator(emulator) => Some(Arc::clone(emulator)),
+                _ => None,
+            },
+        })
+    }
+
+    fn client(
+        &self,
+        site: Option<Site>,
+        container: &str,
+        create: Create,
+    ) -> Result<AzureMutex, Failure> {
+        let place = Place {
+            site,
+            container: container.to_owned(),
+            create,
+        };
+        let mut clients = self.clients.borrow_mut();
+        if let Some((_, mutex)) = clients.iter().find(|(known, _)| *known == place) {
+            return Ok(mutex.clone());
+        }
+        let options = self.options(place.site.as_ref(), container)?;
+        let options = options.create_missing(create == Create::Auto);
+        let mutex = AzureMutex::new(options).map_err(|error| self.refused(error))?;
+        if let Source::ConnectionString(..) = &self.source
+            && let Some(account) = &self.account
+            && mutex.account() != account
+        {
+            return Err(Failure::new(
+                Code::Config,
+                format!(
+                    "the {} is of account {}, not of {}",
+                    self.credential().0,
+                    clean(mutex.account()),
+                    clean(account)
+                ),
+            )
+            .hint("leave --account out, or choose another credential with --auth"));
+        }
+        clients.push((place, mutex.clone()));
+        Ok(mutex)
+    }
+
+    fn options(&self, site: Option<&Site>, container: &str) -> Result<MutexOptions, Failure> {
+        // Only the container's name can be wrong here.
+        if let Err(error) = MutexOptions::development(container) {
+            return Err(Failure::usage(rule_of(&error))
+                .hint("--container or AZMUTEX_CONTAINER names it, or a full URL as LOCK"));
+        }
+        let options = match &self.source {
+            #[cfg(feature = "emulator")]
+            Source::Emulator(emulator) => {
+                return emulator.options(container).map_err(Failure::from);
+            }
+            Source::ConnectionString(text, from) => {
+                MutexOptions::from_connection_string(text, container).map_err(|error| {
+                    Failure::new(Code::Config, format!("{from}: {}", rule_of(&error)))
+                })?
+            }
+            Source::Credential(credential, _) => {
+                let account = site.map(|site| &site.account).or(self.account.as_ref());
+                let Some(account) = account else {
+                    return Err(Failure::new(Code::Config, "no storage account is named")
+                        .hint("set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
+                };
+                MutexOptions::with_credential(account, credential.clone(), container).map_err(
+                    |error| {
+                        Failure::usage(rule_of(&error)).hint(
+                            "--account or AZURE_STORAGE_ACCOUNT names it; for a host of its own \
+                             there is --endpoint",
+                        )
+                    },
+                )?
+            }
+        };
+        match site.map(|site| &site.endpoint).or(self.endpoint.as_ref()) {
+            Some(url) => options.endpoint(url).map_err(|error| {
+                Failure::usage(rule_of(&error)).hint("--endpoint or AZMUTEX_ENDPOINT names it")
+            }),
+            None => Ok(options),
+        }
+    }
+
+    /// The endpoint that is configured, if it is not for the URL to say.
+    fn configured_endpoint(&self) -> Result<Option<String>, Failure> {
+        let known = match &self.source {
+            Source::Credential(..) => self.account.is_some(),
+            _ => true,
+        };
+        if !known {
+            return Ok(self.endpoint.clone());
+        }
+        let mutex = self.mutex()?;
+        let url = mutex.url("x");
+        let end = format!("/{}/x", mutex.container());
+        Ok(url.strip_suffix(&end).map(str::to_owned))
+    }
+
+    fn parse_url(&self, text: &str) -> Result<(Option<Site>, String, String), Failure> {
+        // Not shown where it may hold a SAS.
+        if text.contains('?') {
+            let signed = text.to_ascii_lowercase().contains("sig=");
+            return Err(if signed {
+                Failure::usage("LOCK: the URL holds a SAS, which others can see on a command line")
+                    .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
+            } else {
+                Failure::usage("LOCK: a lock's URL has no query").hint("leave out `?` and the rest")
+            });
+        }
+        let wrong = |rule: &str| {
+            Failure::usage(format!("LOCK {}: {rule}", shown(text)))
+                .hint("e.g. https://acct.blob.core.windows.net/locks/deploy, or a blob name")
+        };
+        if text.contains('@') || text.contains('#') {
+            return Err(wrong("a lock's URL has no user and no fragment"));
+        }
+        let configured = self.configured_endpoint()?;
+        let below = configured
+            .as_deref()
+            .and_then(|endpoint| text.strip_prefix(endpoint.trim_end_matches('/')))
+            .and_then(|rest| rest.strip_prefix('/'));
+        let (site, path) = match (below, &configured) {
+            (Some(path), _) => (None, path),
+            // A credential goes to no host but its own.
+            (None, Some(endpoint)) => {
+                return Err(Failure::usage(format!(
+                    "LOCK {}: it is not at the endpoint in use, {}",
+                    shown(text),
+                    clean(endpoint)
+                ))
+                .hint(
+                    "the account and credential for it: --account, --endpoint, --key-file, ...",
+                ));
+            }
+            (None, None) => {
+                let Some(rest) = text.strip_prefix("https://") else {
+                    return Err(wrong("use https"));
+                };
+                let Some((host, path)) = rest.split_once('/') else {
+                    return Err(wrong("it names no container and no blob"));
+                };
+                let Some((account, _)) = host.split_once(".blob.") else {
+                    return Err(wrong(
+                        "its host is not ACCOUNT.blob.SUFFIX; pass --endpoint",
+                    ));
+                };
+                let site = Site {
+                    account: account.to_owned(),
+                    endpoint: format!("https://{host}"),
+                };
+                (Some(site), path)
+            }
+        };
+        let Some((container, key)) = path.split_once('/').filter(|(_, key)| !key.is_empty()) else {
+            return Err(wrong("it names a container but no blob"));
+        };
+        let key = percent_decode_str(key)
+            .decode_utf8()
+            .map_err(|_| wrong("its name is not UTF-8"))?;
+        Ok((site, container.to_owned(), key.into_owned()))
+    }
+
+    /// What the library refuses once all is known: the credential's end, plain http, no TLS.
+    fn refused(&self, error: Error) -> Failure {
+        match error.kind() {
+            ErrorKind::Config => Failure::new(Code::Config, rule_of(&error)),
+            _ => error.into(),
+        }
+    }
+}
+
+impl Source {
+    fn find(global: &Global) -> Result<Self, Failure> {
+        #[cfg(feature = "emulator")]
+        if global.emulator {
+            return azmutex::emulator::Emulator::start()
+                .map(|emulator| Self::Emulator(Arc::new(emulator)))
+                .map_err(|error| {
+                    Failure::new(Code::Bug, format!("cannot start the emulator: {error}"))
+                });
+        }
+        let auth = global.auth;
+        let wants = |kind| auth == Auth::Auto || auth == kind;
+        let files = [
+            (
+                Auth::ConnectionString,
+                "--connection-string-file",
+                &global.connection_string_file,
+            ),
+            (Auth::Key, "--key-file", &global.key_file),
+            (Auth::Sas, "--sas-file", &global.sas_file),
+        ];
+        let mut given = files
+            .iter()
+            .filter(|(kind, ..)| wants(*kind))
+            .filter_map(|(kind, option, path)| Some((*kind, *option, path.as_ref()?)));
+        if let Some((kind, option, path)) = given.next() {
+            if let Some((_, other, _)) = given.next() {
+                return Err(
+                    Failure::usage(format!("{option} and {other}: use one")).hint("or say --auth")
+                );
+            }
+            let from = format!("{option} {}", clean(&path.display().to_string()));
+            return Self::of(kind, read_secret(option, path)?, from);
+        }
+        let variables = [
+            (Auth::ConnectionString, "AZURE_STORAGE_CONNECTION_STRING"),
+            (Auth::Key, "AZURE_STORAGE_KEY"),
+            (Auth::Sas, "AZURE_STORAGE_SAS_TOKEN"),
+        ];
+        for (kind, name) in variables {
+            if wants(kind)
+                && let Some(secret) = variable(name)?
+            {
+                return Self::of(kind, Zeroizing::new(secret), name.to_owned());
+            }
+        }
+        let (what, hint) = match auth {
+            Auth::Auto => (
+                "no credential for Azure Storage",
+                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with \
+                 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pass --key-file, --sas-file or \
+                 --connection-string-file",
+            ),
+            Auth::Key => (
+                "--auth key: there is no account key",
+                "set AZURE_STORAGE_KEY, or pass --key-file",
+            ),
+            Auth::Sas => (
+                "--auth sas: there is no SAS token",
+                "set AZURE_STORAGE_SAS_TOKEN, or pass --sas-file",
+            ),
+            Auth::ConnectionString => (
+                "--auth connection-string: there is no connection string",
+                "set AZURE_STORAGE_CONNECTION_STRING, or pass --connection-string-file",
+            ),
+        };
+        let failure = Failure::new(Code::Config, what).hint(hint);
+        Err(if cfg!(feature = "emulator") {
+            failure.hint("to try it without an account: --emulator")
+        } else {
+            failure
+        })
+    }
+
+    fn of(kind: Auth, secret: Zeroizing<String>, from: String) -> Result<Self, Failure> {
+        let credential = match kind {
+            Auth::Auto | Auth::ConnectionString => {
+                let text = Zeroizing::new(secret.trim().to_owned());
+                return Ok(Self::ConnectionString(text, from));
+            }
+            Auth::Key => Credential::shared_key(&secret),
+            Auth::Sas => Credential::sas(&secret),
+        };
+        credential
+            .map_err(|error| Failure::new(Code::Config, format!("{from}: {}", rule_of(&error))))
+            .map(|credential| Self::Credential(credential, from))
+    }
+}
+
+/// Reads a secret from a file that nobody else can read.
+fn read_secret(option: &str, path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let name = clean(&path.display().to_string());
+    let failed = |why: &str| Failure::new(Code::Config, format!("{option} {name}: {why}"));
+    let file = File::open(path).map_err(|error| failed(&error.to_string()))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let metadata = file
+            .metadata()
+            .map_err(|error| failed(&error.to_string()))?;
+        if metadata.is_dir() {
+            return Err(failed("it is a directory"));
+        }
+        // The file that was opened is the one that is judged.
+        if metadata.mode() & 0o077 != 0 {
+            let mode = metadata.mode() & 0o777;
+            let why = format!("others can read this secret (mode {mode:03o})");
+            return Err(failed(&why).hint(format!("chmod 600 {name}")));
+        }
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_SECRET + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| failed(&error.to_string()))?;
+    if text.len() as u64 > MAX_SECRET {
+        return Err(failed("it is larger than 64 KiB"));
+    }
+    if text.trim().is_empty() {
+        return Err(failed("it is empty"));
+    }
+    Ok(text)
+}
+
+/// A variable that is set and not empty.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(Failure::new(
+            Code::Config,
+            format!("{name}: it is not UTF-8"),
+        )),
+    }
+}
+
+fn rule_of(error: &Error) -> String {
+    clean(&error.to_string())
+}
+
+fn shown(text: &str) -> String {
+    let text = clean(text);
+    let mut out: String = text.chars().take(64).collect();
+    if text.chars().nth(64).is_some() {
+        out.push('…');
+    }
+    format!("\"{out}\"")
+}

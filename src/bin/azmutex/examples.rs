@@ -1,0 +1,104 @@
+//! What `--help` and the man pages teach by.
+
+use crate::exit;
+
+/// The examples of a command and its exit codes.
+pub(crate) fn with_exit(examples: &str, run: bool) -> String {
+    format!("{examples}\n\n{}", exit::help(run))
+}
+
+pub(crate) const MAIN: &str = "\
+Examples:
+  azmutex run nightly-report -- ./report.sh    run a command, one machine at a time
+  azmutex status nightly-report                who holds it?
+  azmutex list                                 all locks of the container
+  azmutex doctor                               does it work from here?
+
+The account and its credential come from AZURE_STORAGE_CONNECTION_STRING, or from
+AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN. To try azmutex without
+an account, serve an emulator: azmutex emulator --help
+
+Most options can be set as variables, which count if the option is not given: --container as
+AZMUTEX_CONTAINER, --wait as AZMUTEX_WAIT. The man pages name all of them.";
+
+pub(crate) const RUN: &str = "\
+Examples:
+  azmutex run deploy make release              wait for the lock, then run make release
+  azmutex run -n deploy -- ./deploy.sh -v      fail with 75 if somebody holds it
+  azmutex run -n -E 0 cleanup ./cleanup.sh     from cron on many machines: skip if it runs elsewhere
+  azmutex run -w 10m --reason 'release 8' deploy ./deploy.sh
+  azmutex run -c backup 'pg_dump app | gzip > app.gz'
+  azmutex run --dry-run deploy make release    show what would happen";
+
+pub(crate) const STATUS: &str = "\
+Examples:
+  azmutex status deploy                        who holds it, since when, what for
+  azmutex status deploy backup --json          one object per line
+  azmutex status --check free deploy && echo nobody deploys
+  azmutex status --check mine --lease-id \"$ID\" deploy || exit 1";
+
+pub(crate) const LIST: &str = "\
+Examples:
+  azmutex list                                 all locks of the container
+  azmutex list --prefix prod/ --held           what goes on in production
+  azmutex list --json | jq -r 'select(.state == \"leased\").lock'";
+
+pub(crate) const BREAK: &str = "\
+Examples:
+  azmutex break deploy                         shows the holder, asks for the name, gives it 30 s
+  azmutex break deploy --now                   at once: the holder may go on for a while
+  azmutex break deploy --confirm deploy        without a terminal
+  azmutex break deploy --yes --if-stale 2h     only a holder that has it for over two hours";
+
+pub(crate) const ACQUIRE: &str = "\
+Examples:
+  ID=$(azmutex acquire deploy -w 5m) || exit   the lease ID is all that stdout gets
+  azmutex renew deploy --lease-id \"$ID\"        within 60 s, and again and again
+  azmutex release deploy --lease-id \"$ID\"
+  eval \"$(azmutex acquire deploy --format shell)\" && azmutex release deploy
+
+A script that does not check the exit code of renew works on without the lock. See: azmutex run";
+
+pub(crate) const RENEW: &str = "\
+Examples:
+  azmutex renew deploy --lease-id \"$ID\" || exit 1
+  AZMUTEX_LEASE_ID=$ID azmutex renew deploy";
+
+pub(crate) const RELEASE: &str = "\
+Examples:
+  azmutex release deploy --lease-id \"$ID\"
+  AZMUTEX_LEASE_ID=$ID azmutex release deploy";
+
+pub(crate) const HOLD: &str = "\
+Examples:
+  azmutex hold deploy                          until ^D or ^C
+  azmutex hold deploy --for-pid $$ &           until this script ends
+
+In bash, wait for the lock, and be stopped when it is lost:
+  coproc azmutex hold deploy --ready --for-pid $$ --on-lost-signal TERM
+  read -r ready <&\"${COPROC[0]}\" && [ \"$ready\" = READY ] || exit 1
+  ...
+  exec {COPROC[1]}>&-                          stdin ends: released";
+
+pub(crate) const DOCTOR: &str = "\
+Examples:
+  azmutex doctor
+  azmutex doctor --read-only --json
+  azmutex doctor --emulator                    what a healthy answer looks like";
+
+#[cfg(feature = "emulator")]
+pub(crate) const EMULATOR: &str = "\
+Examples:
+  azmutex emulator --port 10000                prints an export line to paste into other terminals
+  azmutex run --emulator deploy make release   an emulator of its own, for a first try";
+
+pub(crate) const COMPLETIONS: &str = "\
+Examples:
+  azmutex completions bash > ~/.local/share/bash-completion/completions/azmutex
+  azmutex completions zsh > \"${fpath[1]}/_azmutex\"
+  azmutex completions fish > ~/.config/fish/completions/azmutex.fish";
+
+pub(crate) const MAN: &str = "\
+Examples:
+  azmutex man | man -l -
+  azmutex man ~/.local/share/man/man1";

@@ -1,0 +1,95 @@
+//! The exit codes: the code, `--help` and the man pages all read this table.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Why the process ends, as its exit code says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    Done = 0,
+    False = 1,
+    Usage = 2,
+    NoSuchLock = 3,
+    NotHolder = 4,
+    Unconfirmed = 5,
+    Unavailable = 69,
+    Bug = 70,
+    NotAcquired = 75,
+    Denied = 77,
+    Config = 78,
+    Lost = 121,
+    Failed = 125,
+    CannotExecute = 126,
+    CommandNotFound = 127,
+}
+
+impl Code {
+    /// The code for `run`, where the small ones belong to the child.
+    pub(crate) fn in_run(self) -> Self {
+        match self {
+            Self::Done | Self::NotAcquired | Self::Lost => self,
+            Self::CannotExecute | Self::CommandNotFound => self,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Code, what it means for `run`, and for the other commands; empty if it cannot be.
+pub(crate) const TABLE: &[(&str, &str, &str)] = &[
+    ("0", "the command's own status", "done"),
+    ("1", "", "it is not so (status --check, break --if-stale)"),
+    ("2", "", "usage: an argument or a value breaks a rule"),
+    (
+        "3",
+        "",
+        "no such lock: no blob of that name, or no container",
+    ),
+    ("4", "", "the lease ID is not the holder's (renew, release)"),
+    ("5", "", "not confirmed: declined, or nobody to ask (break)"),
+    ("69", "", "the service did not answer, or failed"),
+    (
+        "70",
+        "",
+        "azmutex, the system or the service did what makes no sense",
+    ),
+    (
+        "75",
+        "lock not acquired (-n, -w)",
+        "lock not acquired, or another holder than the one shown",
+    ),
+    ("77", "", "access denied"),
+    ("78", "", "configuration: account, credential or endpoint"),
+    ("121", "lock lost, command ended", "lock lost (hold)"),
+    ("125", "azmutex failed before the command started", ""),
+    ("126", "the command cannot be executed", ""),
+    ("127", "the command was not found", ""),
+    (
+        "128+n",
+        "the command was killed by signal n",
+        "ended by signal n",
+    ),
+];
+
+/// The rows that concern `run`, or the other commands.
+pub(crate) fn rows(run: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let rows = TABLE.iter();
+    let rows = rows.map(move |(code, in_run, admin)| (*code, if run { *in_run } else { *admin }));
+    rows.filter(|(_, meaning)| !meaning.is_empty())
+}
+
+/// The table as `--help` shows it.
+pub(crate) fn help(run: bool) -> String {
+    let mut text = String::from("Exit status:\n");
+    for (code, meaning) in rows(run) {
+        let _ = writeln!(text, "  {code:<6} {meaning}");
+    }
+    text.truncate(text.trim_end().len());
+    text
+}

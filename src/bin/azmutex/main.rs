@@ -1,0 +1,68 @@
+//! The `azmutex` command: flock(1) across machines. It uses the library's public API alone.
+
+mod args;
+mod config;
+mod examples;
+mod exit;
+mod logger;
+mod output;
+mod process;
+mod run;
+mod signals;
+mod stdin;
+mod usage;
+mod value;
+mod verbs;
+mod waiting;
+
+use std::process::ExitCode;
+
+use clap::FromArgMatches as _;
+use clap::parser::ValueSource;
+
+use self::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::report(&error),
+    };
+    let global = &cli.global;
+    logger::start(global);
+    let result = match &cli.command {
+        Command::Run(args) => return run::run(args, global),
+        command => verbs::dispatch(command, global),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            failure.report(global);
+            failure.code.into()
+        }
+    }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = args::parser();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    // Of files with a secret, one on the command line goes before those in variables.
+    let source = |id| matches.value_source(id);
+    let files = ["key_file", "sas_file", "connection_string_file"];
+    if files
+        .iter()
+        .any(|id| source(id) == Some(ValueSource::CommandLine))
+    {
+        let global = &mut cli.global;
+        for (id, file) in [
+            ("key_file", &mut global.key_file),
+            ("sas_file", &mut global.sas_file),
+            ("connection_string_file", &mut global.connection_string_file),
+        ] {
+            if source(id) == Some(ValueSource::EnvVariable) {
+                *file = None;
+            }
+        }
+    }
+    Ok(cli)
+}

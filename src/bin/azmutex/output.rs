@@ -1,0 +1,520 @@
+//! What is written, and how: errors, JSON, names from elsewhere.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use azmutex::{Error, ErrorKind, Holder};
+
+use crate::args::{Global, LogFormat, When};
+use crate::exit::Code;
+
+/// Why a command ends without having done what was asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    /// One line: what, and why.
+    pub(crate) text: String,
+    pub(crate) hints: Vec<String>,
+    pub(crate) request_id: Option<String>,
+    pub(crate) service_code: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+            hints: Vec::new(),
+            request_id: None,
+            service_code: None,
+        }
+    }
+
+    /// An argument or a value that breaks a rule.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::new(Code::Usage, text)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Writes the error and its hints to stderr, and with `--json` an object to stdout.
+    pub(crate) fn report(&self, global: &Global) {
+        if global.json {
+            let object = Object::schema()
+                .object("error", self.members(Object::new(), "what"))
+                .number("exit", self.code as u8);
+            print_line(&object.to_string());
+        }
+        self.say(global);
+    }
+
+    /// Writes the error and its hints to stderr.
+    pub(crate) fn say(&self, global: &Global) {
+        if global.log_format == LogFormat::Json {
+            let object = Object::schema().text("level", "error");
+            return say_object(&self.members(object, "message"));
+        }
+        let mut text = format!("{}: {}", paint(global, "error", "1;31"), self.text);
+        if global.verbose > 0
+            && let Some(id) = &self.request_id
+        {
+            let _ = write!(text, " (request id {})", clean(id));
+        }
+        for hint in &self.hints {
+            let _ = write!(text, "\n  hint: {hint}");
+        }
+        say(&text);
+    }
+
+    fn members(&self, object: Object, name: &str) -> Object {
+        object
+            .text(name, &self.text)
+            .list("hints", &self.hints)
+            .maybe("service_code", self.service_code.as_deref())
+            .maybe("request_id", self.request_id.as_deref())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error.kind() {
+            ErrorKind::Auth => Code::Denied,
+            ErrorKind::Config => Code::Usage,
+            ErrorKind::LeaseLost => Code::NotHolder,
+            ErrorKind::LeaseUnproven => Code::Lost,
+            ErrorKind::NotFound => Code::NoSuchLock,
+            ErrorKind::Service | ErrorKind::Throttled | ErrorKind::Transport => Code::Unavailable,
+            ErrorKind::WouldBlock | ErrorKind::Stopped => Code::NotAcquired,
+            _ => Code::Bug,
+        };
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(source) = cause {
+            let _ = write!(text, ": {source}");
+            cause = source.source();
+        }
+        let failure = Self {
+            code,
+            text: clean(&text),
+            hints: Vec::new(),
+            request_id: error.request_id().map(str::to_owned),
+            service_code: error.service_code().map(str::to_owned),
+        };
+        match error.kind() {
+            ErrorKind::Auth => {
+                failure.hint("azmutex doctor shows which credential is used, and what it permits")
+            }
+            ErrorKind::Transport => {
+                failure.hint("azmutex doctor shows how far the connection gets")
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// Writes `azmutex: TEXT` to stderr, in one piece.
+///
+/// Never fails: with nobody to read it, there is nobody to tell either.
+pub(crate) fn say(text: &str) {
+    // What is written takes the place of a line that is redrawn.
+    let erase = if DRAWN.swap(false, Ordering::Relaxed) {
+        ERASE
+    } else {
+        ""
+    };
+    let line = format!("{erase}azmutex: {}\n", redact(text));
+    let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// Draws a line on a terminal that the next one, or the next message, replaces. Cut so that it
+/// stays one line; an empty one takes it away.
+pub(crate) fn draw(line: &str) {
+    if line.is_empty() && !DRAWN.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    DRAWN.store(!line.is_empty(), Ordering::Relaxed);
+    let line: String = redact(line).chars().take(columns() - 1).collect();
+    let _ = write!(io::stderr().lock(), "{ERASE}{line}");
+}
+
+/// Whether there is a line on the terminal that is to be replaced.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+const ERASE: &str = "\r\x1b[K";
+
+/// The width of the terminal.
+fn columns() -> usize {
+    #[cfg(unix)]
+    if let Ok(size) = rustix::termios::tcgetwinsize(io::stderr())
+        && size.ws_col > 1
+    {
+        return size.ws_col.into();
+    }
+    80
+}
+
+/// Writes an object to stderr, as a line.
+pub(crate) fn say_object(object: &Object) {
+    let _ = io::stderr()
+        .lock()
+        .write_all(format!("{object}\n").as_bytes());
+}
+
+/// Warns on stderr, unless `-q`.
+pub(crate) fn warn(global: &Global, text: &str) {
+    if global.quiet {
+        return;
+    }
+    match global.log_format {
+        LogFormat::Text => say(&format!("{}: {text}", paint(global, "warning", "1;33"))),
+        LogFormat::Json => {
+            say_object(
+                &Object::schema()
+                    .text("level", "warning")
+                    .text("message", text),
+            );
+        }
+    }
+}
+
+/// Writes a line to stdout. A reader that went away ends the process, quietly and with success.
+pub(crate) fn print_line(line: &str) {
+    print(&format!("{line}\n"));
+}
+
+/// Writes to stdout; see [`print_line`].
+pub(crate) fn print(text: &str) {
+    match try_print(text) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            say(&format!("error: cannot write to stdout: {error}"));
+            std::process::exit(Code::Bug as i32);
+        }
+    }
+}
+
+/// Writes to stdout, for those who have something to undo if nobody reads it.
+pub(crate) fn try_print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Whether stderr gets colours.
+fn colour(global: &Global) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match global.color {
+        When::Always => true,
+        When::Never => false,
+        When::Auto if set("NO_COLOR") => false,
+        When::Auto if set("CLICOLOR_FORCE") => true,
+        When::Auto => {
+            io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+        }
+    }
+}
+
+fn paint(global: &Global, word: &str, code: &str) -> String {
+    if colour(global) {
+        format!("\x1b[{code}m{word}\x1b[0m")
+    } else {
+        word.to_owned()
+    }
+}
+
+/// Text from elsewhere, such that a terminal only shows it: no control characters, and nothing
+/// that turns the direction of writing.
+pub(crate) fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Masks what looks like a secret, wherever somebody put it.
+pub(crate) fn redact(text: &str) -> String {
+    const MARKS: [&str; 3] = ["sig=", "accountkey=", "sharedaccesssignature="];
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        let lower = rest.to_ascii_lowercase();
+        let found = MARKS
+            .iter()
+            .filter_map(|mark| lower.find(mark).map(|at| at + mark.len()))
+            .min();
+        let Some(start) = found else {
+            out.push_str(rest);
+            return out;
+        };
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let end = rest
+            .find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | '\'' | '"' | '`'))
+            .unwrap_or(rest.len());
+        if end > 0 {
+            out.push_str("REDACTED");
+        }
+        rest = &rest[end..];
+    }
+}
+
+/// A JSON object that keeps the order of its members.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Object(String);
+
+impl Object {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// One that begins with the version of the format.
+    pub(crate) fn schema() -> Self {
+        Self::new().number("schema", 1u8)
+    }
+
+    /// Text of any origin: what looks like a secret in it is masked.
+    pub(crate) fn text(self, name: &str, value: &str) -> Self {
+        self.raw(name, &quoted(&redact(value)))
+    }
+
+    /// Text that has to stay as it is, such as the name of a lock.
+    pub(crate) fn exact(self, name: &str, value: &str) -> Self {
+        self.raw(name, &quoted(value))
+    }
+
+    /// Text, or null.
+    pub(crate) fn maybe(self, name: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self.raw(name, "null"),
+        }
+    }
+
+    pub(crate) fn number(self, name: &str, value: impl Into<u64>) -> Self {
+        let value: u64 = value.into();
+        self.raw(name, &value.to_string())
+    }
+
+    /// A number, or null.
+    pub(crate) fn maybe_number(self, name: &str, value: Option<u64>) -> Self {
+        match value {
+            Some(value) => self.number(name, value),
+            None => self.raw(name, "null"),
+        }
+    }
+
+    /// Seconds, with milliseconds as their fraction.
+    pub(crate) fn seconds(self, name: &str, value: Duration) -> Self {
+        let text = format!("{}.{:03}", value.as_secs(), value.subsec_millis());
+        self.raw(name, &text)
+    }
+
+    pub(crate) fn bool(self, name: &str, value: bool) -> Self {
+        self.raw(name, if value { "true" } else { "false" })
+    }
+
+    pub(crate) fn object(self, name: &str, value: Self) -> Self {
+        self.raw(name, &value.to_string())
+    }
+
+    /// An object, or null.
+    pub(crate) fn maybe_object(self, name: &str, value: Option<Self>) -> Self {
+        match value {
+            Some(value) => self.object(name, value),
+            None => self.raw(name, "null"),
+        }
+    }
+
+    /// A time in RFC 3339, or null.
+    pub(crate) fn time(self, name: &str, value: Option<SystemTime>) -> Self {
+        self.maybe(name, value.map(rfc3339).as_deref())
+    }
+
+    pub(crate) fn list(self, name: &str, values: &[impl AsRef<str>]) -> Self {
+        let values: Vec<_> = values
+            .iter()
+            .map(|value| quoted(&redact(value.as_ref())))
+            .collect();
+        self.raw(name, &format!("[{}]", values.join(",")))
+    }
+
+    /// A list of objects.
+    pub(crate) fn objects(self, name: &str, values: &[Self]) -> Self {
+        let values: Vec<_> = values.iter().map(Self::to_string).collect();
+        self.raw(name, &format!("[{}]", values.join(",")))
+    }
+
+    fn raw(mut self, name: &str, value: &str) -> Self {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        let _ = write!(self.0, "{}:{value}", quoted(name));
+        self
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}", self.0)
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            // Escaped although JSON does not ask for all of it: the line may end on a terminal.
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// The holder as an object.
+pub(crate) fn holder_object(holder: &Holder) -> Object {
+    Object::new()
+        .maybe("owner", holder.owner())
+        .maybe_number("pid", holder.pid().map(u64::from))
+        .time("since", holder.since())
+        .maybe("reason", holder.reason())
+        .maybe_number(
+            "lease_s",
+            holder.lease_duration().map(|lease| lease.as_secs()),
+        )
+        .maybe("version", holder.version())
+}
+
+/// A time such as `2026-01-07T10:02:11Z`.
+pub(crate) fn rfc3339(at: SystemTime) -> String {
+    let secs = match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX),
+    };
+    let (days, secs) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
+    // Days since 0000-03-01, in eras of 400 years: see "chrono-compatible low-level date
+    // algorithms" by Howard Hinnant.
+    let days = days.saturating_add(719_468);
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * day + 2) / 153;
+    let day = day - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (secs / 3600, secs / 60 % 60, secs % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// A duration for people: `47s`, `2m13s`, `5h02m`, `3d04h`.
+pub(crate) fn span(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    let (days, hours, minutes) = (secs / 86_400, secs / 3600, secs / 60);
+    if days > 0 {
+        format!("{days}d{:02}h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours}h{:02}m", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes}m{:02}s", secs % 60)
+    } else {
+        format!("{secs}s")
+    }
+}
+
+/// How long ago, by this machine's clock.
+pub(crate) fn ago(at: SystemTime) -> Duration {
+    SystemTime::now().duration_since(at).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_json_in_the_order_of_their_members() {
+        let object = Object::schema()
+            .text("lock", "a\"b\\c\u{1b}\n")
+            .maybe("reason", None)
+            .seconds("waited_s", Duration::from_millis(1250))
+            .objects("all", &[Object::new().bool("x", true)]);
+        assert_eq!(
+            object.to_string(),
+            r#"{"schema":1,"lock":"a\"b\\c\u001b\n","reason":null,"waited_s":1.250,"all":[{"x":true}]}"#
+        );
+    }
+
+    #[test]
+    fn times_are_written_in_rfc_3339() {
+        for (secs, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_767_780_131, "2026-01-07T10:02:11Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (4_102_444_800, "2100-01-01T00:00:00Z"),
+        ] {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+            assert_eq!(rfc3339(at), text);
+        }
+    }
+
+    #[test]
+    fn spans_are_short() {
+        for (secs, text) in [
+            (0, "0s"),
+            (47, "47s"),
+            (133, "2m13s"),
+            (18_120, "5h02m"),
+            (273_600, "3d04h"),
+        ] {
+            assert_eq!(span(Duration::from_secs(secs)), text);
+        }
+    }
+
+    #[test]
+    fn terminals_get_no_control_characters() {
+        assert_eq!(clean("a\u{1b}[2J\u{202e}b"), "a\\u{1b}[2J\\u{202e}b");
+        assert_eq!(clean("prod/Jürgen 鍵"), "prod/Jürgen 鍵");
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_masked() {
+        for (text, wanted) in [
+            ("x?sv=1&sig=s3cret&se=2", "x?sv=1&sig=REDACTED&se=2"),
+            (
+                "AccountName=a;AccountKey=s3cret==;X=1",
+                "AccountName=a;AccountKey=REDACTED;X=1",
+            ),
+            (
+                "SharedAccessSignature=sv=1",
+                "SharedAccessSignature=REDACTED",
+            ),
+            ("SIG=a sig=b", "SIG=REDACTED sig=REDACTED"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(redact(text), wanted);
+        }
+    }
+}

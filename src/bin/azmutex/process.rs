@@ -1,0 +1,132 @@
+//! Another process: wait for its end, send it a signal.
+
+use crate::output::Failure;
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::io;
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+    /// The process itself: its ID may come to stand for another, this does not.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Handle(Arc<OwnedFd>);
+
+    impl Handle {
+        pub(crate) fn open(pid: Pid) -> io::Result<Self> {
+            Ok(Self(Arc::new(pidfd_open(pid, PidfdFlags::empty())?)))
+        }
+
+        pub(crate) fn wait(&self) {
+            loop {
+                let mut fds = [PollFd::new(&*self.0, PollFlags::IN)];
+                match poll(&mut fds, None) {
+                    Ok(1..) => return,
+                    Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => return,
+                }
+            }
+        }
+
+        pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+            Ok(pidfd_send_signal(&*self.0, signal)?)
+        }
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+mod system {
+    use std::io;
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+    #[derive(Debug, Clone)]
+    pub(crate) struct Handle(Pid);
+
+    impl Handle {
+        pub(crate) fn open(pid: Pid) -> io::Result<Self> {
+            match test_kill_process(pid) {
+                Ok(()) | Err(rustix::io::Errno::PERM) => Ok(Self(pid)),
+                Err(error) => Err(error.into()),
+            }
+        }
+
+        pub(crate) fn wait(&self) {
+            while test_kill_process(self.0) != Err(rustix::io::Errno::SRCH) {
+                thread::sleep(Duration::from_millis(200));
+            }
+        }
+
+        pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+            Ok(kill_process(self.0, signal)?)
+        }
+    }
+}
+
+/// A process that somebody named by its ID.
+#[cfg(unix)]
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    id: i32,
+    handle: system::Handle,
+}
+
+#[cfg(unix)]
+impl Process {
+    pub(crate) fn open(id: i32) -> Result<Self, Failure> {
+        let pid = rustix::process::Pid::from_raw(id);
+        let handle = pid
+            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))
+            .and_then(system::Handle::open);
+        let handle = handle.map_err(|error| {
+            Failure::usage(format!("--for-pid {id}: {error}"))
+                .hint("it is the ID of a process that runs, such as $$ in a shell")
+        })?;
+        Ok(Self { id, handle })
+    }
+
+    /// Blocks until it ends.
+    pub(crate) fn wait(&self) {
+        self.handle.wait();
+    }
+
+    pub(crate) fn id(&self) -> i32 {
+        self.id
+    }
+
+    pub(crate) fn signal(&self, signal: i32) -> std::io::Result<()> {
+        let signal = rustix::process::Signal::from_named_raw(signal)
+            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))?;
+        self.handle.signal(signal)
+    }
+}
+
+/// There are no processes to wait for without a handle to them.
+#[cfg(not(unix))]
+#[derive(Debug, Clone)]
+pub(crate) struct Process;
+
+#[cfg(not(unix))]
+impl Process {
+    pub(crate) fn open(id: i32) -> Result<Self, Failure> {
+        Err(
+            Failure::usage(format!("--for-pid {id}: not on this system"))
+                .hint("let stdin end instead"),
+        )
+    }
+
+    pub(crate) fn wait(&self) {}
+
+    pub(crate) fn id(&self) -> i32 {
+        0
+    }
+
+    pub(crate) fn signal(&self, _: i32) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}

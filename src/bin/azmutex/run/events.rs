@@ -1,0 +1,118 @@
+//! PURE: the events as objects.
+
+use std::time::Duration;
+
+use azmutex::{LeaseGuard, LeaseStatus};
+
+use super::job::Status;
+use crate::output::{Object, holder_object};
+
+/// The beginning of every event.
+fn event(name: &str, lock: &str) -> Object {
+    Object::schema().text("event", name).text("lock", lock)
+}
+
+/// Somebody else holds the lock.
+pub(super) fn waiting(lock: &str, status: Option<&LeaseStatus>, waited: Duration) -> Object {
+    let holder = status.and_then(LeaseStatus::holder).map(holder_object);
+    event("waiting", lock)
+        .maybe_object("holder", holder)
+        .seconds("waited_s", waited)
+}
+
+/// The service failed or did not answer; it is asked again.
+pub(super) fn acquire_failed(lock: &str, error: &azmutex::Error, attempt: u32) -> Object {
+    event("acquire_failed", lock)
+        .text("error", &error.to_string())
+        .number("attempt", attempt)
+}
+
+/// The lock is held.
+pub(super) fn acquired(lock: &str, url: &str, guard: &LeaseGuard, waited: Duration) -> Object {
+    event("acquired", lock)
+        .text("url", url)
+        .maybe_number("fence", guard.fencing_token())
+        .bool("previous_abandoned", guard.previous().is_abandoned())
+        .seconds("waited_s", waited)
+}
+
+/// The command runs.
+pub(super) fn started(lock: &str, pid: i32) -> Object {
+    event("started", lock).number("pid", pid.unsigned_abs())
+}
+
+/// A renewal failed; it is tried again.
+pub(super) fn renewal_failed(lock: &str, error: &azmutex::Error, remaining: Duration) -> Object {
+    event("renewal_failed", lock)
+        .text("error", &error.to_string())
+        .seconds("remaining_s", remaining)
+}
+
+/// An event that needs no more than its name.
+pub(super) fn plain(name: &str, lock: &str) -> Object {
+    event(name, lock)
+}
+
+/// The lock is lost, or can no longer be proven to be held.
+pub(super) fn lost(lock: &str, reason: &str) -> Object {
+    event("lost", lock).text("reason", reason)
+}
+
+/// The command was sent a signal because of the lock.
+pub(super) fn terminating(lock: &str, signal: &str, kill_in: Option<Duration>) -> Object {
+    let object = event("terminating", lock).text("signal", signal);
+    match kill_in {
+        Some(kill_in) => object.seconds("kill_in_s", kill_in),
+        None => object.maybe("kill_in_s", None),
+    }
+}
+
+/// How it all ended.
+pub(super) struct Exit<'a> {
+    pub(super) outcome: &'a str,
+    pub(super) status: Option<Status>,
+    pub(super) held: Option<Duration>,
+    pub(super) waited: Duration,
+    pub(super) released: bool,
+}
+
+impl Exit<'_> {
+    pub(super) fn object(&self, lock: &str) -> Object {
+        let (code, signal) = match self.status {
+            Some(Status::Exited(code)) => (u64::try_from(code).ok(), None),
+            Some(Status::Killed { signal, .. }) => (None, u64::try_from(signal).ok()),
+            None => (None, None),
+        };
+        let object = event("exit", lock)
+            .text("outcome", self.outcome)
+            .maybe_number("code", code)
+            .maybe_number("signal", signal);
+        let object = match self.held {
+            Some(held) => object.seconds("held_s", held),
+            None => object.maybe("held_s", None),
+        };
+        object
+            .seconds("waited_s", self.waited)
+            .bool("released", self.released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_says_what_became_of_the_command() {
+        let exit = Exit {
+            outcome: "child_exited",
+            status: Some(Status::Exited(3)),
+            held: Some(Duration::from_millis(61_400)),
+            waited: Duration::from_secs(47),
+            released: true,
+        };
+        assert_eq!(
+            exit.object("prod/deploy").to_string(),
+            r#"{"schema":1,"event":"exit","lock":"prod/deploy","outcome":"child_exited","code":3,"signal":null,"held_s":61.400,"waited_s":47.000,"released":true}"#
+        );
+    }
+}

@@ -1,0 +1,303 @@
+//! The command: started, watched, signalled, and known to be gone.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, waitid, waitpid};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP};
+
+use super::process;
+use super::program::{Program, c_string};
+use super::sys::{self, Launch, SignalMask};
+use super::terminal::{Group, Place, Terminal};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Exited(i32),
+    Killed { signal: c_int, dumped: bool },
+}
+
+/// What a command did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Stopped(c_int),
+    Continued,
+    Ended(Status),
+}
+
+/// How a command is started.
+pub(super) struct Start<'a> {
+    pub(super) program: &'a Program,
+    pub(super) environment: Vec<std::ffi::CString>,
+    /// The mask from before this process changed its own.
+    pub(super) mask: SignalMask,
+    /// The signals that this process handles.
+    pub(super) handled: Vec<c_int>,
+    pub(super) dies_with_parent: bool,
+}
+
+/// A command that was started.
+pub(super) struct Job {
+    child: Child,
+    pid: Pid,
+    group: Group,
+    terminal: Option<Terminal>,
+    ended: Option<Status>,
+    /// Its status was taken, and its number may be another's soon.
+    reaped: bool,
+    stopped: bool,
+    /// Orphans of the command become children of this process.
+    adopts: bool,
+}
+
+impl Job {
+    /// Starts the command. To be called on the main thread: the system watches the thread that
+    /// starts a child, not its process.
+    pub(super) fn start(start: Start<'_>, place: Place, adopt: bool) -> io::Result<Self> {
+        let adopts = adopt || place.group == Group::Shared;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let adopts = rustix::process::getpid().as_raw_nonzero().get() == 1
+            || (adopts
+                && rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok());
+        // Only a foreground group may pass the foreground on.
+        let foreground =
+            place.hands_over() && place.terminal.as_ref().is_some_and(Terminal::is_ours);
+        let terminal: Option<OwnedFd> = match &place.terminal {
+            Some(terminal) if foreground => Some(terminal.try_clone()?),
+            _ => None,
+        };
+        let program = start.program;
+        let mut command = Command::new(&program.file);
+        if place.group == Group::Own {
+            use std::os::unix::process::CommandExt as _;
+            command.process_group(0);
+        }
+        let launch = Launch {
+            program: c_string(&program.file),
+            args: program.args.iter().map(c_string).collect(),
+            environment: start.environment,
+            mask: start.mask,
+            handled: start.handled,
+            terminal,
+            new_session: place.group == Group::Session,
+            dies_with_parent: start.dies_with_parent,
+        };
+        match sys::spawn(command, launch) {
+            Ok(child) => Ok(Self {
+                pid: Pid::from_child(&child),
+                child,
+                group: place.group,
+                terminal: place.terminal,
+                ended: None,
+                reaped: false,
+                stopped: false,
+                adopts,
+            }),
+            Err(error) => {
+                // A child that failed to execute may have taken the terminal with it.
+                if let Some(terminal) = place.terminal.filter(|_| foreground) {
+                    terminal.reclaim();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    pub(super) fn group(&self) -> Group {
+        self.group
+    }
+
+    /// How it ended, once it has.
+    pub(super) fn ended(&self) -> Option<Status> {
+        self.ended
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Whether the terminal decides about stopping and going on.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// Whether this process's group is in the foreground of the terminal.
+    pub(super) fn is_foreground(&self) -> bool {
+        self.terminal.as_ref().is_some_and(Terminal::is_ours)
+    }
+
+    /// Puts the command in the foreground, if this process is there.
+    pub(super) fn give_terminal(&self) {
+        if let (Group::Own, Some(terminal)) = (self.group, &self.terminal) {
+            terminal.give(self.pid);
+        }
+    }
+
+    /// Puts this process in the foreground, if the command is there.
+    pub(super) fn take_terminal(&self) {
+        if let (Group::Own, Some(terminal)) = (self.group, &self.terminal) {
+            terminal.take_back(self.pid);
+        }
+    }
+
+    /// Sends `signal` to the command: those that end or stop it to all of its processes, the rest
+    /// to the first, since helpers may not expect them.
+    pub(super) fn signal(&self, signal: c_int) {
+        match signal {
+            SIGHUP | SIGINT | SIGQUIT | SIGTERM | SIGCONT | SIGTSTP => self.signal_all(signal),
+            _ => self.signal_first(signal),
+        }
+    }
+
+    fn signal_first(&self, signal: c_int) {
+        if !self.reaped {
+            let _ = sys::kill(self.pid(), signal);
+        }
+    }
+
+    /// Sends `signal` to all processes of the command.
+    pub(super) fn signal_all(&self, signal: c_int) {
+        match self.group {
+            Group::Own | Group::Session => {
+                // A group keeps its number from being used again for as long as it has members.
+                let _ = sys::kill(-self.pid(), signal);
+            }
+            Group::Shared => {
+                self.signal_first(signal);
+                for pid in self.members() {
+                    if pid != self.pid() {
+                        let _ = sys::kill(pid, signal);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Kills all processes of the command.
+    pub(super) fn kill_all(&self) {
+        self.signal_all(SIGKILL);
+    }
+
+    /// Whether `pid` is of the command, so that what it sends to this process is no news to it.
+    pub(super) fn contains(&self, pid: i32) -> bool {
+        let own = pid == self.pid();
+        match self.group {
+            _ if own => true,
+            Group::Own | Group::Session => Pid::from_raw(pid)
+                .is_some_and(|pid| rustix::process::getpgid(Some(pid)) == Ok(self.pid)),
+            Group::Shared => process::descends(pid, self.pid()),
+        }
+    }
+
+    /// What the command did since the last call. Does not wait.
+    pub(super) fn poll(&mut self) -> Option<Change> {
+        if self.adopts {
+            self.reap_adopted();
+        }
+        if self.ended.is_some() {
+            return None;
+        }
+        // Its status is not taken yet, which keeps its number and its group's from being reused.
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if let Some(status) = self.waitid(ended).and_then(|status| status_of(&status)) {
+            self.ended = Some(status);
+            self.stopped = false;
+            self.take_terminal();
+            return Some(Change::Ended(status));
+        }
+        let moved = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
+        let status = self.waitid(moved)?;
+        if let Some(signal) = status.stopping_signal() {
+            self.stopped = true;
+            return Some(Change::Stopped(signal));
+        }
+        self.stopped = false;
+        Some(Change::Continued)
+    }
+
+    fn waitid(&self, options: WaitIdOptions) -> Option<WaitIdStatus> {
+        waitid(WaitId::Pid(self.pid), options).ok().flatten()
+    }
+
+    /// Takes the status of the command's first process, after which its number is free.
+    pub(super) fn reap(&mut self) {
+        if !self.reaped && self.child.wait().is_ok() {
+            self.reaped = true;
+        }
+    }
+
+    /// The processes that are left, other than the first, which has ended. A number that is not
+    /// known is left out; `None` if nothing is left.
+    pub(super) fn left(&mut self) -> Option<Vec<i32>> {
+        self.reap();
+        if self.adopts {
+            self.reap_adopted();
+        }
+        match self.group {
+            Group::Own | Group::Session => {
+                if is_gone(&sys::kill(-self.pid(), 0)) {
+                    return None;
+                }
+                let members = self.members();
+                // Zombies are of no consequence. Where there is no list, the group counts.
+                if members.is_empty() && process::of(std::process::id() as i32).is_some() {
+                    return None;
+                }
+                Some(members)
+            }
+            Group::Shared => Some(self.members()).filter(|members| !members.is_empty()),
+        }
+    }
+
+    /// The processes of the command that run, as far as they can be listed.
+    fn members(&self) -> Vec<i32> {
+        let all = process::all();
+        let (pid, own) = (self.pid(), std::process::id() as i32);
+        let running = |process: &process::Process| !process.is_zombie;
+        match self.group {
+            Group::Own | Group::Session => all
+                .iter()
+                .filter(|process| process.group == pid && running(process))
+                .map(|process| process.pid)
+                .collect(),
+            // Orphans are children of this process then, and it has no other children.
+            Group::Shared => process::descendants(&all, own)
+                .iter()
+                .filter(|process| running(process))
+                .map(|process| process.pid)
+                .collect(),
+        }
+    }
+
+    /// Takes the status of orphans that became children of this process.
+    fn reap_adopted(&self) {
+        let (pid, own) = (self.pid(), std::process::id() as i32);
+        for process in process::all() {
+            if process.parent == own && process.is_zombie && process.pid != pid {
+                let _ = waitpid(Pid::from_raw(process.pid), WaitOptions::NOHANG);
+            }
+        }
+    }
+}
+
+fn status_of(status: &WaitIdStatus) -> Option<Status> {
+    if let Some(code) = status.exit_status() {
+        return Some(Status::Exited(code));
+    }
+    status.terminating_signal().map(|signal| Status::Killed {
+        signal,
+        dumped: status.dumped(),
+    })
+}
+
+/// Whether there was nobody to send a signal to. Not being allowed to means that there was.
+fn is_gone(sent: &io::Result<()>) -> bool {
+    matches!(sent, Err(error) if error.raw_os_error() == Some(libc::ESRCH))
+}

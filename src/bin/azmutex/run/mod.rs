@@ -1,0 +1,58 @@
+//! `azmutex run`: a command under the lock.
+
+use std::process::ExitCode;
+
+use crate::args::{Global, RunArgs};
+
+#[cfg(unix)]
+mod budget;
+#[cfg(unix)]
+mod context;
+#[cfg(unix)]
+mod environment;
+#[cfg(unix)]
+mod events;
+#[cfg(unix)]
+mod fence;
+#[cfg(unix)]
+mod job;
+#[cfg(unix)]
+mod mail;
+#[cfg(unix)]
+mod process;
+#[cfg(unix)]
+mod program;
+#[cfg(unix)]
+mod session;
+#[cfg(unix)]
+mod signals;
+#[cfg(unix)]
+mod supervisor;
+#[cfg(unix)]
+mod sys;
+#[cfg(unix)]
+mod terminal;
+#[cfg(unix)]
+mod timer;
+#[cfg(unix)]
+mod voice;
+#[cfg(unix)]
+mod waiting;
+
+/// Runs the command as `args` say, and returns what it returned.
+#[cfg(unix)]
+pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+    session::run(args, global)
+}
+
+/// There are no signals here, and processes are ended in another way: not written yet.
+#[cfg(not(unix))]
+pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+    use crate::exit::Code;
+    use crate::output::Failure;
+
+    let _ = args;
+    let code = Code::Failed;
+    Failure::new(code, "run is not supported on this platform yet").report(global);
+    code.into()
+}

@@ -1,0 +1,514 @@
+//! One run from start to end: check, wait, start, supervise, release, exit as the command did.
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use azmutex::{Error, ErrorKind, LeaseGuard, Locker, Released, StopToken, TryLockError};
+
+use super::budget::Budget;
+use super::context::Context;
+use super::environment;
+use super::events::{self, Exit};
+use super::job::{Job, Start, Status};
+use super::mail::{Mailbox, Report};
+use super::program::Program;
+use super::signals::Signals;
+use super::supervisor::{Acquisition, Ended, Supervisor, short, wait_limit};
+use super::sys::{self, SignalMask};
+use super::terminal::{Group, Place};
+use super::timer::{self, Timer};
+use super::voice::Voice;
+use super::waiting::{self, Style, Waited};
+use crate::args::{Global, RunArgs, Stragglers};
+use crate::config::{Config, Lock};
+use crate::exit::Code;
+use crate::output::{Failure, ago, clean, print_line, rfc3339, span};
+
+/// How long the release may take before it is left to the lease's end.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// How long a failure to acquire waits for the holder's name.
+const NAME: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+    if global.verbose == 0 {
+        // What the library warns of is said here, in terms of the command.
+        log::set_max_level(log::LevelFilter::Error);
+    }
+    let result = Plan::new(args, global).and_then(|plan| plan.carry_out());
+    match result {
+        Ok(end) => end.exit(),
+        Err(mut failure) => {
+            failure.code = failure.code.in_run();
+            failure.report(global);
+            failure.code.into()
+        }
+    }
+}
+
+/// How this process ends.
+enum End {
+    Code(u8),
+    /// As by this signal, if that can be.
+    Signal(i32),
+}
+
+impl End {
+    fn exit(self) -> ExitCode {
+        match self {
+            Self::Code(code) => ExitCode::from(code),
+            Self::Signal(signal) => {
+                // The system ignores it for the first process, unless that handles it.
+                if std::process::id() != 1 {
+                    sys::raise_default(signal);
+                }
+                ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+            }
+        }
+    }
+}
+
+/// Everything that can be known before the lock is taken.
+struct Plan<'a> {
+    args: &'a RunArgs,
+    global: &'a Global,
+    program: Program,
+    budget: Budget,
+    /// Kept: an emulator within ends with it.
+    config: Config,
+    lock: Lock,
+}
+
+impl<'a> Plan<'a> {
+    fn new(args: &'a RunArgs, global: &'a Global) -> Result<Self, Failure> {
+        let lease = args.lease.as_duration().unwrap_or(Duration::MAX);
+        let budget =
+            Budget::new(lease, args.renew_every, args.kill_after, args.margin).map_err(|rule| {
+                Failure::usage(rule).hint(
+                    "two renewals, the time for the command to end, and the margin have to fit \
+                     into the lease",
+                )
+            })?;
+        let program = Program::resolve(&args.command, args.shell.as_deref())?;
+        let config = Config::load(global)?;
+        let lock = config.lock(&args.lock, args.create)?;
+        if let Some(pid) = environment::holding_parent(&lock) {
+            return Err(Failure::usage(format!(
+                "{} is already held by a parent azmutex (pid {pid}); this would deadlock",
+                lock.name
+            )));
+        }
+        Ok(Self {
+            args,
+            global,
+            program,
+            budget,
+            config,
+            lock,
+        })
+    }
+
+    fn carry_out(&self) -> Result<End, Failure> {
+        if self.args.dry_run {
+            return self.describe();
+        }
+        // Before any thread is started, for all of them to inherit.
+        let mask = SignalMask::block_terminal_output();
+        let system =
+            |error: std::io::Error| Failure::new(Code::Bug, format!("cannot start: {error}"));
+        let mut context = Context {
+            args: self.args,
+            global: self.global,
+            lock: &self.lock,
+            voice: Voice::new(self.open_events()?, self.global),
+            style: Style::of(self.global),
+            signals: Signals::install().map_err(system)?,
+            mail: Mailbox::new().map_err(system)?,
+            timer: Timer::new().map_err(system)?,
+        };
+        let stop = StopToken::new();
+        let locker = self.locker(&stop, &context)?;
+        let started = timer::now();
+        let limit = wait_limit(self.args);
+        let guard = match waiting::wait(&mut context, &locker, &stop, limit).map_err(system)? {
+            Waited::Granted(guard) => guard,
+            Waited::Refused(error) => return self.refused(&mut context, &locker, error, started),
+            Waited::Signalled(signal) => {
+                self.conclude(&mut context, "interrupted", None, started, None, false);
+                return Ok(End::Signal(signal));
+            }
+        };
+        let acquired = timer::now();
+        let waited = acquired - started;
+        let event = events::acquired(context.name(), &self.lock.url, &guard, waited);
+        context.event(&event);
+        self.tell_previous(&mut context, &guard);
+        let job = match self.start(&mut context, &guard, mask) {
+            Ok(job) => job,
+            Err(failure) => {
+                let released = release(&mut context, *guard) == Release::Done;
+                self.conclude(
+                    &mut context,
+                    "failed",
+                    None,
+                    started,
+                    Some(acquired),
+                    released,
+                );
+                return Err(failure);
+            }
+        };
+        let event = events::started(context.name(), job.pid());
+        context.event(&event);
+        let acquisition = Acquisition {
+            locker: &locker,
+            stop: &stop,
+        };
+        let supervisor = Supervisor::new(
+            &mut context,
+            acquisition,
+            self.budget,
+            *guard,
+            acquired,
+            job,
+        );
+        let ended = supervisor.run();
+        Ok(self.finish(&mut context, ended, started, acquired))
+    }
+
+    fn locker(&self, stop: &StopToken, context: &Context<'_>) -> Result<Locker, Failure> {
+        let identity = &self.args.identity;
+        let post = context.mail.sender();
+        let reason = identity
+            .reason
+            .clone()
+            .unwrap_or_else(|| self.program.name());
+        let mut builder = Locker::builder(self.lock.mutex.clone(), &self.lock.key)
+            .lease_duration(self.args.lease)
+            .renewal_interval(self.budget.renew_every)
+            .margin(self.budget.margin)
+            .fault_wait(self.args.fault_wait.max(Duration::from_millis(1)))
+            .release_timeout(RELEASE)
+            .fencing(!self.args.no_fencing)
+            .reason(reason)
+            .observer(move |event| post.post(Report::Event(event.clone())))
+            .stop_token(stop);
+        if let Some(owner) = &identity.owner {
+            builder = builder.owner(owner);
+        }
+        builder.build().map_err(Failure::from)
+    }
+
+    fn open_events(&self) -> Result<Option<File>, Failure> {
+        let (file, flag) = match (self.args.event_fd, &self.args.event_file) {
+            (Some(fd), _) => (
+                sys::inherited_file(i32::from(fd)),
+                format!("--event-fd {fd}"),
+            ),
+            (None, Some(path)) => {
+                let file = File::options().append(true).create(true).open(path);
+                (
+                    file,
+                    format!("--event-file {}", clean(&path.display().to_string())),
+                )
+            }
+            (None, None) => return Ok(None),
+        };
+        file.map(Some).map_err(|error| {
+            Failure::usage(format!("{flag}: cannot write to it: {error}"))
+                .hint("open a descriptor for it in the shell, as in: --event-fd 3 3>events")
+        })
+    }
+
+    /// Somebody died in the middle of the same work.
+    fn tell_previous(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
+        if let (true, Some(holder)) = (guard.previous().is_abandoned(), guard.previous().holder()) {
+            let text = format!(
+                "the previous holder of {} left without releasing it: {}",
+                context.name(),
+                clean(&holder.to_string())
+            );
+            if self.global.verbose > 0 {
+                context.voice.note(&text);
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        context: &mut Context<'_>,
+        guard: &LeaseGuard,
+        mask: SignalMask,
+    ) -> Result<Job, Failure> {
+        // ^Z stopped this process until now; from here on it goes by the command.
+        let _ = context.signals.install_stop();
+        let start = Start {
+            program: &self.program,
+            environment: environment::of_child(self.args, &self.lock, guard, &self.budget),
+            mask,
+            handled: context.signals.handled().to_vec(),
+            dies_with_parent: !self.args.no_pdeathsig,
+        };
+        let place = Place::find(self.args.process_group);
+        let adopt = self.args.stragglers != Stragglers::Warn;
+        Job::start(start, place, adopt).map_err(|error| self.program.not_started(&error))
+    }
+
+    fn refused(
+        &self,
+        context: &mut Context<'_>,
+        locker: &Locker,
+        error: TryLockError,
+        started: Duration,
+    ) -> Result<End, Failure> {
+        let name = self.lock.name.clone();
+        let waited = timer::now() - started;
+        match error {
+            TryLockError::WouldBlock => {
+                let status = waiting::look_for(context, locker, NAME);
+                let holder = waiting::holder(status.as_deref(), |since| {
+                    format!(" for {}", span(ago(since)))
+                });
+                let time = match wait_limit(self.args) {
+                    Some(limit) if !limit.is_zero() => {
+                        format!("not acquired within {}", short(limit))
+                    }
+                    _ => "somebody holds it".to_owned(),
+                };
+                context.voice.error(&format!(
+                    "cannot acquire {name}: {time} ({holder})\n  hint: azmutex status {name}; if \
+                     the holder is gone: azmutex break {name}"
+                ));
+                self.conclude(context, "not_acquired", None, started, None, false);
+                Ok(End::Code(self.args.conflict_exit_code))
+            }
+            TryLockError::Error(error) => {
+                self.conclude(context, "failed", None, started, None, false);
+                let mut failure = Failure::from(error);
+                failure.text = format!(
+                    "cannot acquire {name} (tried for {}): {}",
+                    short(waited),
+                    failure.text
+                );
+                Err(failure)
+            }
+        }
+    }
+
+    /// Releases, and says how it all ended.
+    fn finish(
+        &self,
+        context: &mut Context<'_>,
+        ended: Ended,
+        started: Duration,
+        acquired: Duration,
+    ) -> End {
+        let mut lost = ended.lost;
+        let mut released = false;
+        match ended.guard {
+            Some(guard) if ended.dead => match release(context, guard) {
+                Release::Done => released = true,
+                Release::Lost => {
+                    if !lost {
+                        let text = format!(
+                            "lock {} was lost before the command ended, and nobody noticed in time",
+                            context.name()
+                        );
+                        context.voice.error(&text);
+                    }
+                    lost = true;
+                }
+                Release::Failed(why) => {
+                    let text = format!(
+                        "cannot release {}: {why}; its lease runs out by itself within {}",
+                        context.name(),
+                        short(self.budget.lease)
+                    );
+                    context.voice.warn(&text);
+                }
+            },
+            Some(guard) => {
+                let text = format!(
+                    "{} is not released, since processes of the command may still be at work; its \
+                     lease runs out within {}",
+                    context.name(),
+                    short(self.budget.lease)
+                );
+                context.voice.error(&text);
+                std::mem::forget(guard);
+            }
+            None => {}
+        }
+        let stopped = lost && self.args.on_lost != crate::args::OnLost::Continue;
+        let outcome = match ended.status {
+            _ if stopped => "lost",
+            Status::Exited(_) => "child_exited",
+            Status::Killed { .. } => "child_killed",
+        };
+        if let (
+            Status::Killed {
+                signal,
+                dumped: true,
+            },
+            false,
+        ) = (ended.status, stopped)
+        {
+            context.voice.note(&format!(
+                "the command was killed by signal {signal} (core dumped)"
+            ));
+        }
+        self.conclude(
+            context,
+            outcome,
+            Some(ended.status),
+            started,
+            Some(acquired),
+            released,
+        );
+        match ended.status {
+            _ if stopped => End::Code(self.args.lost_exit_code),
+            Status::Exited(code) => End::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+            Status::Killed { signal, .. } => End::Signal(signal),
+        }
+    }
+
+    /// The last event.
+    fn conclude(
+        &self,
+        context: &mut Context<'_>,
+        outcome: &str,
+        status: Option<Status>,
+        started: Duration,
+        acquired: Option<Duration>,
+        released: bool,
+    ) {
+        let now = timer::now();
+        let exit = Exit {
+            outcome,
+            status,
+            held: acquired.map(|acquired| now - acquired),
+            waited: acquired.unwrap_or(now) - started,
+            released,
+        };
+        let event = exit.object(context.name());
+        context.event(&event);
+        context.voice.flush();
+    }
+
+    /// What would be done.
+    fn describe(&self) -> Result<End, Failure> {
+        let state = match self.lock.mutex.status(&self.lock.key) {
+            Ok(status) => match status.holder() {
+                Some(holder) => {
+                    let since = holder
+                        .since()
+                        .map_or(String::new(), |at| format!(" since {}", rfc3339(at)));
+                    format!(
+                        "{}, held by {}{since}",
+                        status.state(),
+                        clean(&holder.to_string())
+                    )
+                }
+                None => status.state().to_string(),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                "not there yet; it would be created".to_owned()
+            }
+            Err(error) => return Err(Failure::from(error)),
+        };
+        let (kind, from) = self.config.credential();
+        let Budget {
+            lease,
+            renew_every,
+            grace,
+            margin,
+        } = self.budget;
+        let wait = match wait_limit(self.args) {
+            None => "until it is free".to_owned(),
+            Some(limit) if limit.is_zero() => "not at all".to_owned(),
+            Some(limit) => format!("{} at most", short(limit)),
+        };
+        let group = match Place::find(self.args.process_group) {
+            place if place.hands_over() => "its own, in the foreground of the terminal",
+            Place {
+                group: Group::Own, ..
+            } => "its own",
+            Place {
+                group: Group::Shared,
+                ..
+            } => "that of azmutex",
+            Place {
+                group: Group::Session,
+                ..
+            } => "a session of its own",
+        };
+        let stop = lease - margin - grace;
+        for line in [
+            format!("lock     {} ({})", self.lock.name, self.lock.url),
+            format!("state    {state}"),
+            format!("auth     {kind}, from {from}"),
+            format!("wait     {wait}"),
+            format!(
+                "lease    {}, renewed every {}",
+                short(lease),
+                short(renew_every)
+            ),
+            format!(
+                "stop     {} {} after the last renewal that was confirmed, SIGKILL {} later, {} \
+                 before the lease ends",
+                self.args.signal,
+                short(stop),
+                short(grace),
+                short(margin)
+            ),
+            format!(
+                "command  {}",
+                clean(&self.program.file.display().to_string())
+            ),
+            format!("group    {group}"),
+        ] {
+            print_line(&line);
+        }
+        Ok(End::Code(0))
+    }
+}
+
+/// What a release came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Release {
+    Done,
+    /// The lock had been lost before.
+    Lost,
+    Failed(String),
+}
+
+/// Releases on a thread, and waits for it no longer than it may take.
+fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
+    if let Err(error) = context.release_on_thread(guard) {
+        return Release::Failed(error.to_string());
+    }
+    let end = timer::now() + RELEASE + Duration::from_millis(500);
+    loop {
+        while let Some(report) = context.mail.take() {
+            if let Report::Released(result) = report {
+                return match result {
+                    Ok(Released::AlreadyLost) => Release::Lost,
+                    Ok(_) => Release::Done,
+                    Err(error) => Release::Failed(cause(&error)),
+                };
+            }
+        }
+        let left = end.saturating_sub(timer::now());
+        if left.is_zero() {
+            return Release::Failed("the service does not answer".to_owned());
+        }
+        context.sleep(Some(left));
+        // It is bounded, and given up it would keep others out for as long as the lease lasts.
+        drop(context.signals.take());
+    }
+}
+
+fn cause(error: &Error) -> String {
+    clean(&super::supervisor::with_cause(error))
+}

@@ -1,0 +1,386 @@
+//! Waiting for the lock: on a thread of its own, so that a signal ends it at once.
+
+use std::ffi::c_int;
+use std::io::{self, IsTerminal as _};
+use std::thread;
+use std::time::Duration;
+
+use azmutex::{Event, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+
+use super::context::Context;
+use super::events;
+use super::mail::Report;
+use super::supervisor::short;
+use super::timer;
+use crate::args::{Global, When};
+use crate::output::{ago, clean, rfc3339, span};
+
+/// How long leases that may have been granted are waited for after the waiting was given up.
+const CLEAN_UP: Duration = Duration::from_secs(2);
+
+/// How long the first line waits for the holder's name.
+const NAME: Duration = Duration::from_secs(1);
+
+/// How often a line that is redrawn asks who holds the lock.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// What the waiting came to.
+#[derive(Debug)]
+pub(super) enum Waited {
+    Granted(Box<LeaseGuard>),
+    Refused(TryLockError),
+    /// A signal ended it, and what may have been granted is released.
+    Signalled(c_int),
+}
+
+/// How the wait is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// One line, drawn again every second.
+    Drawn,
+    /// Lines, further and further apart.
+    Lines,
+    Silent,
+}
+
+impl Style {
+    pub(super) fn of(global: &Global) -> Self {
+        let smart = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        match global.progress {
+            _ if global.quiet => Self::Silent,
+            _ if global.log_format == crate::args::LogFormat::Json => Self::Lines,
+            When::Always => Self::Drawn,
+            When::Auto if io::stderr().is_terminal() && smart => Self::Drawn,
+            When::Auto | When::Never => Self::Lines,
+        }
+    }
+}
+
+/// Waits for the lock, for at most `limit`.
+pub(super) fn wait(
+    context: &mut Context<'_>,
+    locker: &Locker,
+    stop: &StopToken,
+    limit: Option<Duration>,
+) -> io::Result<Waited> {
+    let (post, locker_there) = (context.mail.sender(), locker.clone());
+    thread::Builder::new()
+        .name("azmutex:wait".to_owned())
+        .spawn(move || {
+            let result = match limit {
+                None => locker_there.lock().map_err(TryLockError::from),
+                Some(limit) => locker_there.try_lock_for(limit),
+            };
+            post.post(Report::Waited(result.map(Box::new)));
+        })?;
+    let mut shown = Shown::new(limit);
+    let signal = loop {
+        let wait = shown.show(context, locker);
+        context.sleep(wait);
+        for arrived in context.signals.take() {
+            if arrived.ends() {
+                shown.interrupted = Some(arrived.signal);
+            }
+        }
+        if let Some(signal) = shown.interrupted {
+            break signal;
+        }
+        while let Some(report) = context.mail.take() {
+            match report {
+                Report::Waited(result) => {
+                    return Ok(match result {
+                        Ok(guard) => {
+                            shown.acquired(context);
+                            Waited::Granted(guard)
+                        }
+                        Err(error) => {
+                            context.voice.clear();
+                            Waited::Refused(error)
+                        }
+                    });
+                }
+                report => shown.note(context, report),
+            }
+        }
+    };
+    context.voice.clear();
+    stop.stop();
+    clean_up(context, locker);
+    Ok(Waited::Signalled(signal))
+}
+
+/// Releases what may have been granted meanwhile, as far as it can be done in a moment. Another
+/// signal ends that too.
+fn clean_up(context: &mut Context<'_>, locker: &Locker) {
+    let end = timer::now() + CLEAN_UP;
+    let (mut waited, mut releasing) = (false, false);
+    while timer::now() < end {
+        while let Some(report) = context.mail.take() {
+            match report {
+                Report::Waited(result) => {
+                    waited = true;
+                    if let Ok(guard) = result {
+                        releasing = context.release_on_thread(*guard).is_ok();
+                    }
+                }
+                Report::Released(_) => releasing = false,
+                _ => {}
+            }
+        }
+        if waited && !releasing && locker.settle(Duration::ZERO) {
+            return;
+        }
+        context.sleep(Some(Duration::from_millis(10)));
+        if context.signals.take().iter().any(|arrived| arrived.ends()) {
+            return;
+        }
+    }
+}
+
+/// What was shown of the waiting so far.
+struct Shown {
+    started: Duration,
+    limit: Option<Duration>,
+    /// Since when another client is known to hold the lock.
+    waiting: bool,
+    status: Option<Box<LeaseStatus>>,
+    looking: bool,
+    looked: Option<Duration>,
+    /// How many lines were written.
+    lines: u32,
+    next: Duration,
+    failed: Option<Duration>,
+    interrupted: Option<c_int>,
+}
+
+impl Shown {
+    fn new(limit: Option<Duration>) -> Self {
+        Self {
+            started: timer::now(),
+            limit,
+            waiting: false,
+            status: None,
+            looking: false,
+            looked: None,
+            lines: 0,
+            next: Duration::ZERO,
+            failed: None,
+            interrupted: None,
+        }
+    }
+
+    fn note(&mut self, context: &mut Context<'_>, report: Report) {
+        match report {
+            Report::Event(Event::Waiting { .. }) if !self.waiting => {
+                self.waiting = true;
+                self.next = timer::now() + NAME;
+                self.failed = None;
+            }
+            Report::Event(Event::AcquireFailed { error, attempt, .. }) => {
+                context.event(&events::acquire_failed(context.name(), &error, attempt));
+                let now = timer::now();
+                if self.failed.is_none_or(|last| now >= last + LOOK_EVERY) {
+                    self.failed = Some(now);
+                    let text = clean(&error.to_string());
+                    context.voice.warn(&format!("{text}; trying again"));
+                }
+            }
+            Report::Status(result) => {
+                self.looking = false;
+                self.status = result.ok();
+                // The first line has only waited for this.
+                if self.lines == 0 {
+                    self.next = timer::now();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Shows what is due. Returns how long until the next.
+    fn show(&mut self, context: &mut Context<'_>, locker: &Locker) -> Option<Duration> {
+        let heard = context.style != Style::Silent || context.voice.has_events();
+        if !self.waiting || !heard {
+            return None;
+        }
+        let now = timer::now();
+        let stale = match context.style {
+            Style::Drawn => self.looked.is_none_or(|looked| now >= looked + LOOK_EVERY),
+            // Asked for shortly before it is shown.
+            _ => self.looked.is_none() || (now + NAME >= self.next && self.lines > 0),
+        };
+        if stale && !self.looking && self.looked.is_none_or(|looked| now > looked + NAME) {
+            self.looked = Some(now);
+            self.looking = look(context, locker);
+        }
+        if now < self.next {
+            // Half a second at most, for the look ahead of a line.
+            return Some(
+                (self.next - now)
+                    .min(NAME / 2)
+                    .max(Duration::from_millis(1)),
+            );
+        }
+        let waited = now - self.started;
+        if self.lines == 0 || context.style != Style::Drawn {
+            context.event(&events::waiting(
+                context.name(),
+                self.status.as_deref(),
+                waited,
+            ));
+        }
+        match context.style {
+            Style::Drawn => {
+                let line = self.drawn(context.name(), waited);
+                context.voice.draw(&fit(&line));
+            }
+            Style::Lines => {
+                let line = self.line(context.name(), waited);
+                context.voice.note(&line);
+            }
+            Style::Silent => {}
+        }
+        self.lines += 1;
+        self.next = match context.style {
+            Style::Drawn => now + Duration::from_secs(1),
+            _ => self.started + moment(self.lines),
+        };
+        let left = self.next.saturating_sub(now);
+        Some(if left > NAME { left - NAME } else { left })
+    }
+
+    fn acquired(&self, context: &mut Context<'_>) {
+        context.voice.clear();
+        if self.lines > 0 || context.global.verbose > 0 {
+            let waited = span(timer::now() - self.started);
+            let text = format!("acquired {} after {waited}", context.name());
+            context.voice.note(&text);
+        }
+    }
+
+    fn drawn(&self, name: &str, waited: Duration) -> String {
+        let secs = waited.as_secs();
+        let holder = holder(self.status.as_deref(), |since| {
+            format!(" for {}", span(ago(since)))
+        });
+        let (minutes, secs) = (secs / 60, secs % 60);
+        format!("azmutex: waiting for {name}  {holder}  [{minutes}:{secs:02}]  Ctrl-C to give up")
+    }
+
+    fn line(&self, name: &str, waited: Duration) -> String {
+        let holder = holder(self.status.as_deref(), |since| {
+            format!(" since {}", rfc3339(since))
+        });
+        let limit = self
+            .limit
+            .map_or(String::new(), |limit| format!(", limit {}", short(limit)));
+        format!(
+            "waiting for {name}: {holder} (waited {}{limit})",
+            span(waited)
+        )
+    }
+}
+
+/// When the line after `lines` is due: at 10, 30 and 60 seconds, then every 5 minutes.
+fn moment(lines: u32) -> Duration {
+    Duration::from_secs(match lines {
+        0 => 0,
+        1 => 10,
+        2 => 30,
+        3 => 60,
+        lines => 300 * u64::from(lines - 3),
+    })
+}
+
+/// Who holds the lock, as `held by ...`.
+pub(super) fn holder(
+    status: Option<&LeaseStatus>,
+    since: impl Fn(std::time::SystemTime) -> String,
+) -> String {
+    match status {
+        None => "held by another client".to_owned(),
+        Some(status) => match status.holder() {
+            Some(holder) => {
+                let since = holder.since().map_or(String::new(), since);
+                format!("held by {}{since}", clean(&holder.to_string()))
+            }
+            None => format!(
+                "held by an unknown holder ({}, no azmutex metadata)",
+                status.state()
+            ),
+        },
+    }
+}
+
+/// Asks on a thread who holds the lock. Returns whether an answer will come.
+fn look(context: &Context<'_>, locker: &Locker) -> bool {
+    let (post, locker) = (context.mail.sender(), locker.clone());
+    thread::Builder::new()
+        .name("azmutex:look".to_owned())
+        .spawn(move || {
+            let status = locker.mutex().status(locker.key());
+            post.post(Report::Status(status.map(Box::new)));
+        })
+        .is_ok()
+}
+
+/// Asks who holds the lock, for at most `patience`.
+pub(super) fn look_for(
+    context: &mut Context<'_>,
+    locker: &Locker,
+    patience: Duration,
+) -> Option<Box<LeaseStatus>> {
+    let end = timer::now() + patience;
+    if !look(context, locker) {
+        return None;
+    }
+    loop {
+        while let Some(report) = context.mail.take() {
+            if let Report::Status(status) = report {
+                return status.ok();
+            }
+        }
+        let left = end.saturating_sub(timer::now());
+        let interrupted = context.signals.take().iter().any(|arrived| arrived.ends());
+        if left.is_zero() || interrupted {
+            return None;
+        }
+        context.sleep(Some(left));
+    }
+}
+
+/// As much of `line` as the terminal is wide.
+fn fit(line: &str) -> String {
+    let width = rustix::termios::tcgetwinsize(io::stderr())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|width| *width > 0);
+    match width {
+        Some(width) => line.chars().take(width - 1).collect(),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_further_and_further_apart() {
+        let moments: Vec<_> = (0..7).map(|lines| moment(lines).as_secs()).collect();
+        assert_eq!(moments, [0, 10, 30, 60, 300, 600, 900]);
+    }
+
+    #[test]
+    fn line_says_who_is_waited_for_and_for_how_long() {
+        let shown = Shown::new(Some(Duration::from_secs(600)));
+        assert_eq!(
+            shown.line("prod/deploy", Duration::from_secs(10)),
+            "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
+        );
+        assert_eq!(
+            shown.drawn("prod/deploy", Duration::from_secs(45)),
+            "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! `azmutex doctor`: what would be used, how far it gets, and what is permitted.
+
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, Instant, SystemTime};
+
+use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseDuration, Released};
+
+use super::Outcome;
+use crate::args::{DoctorArgs, Global};
+use crate::config::Config;
+use crate::exit::Code;
+use crate::output::{Failure, Object, clean, print_line};
+
+/// The lock that writing is tried on.
+const SCRATCH: &str = "azmutex-doctor";
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Clocks that differ by more are worth a word; 15 minutes is where requests are refused.
+const SKEW: Duration = Duration::from_secs(60);
+const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+    Skip,
+}
+
+struct Check {
+    name: &'static str,
+    level: Level,
+    detail: String,
+    code: Code,
+    request_id: Option<String>,
+}
+
+/// Shows each check as it is made.
+struct Report {
+    json: bool,
+    verbose: bool,
+    checks: Vec<Check>,
+}
+
+pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
+    let config = Config::load(global)?;
+    let mutex = config.mutex()?;
+    let mut report = Report {
+        json: global.json,
+        verbose: global.verbose > 0,
+        checks: Vec::new(),
+    };
+    let (kind, from) = config.credential();
+    report.ok("credential", format!("{kind}, from {from}"));
+    let url = mutex.url("");
+    report.ok(
+        "container",
+        format!(
+            "{} (account {})",
+            clean(url.trim_end_matches('/')),
+            clean(mutex.account())
+        ),
+    );
+    if connect(&mut report, &url) && service(&mut report, &mutex) {
+        list(&mut report, &mutex);
+        if args.read_only {
+            report.add("lease", Level::Skip, "not tried (--read-only)".to_owned());
+        } else {
+            lease(&mut report, &mutex);
+        }
+    }
+    let worst = report
+        .checks
+        .iter()
+        .find(|check| check.level == Level::Fail);
+    let code = worst.map_or(Code::Done, |check| check.code);
+    if global.json {
+        let checks: Vec<_> = report.checks.iter().map(Check::object).collect();
+        let object = Object::schema()
+            .bool("ok", code == Code::Done)
+            .objects("checks", &checks);
+        print_line(&object.to_string());
+    }
+    Ok(code)
+}
+
+/// Name resolution and a connection, as far as they are this program's to make.
+fn connect(report: &mut Report, url: &str) -> bool {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let port = if scheme == "http" { 80 } else { 443 };
+    let bare = authority
+        .rsplit_once(']')
+        .map_or(authority, |(_, tail)| tail);
+    let target = if bare.contains(':') {
+        authority.to_owned()
+    } else {
+        format!("{authority}:{port}")
+    };
+    let local = target
+        .parse()
+        .is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+    if let Some(proxy) = proxy().filter(|_| !local) {
+        let detail = format!("not tried: {proxy} is set, so the proxy does it");
+        report.add("name", Level::Skip, detail.clone());
+        report.add("connection", Level::Skip, detail);
+        return true;
+    }
+    let started = Instant::now();
+    let addresses: Vec<SocketAddr> = match target.to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            report.fail("name", Code::Unavailable, format!("{target}: {error}"));
+            return false;
+        }
+    };
+    let shown: Vec<_> = addresses.iter().map(|a| a.ip()).collect::<Vec<IpAddr>>();
+    let shown: Vec<_> = shown.iter().map(ToString::to_string).collect();
+    report.ok(
+        "name",
+        format!(
+            "{target} is {} ({})",
+            shown.join(", "),
+            millis(started.elapsed())
+        ),
+    );
+    let mut why = "the name has no address".to_owned();
+    for address in addresses {
+        let started = Instant::now();
+        match TcpStream::connect_timeout(&address, CONNECT) {
+            Ok(_) => {
+                report.ok(
+                    "connection",
+                    format!("{address} ({})", millis(started.elapsed())),
+                );
+                return true;
+            }
+            Err(error) => why = format!("{address}: {error}"),
+        }
+    }
+    report.fail("connection", Code::Unavailable, why);
+    false
+}
+
+fn proxy() -> Option<&'static str> {
+    [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+    ]
+    .into_iter()
+    .find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// A first answer, which takes TLS; the clock; and how long an answer takes after that.
+fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
+    let started = Instant::now();
+    let before = SystemTime::now();
+    let time = match mutex.service_time() {
+        Ok(time) => time,
+        Err(error) => {
+            report.error("service", &error);
+            return false;
+        }
+    };
+    let took = started.elapsed();
+    report.ok(
+        "service",
+        format!("answers ({} with connecting)", millis(took)),
+    );
+    // The date has no fraction; the request was answered half-way through.
+    let service = time + Duration::from_millis(500);
+    let local = before + took / 2;
+    let (skew, direction) = match local.duration_since(service) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    let detail = if skew < Duration::from_secs(2) {
+        "this machine's is right, to within 2 s".to_owned()
+    } else {
+        format!(
+            "this machine's is {} s {direction} the service's",
+            skew.as_secs()
+        )
+    };
+    if skew >= MAX_SKEW {
+        report.fail(
+            "clock",
+            Code::Denied,
+            format!("{detail}; 15 minutes are allowed"),
+        );
+    } else if skew >= SKEW {
+        report.add("clock", Level::Warn, format!("{detail}; set it by NTP"));
+    } else {
+        report.ok("clock", detail);
+    }
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let started = Instant::now();
+        match mutex.service_time() {
+            Ok(_) => best = best.min(started.elapsed()),
+            Err(error) => {
+                report.error("round trip", &error);
+                return false;
+            }
+        }
+    }
+    report.ok("round trip", format!("{}, the best of 3", millis(best)));
+    true
+}
+
+fn list(report: &mut Report, mutex: &AzureMutex) {
+    match mutex.list(SCRATCH).next() {
+        None | Some(Ok(_)) => report.ok("list", "permitted".to_owned()),
+        Some(Err(error)) => match error.kind() {
+            ErrorKind::NotFound => report.add(
+                "list",
+                Level::Skip,
+                "the container does not exist yet; the first lock creates it".to_owned(),
+            ),
+            // Locks work without it.
+            ErrorKind::Auth if error.status() == Some(403) => report.add(
+                "list",
+                Level::Warn,
+                format!(
+                    "not permitted; only azmutex list needs it ({})",
+                    clean(&error.to_string())
+                ),
+            ),
+            _ => report.error("list", &error),
+        },
+    }
+}
+
+/// Acquires and releases the scratch lock, which takes all that locks need.
+fn lease(report: &mut Report, mutex: &AzureMutex) {
+    let lease = match mutex.acquire(SCRATCH, LeaseDuration::MIN) {
+        Ok(lease) => lease,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            return report.add(
+                "lease",
+                Level::Skip,
+                format!("{SCRATCH} is held, by another doctor perhaps: not tried"),
+            );
+        }
+        Err(error) => return report.error("create and acquire", &error),
+    };
+    report.ok(
+        "create and acquire",
+        format!("permitted, on the lock {SCRATCH}"),
+    );
+    let steps: [(&'static str, Result<(), Error>); 2] = [
+        (
+            "write metadata",
+            mutex
+                .write_holder(
+                    &lease,
+                    Holder::current(LeaseDuration::MIN).with_reason("doctor"),
+                )
+                .and_then(|_| mutex.write_released(&lease)),
+        ),
+        ("renew", mutex.renew(&lease)),
+    ];
+    for (name, result) in steps {
+        match result {
+            Ok(()) => report.ok(name, "permitted".to_owned()),
+            Err(error) => report.error(name, &error),
+        }
+    }
+    match mutex.release(&lease) {
+        Ok(Released::Released) => report.ok("release", "permitted".to_owned()),
+        Ok(_) => report.add(
+            "release",
+            Level::Warn,
+            "somebody broke the lease first".to_owned(),
+        ),
+        Err(error) => report.error("release", &error),
+    }
+}
+
+impl Report {
+    fn ok(&mut self, name: &'static str, detail: String) {
+        self.add(name, Level::Ok, detail);
+    }
+
+    fn add(&mut self, name: &'static str, level: Level, detail: String) {
+        self.push(Check {
+            name,
+            level,
+            detail,
+            code: Code::Done,
+            request_id: None,
+        });
+    }
+
+    fn fail(&mut self, name: &'static str, code: Code, detail: String) {
+        self.push(Check {
+            name,
+            level: Level::Fail,
+            detail,
+            code,
+            request_id: None,
+        });
+    }
+
+    fn error(&mut self, name: &'static str, error: &Error) {
+        let failure = Failure::from(error.clone());
+        self.push(Check {
+            name,
+            level: Level::Fail,
+            detail: failure.text,
+            code: failure.code,
+            request_id: failure.request_id,
+        });
+    }
+
+    fn push(&mut self, check: Check) {
+        if !self.json {
+            let id = match &check.request_id {
+                Some(id) if self.verbose => format!(" (request id {})", clean(id)),
+                _ => String::new(),
+            };
+            print_line(&format!(
+                "{:<5} {:<19} {}{id}",
+                check.level.word(),
+                check.name,
+                check.detail
+            ));
+        }
+        self.checks.push(check);
+    }
+}
+
+impl Check {
+    fn object(&self) -> Object {
+        Object::new()
+            .text("check", self.name)
+            .text("result", self.level.word())
+            .text("detail", &self.detail)
+            .maybe("request_id", self.request_id.as_deref())
+    }
+}
+
+impl Level {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    format!(
+        "{}.{} ms",
+        duration.as_millis(),
+        duration.as_micros() / 100 % 10
+    )
+}

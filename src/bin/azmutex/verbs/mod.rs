@@ -1,0 +1,37 @@
+//! The commands other than `run`.
+
+mod acquire;
+mod breaking;
+mod doctor;
+#[cfg(feature = "emulator")]
+mod emulator;
+mod generate;
+mod hold;
+mod list;
+mod renew;
+mod status;
+
+use crate::args::{Command, Global};
+use crate::exit::Code;
+use crate::output::Failure;
+
+/// What a command ends with.
+pub(crate) type Outcome = Result<Code, Failure>;
+
+pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
+    match command {
+        Command::Run(_) => unreachable!("`run` is not dispatched here"),
+        Command::Status(args) => status::status(args, global),
+        Command::List(args) => list::list(args, global),
+        Command::Break(args) => breaking::break_lease(args, global),
+        Command::Acquire(args) => acquire::acquire(args, global),
+        Command::Renew(args) => renew::renew(args, global),
+        Command::Release(args) => renew::release(args, global),
+        Command::Hold(args) => hold::hold(args, global),
+        Command::Doctor(args) => doctor::doctor(args, global),
+        #[cfg(feature = "emulator")]
+        Command::Emulator(args) => emulator::emulator(args, global),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
+    }
+}

@@ -1,0 +1,171 @@
+//! `azmutex status`: who holds locks.
+
+use azmutex::{ErrorKind, Lease, LeaseState, LeaseStatus};
+
+use super::Outcome;
+use crate::args::{Check, Create, Global, StatusArgs};
+use crate::config::{Config, Lock};
+use crate::exit::Code;
+use crate::output::{Failure, Object, ago, clean, holder_object, print_line, rfc3339, span};
+
+pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
+    if args.check == Some(Check::Mine) && args.lease_id.is_none() {
+        return Err(Failure::usage(
+            "--check mine: which lease? pass --lease-id or AZMUTEX_LEASE_ID",
+        )
+        .hint("azmutex status --help"));
+    }
+    let config = Config::load(global)?;
+    let locks: Vec<Lock> = args
+        .locks
+        .iter()
+        .map(|text| config.lock(text, Create::Never))
+        .collect::<Result<_, _>>()?;
+    let mut code = Code::Done;
+    for lock in &locks {
+        let one = match args.check {
+            Some(check) => answer(check, args, lock)?,
+            None => show(lock, global)?,
+        };
+        if code == Code::Done {
+            code = one;
+        }
+    }
+    Ok(code)
+}
+
+/// Reads the status; `None` if there is no such blob or container.
+pub(crate) fn read(lock: &Lock) -> Result<Option<LeaseStatus>, Failure> {
+    match lock.mutex.status(&lock.key) {
+        Ok(status) => Ok(Some(status)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn answer(check: Check, args: &StatusArgs, lock: &Lock) -> Outcome {
+    let Some(status) = read(lock)? else {
+        return Ok(Code::NoSuchLock);
+    };
+    let holds = match (check, args.lease_id) {
+        (Check::Held, _) => !status.state().is_free(),
+        (Check::Free, _) => status.state().is_free(),
+        (Check::Mine, None) => false,
+        (Check::Mine, Some(id)) => match lock.mutex.verify(&Lease::new(&lock.key, id)?) {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::LeaseLost => false,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok(if holds { Code::Done } else { Code::False })
+}
+
+fn show(lock: &Lock, global: &Global) -> Outcome {
+    let Some(status) = read(lock)? else {
+        if global.json {
+            print_line(&missing(lock).to_string());
+        } else {
+            print_line(&format!(
+                "{}: no such lock (never used, or its blob was deleted)",
+                lock.name
+            ));
+        }
+        return Ok(Code::NoSuchLock);
+    };
+    if global.json {
+        print_line(&object(&status, &lock.url).to_string());
+        return Ok(Code::Done);
+    }
+    print_line(&format!("{}: {}", lock.name, describe(&status)));
+    if global.verbose > 0 {
+        print_line(&format!("  url            {}", lock.url));
+        print_line(&format!("  lease          {}", status.state()));
+        if let Some(token) = status.fencing_token() {
+            print_line(&format!("  fencing token  {token}"));
+        }
+        print_line(&format!("  etag           {}", clean(status.etag())));
+        if let Some(at) = status.last_modified() {
+            print_line(&format!("  last written   {}", rfc3339(at)));
+        }
+    }
+    Ok(Code::Done)
+}
+
+/// The state in a sentence.
+fn describe(status: &LeaseStatus) -> String {
+    match status.state() {
+        LeaseState::Leased => format!("held by {}", holder(status)),
+        LeaseState::Breaking => format!(
+            "breaking: acquirable within 60s, held by {} until then",
+            holder(status)
+        ),
+        state if state.is_free() => match status.last_holder() {
+            Some(last) if !last.released() => {
+                let since = last.since().map(rfc3339).unwrap_or_default();
+                format!(
+                    "free: its last holder, {}{}{since}, did not release it",
+                    clean(&last.to_string()),
+                    if since.is_empty() { "" } else { " since " },
+                )
+            }
+            _ => "free".to_owned(),
+        },
+        state => format!("in a state that this version does not know ({state})"),
+    }
+}
+
+/// Who holds it, and for how long.
+pub(crate) fn holder(status: &LeaseStatus) -> String {
+    match status.holder() {
+        Some(holder) => {
+            let who = clean(&holder.to_string());
+            match holder.since() {
+                Some(since) => format!("{who} for {}", span(ago(since))),
+                None => who,
+            }
+        }
+        None if status.is_infinite() => {
+            "an unknown holder, with a lease that has no end".to_owned()
+        }
+        None => "an unknown holder (leased, no azmutex metadata)".to_owned(),
+    }
+}
+
+/// A lock as an object: the same members whatever its state.
+pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
+    let held = !status.state().is_free();
+    let duration = match status.state() {
+        LeaseState::Leased if status.is_infinite() => Some("infinite"),
+        LeaseState::Leased => Some("fixed"),
+        _ => None,
+    };
+    let last = status
+        .last_holder()
+        .filter(|_| status.holder().is_none())
+        .map(|last| holder_object(last).bool("released", last.released()));
+    Object::schema()
+        .exact("lock", status.key())
+        .exact("url", url)
+        .text("state", &status.state().to_string())
+        .bool("held", held)
+        .maybe("duration", duration)
+        .maybe_object("holder", status.holder().map(holder_object))
+        .maybe_object("last_holder", last)
+        .maybe_number("fence", status.fencing_token())
+        .maybe("etag", Some(status.etag()))
+        .time("last_modified", status.last_modified())
+}
+
+fn missing(lock: &Lock) -> Object {
+    Object::schema()
+        .exact("lock", &lock.key)
+        .exact("url", &lock.url)
+        .text("state", "missing")
+        .bool("held", false)
+        .maybe("duration", None)
+        .maybe_object("holder", None)
+        .maybe_object("last_holder", None)
+        .maybe_number("fence", None)
+        .maybe("etag", None)
+        .time("last_modified", None)
+}

@@ -1,0 +1,336 @@
+//! `status`, `list` and `break`.
+
+use std::time::Duration;
+
+use azmutex::{LeaseDuration, LeaseId, LeaseState, Locker};
+
+use super::tool::{Tool, finish};
+use crate::support::azurite::Azurite;
+
+#[test]
+fn status_of_a_lock_tells_its_holder() {
+    let tool = Tool::new();
+    let locker = Locker::builder(tool.mutex(), "prod/deploy")
+        .owner("ci@build-07")
+        .reason("release 812")
+        .fencing(true)
+        .build()
+        .unwrap();
+    let guard = locker.lock().unwrap();
+    let pid = std::process::id();
+    tool.run(&["status", "prod/deploy"])
+        .exits(0)
+        .prints(&format!(
+            "prod/deploy: held by ci@build-07 (pid {pid}, reason: release 812) for "
+        ));
+    let token = guard.fencing_token().unwrap();
+    guard.release().unwrap();
+    tool.run(&["status", "prod/deploy", "-v"])
+        .exits(0)
+        .prints("prod/deploy: free\n")
+        .prints("/locks/prod/deploy\n")
+        .prints(&format!("fencing token  {token}\n"));
+}
+
+#[test]
+fn status_of_an_unknown_holder_says_so() {
+    let tool = Tool::new();
+    tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
+    tool.mutex().acquire("b", LeaseDuration::INFINITE).unwrap();
+    tool.run(&["status", "a", "b"])
+        .exits(0)
+        .prints("a: held by an unknown holder (leased, no azmutex metadata)")
+        .prints("b: held by an unknown holder, with a lease that has no end");
+}
+
+#[test]
+fn status_after_a_crash_names_the_one_that_did_not_release() {
+    let tool = Tool::new();
+    let id = tool.run(&["acquire", "a", "--owner", "ci@gone"]).exits(0);
+    assert_eq!(id.line().len(), 36);
+    tool.emulator().clock().advance(Duration::from_secs(61));
+    tool.run(&["status", "a"])
+        .exits(0)
+        .prints("a: free: its last holder, ci@gone")
+        .prints("did not release it");
+}
+
+#[test]
+fn status_as_json_has_the_same_members_in_every_state() {
+    let members = [
+        "schema",
+        "lock",
+        "url",
+        "state",
+        "held",
+        "duration",
+        "holder",
+        "last_holder",
+        "fence",
+        "etag",
+        "last_modified",
+    ];
+    let tool = Tool::new();
+    tool.run(&["acquire", "held"]).exits(0);
+    tool.mutex()
+        .acquire("unknown", LeaseDuration::INFINITE)
+        .unwrap();
+    let lease = tool.mutex().acquire("free", LeaseDuration::MAX).unwrap();
+    tool.mutex().release(&lease).unwrap();
+    let locks = ["held", "unknown", "free", "missing"];
+    let done = tool
+        .run(&["status", "--json", "held", "unknown", "free", "missing"])
+        .exits(3);
+    let all = done.jsons();
+    assert_eq!(all.len(), locks.len());
+    for (object, name) in all.iter().zip(locks) {
+        let object = object.as_object().unwrap();
+        let mut wanted = members;
+        wanted.sort_unstable();
+        let mut found: Vec<_> = object.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, wanted);
+        assert_eq!(
+            (&object["schema"], &object["lock"]),
+            (&1.into(), &name.into())
+        );
+    }
+    assert!(
+        done.out
+            .lines()
+            .all(|line| line.starts_with("{\"schema\":1,\"lock\":"))
+    );
+    let states: Vec<_> = all.iter().map(|object| &object["state"]).collect();
+    assert_eq!(states, ["leased", "leased", "available", "missing"]);
+    let durations: Vec<_> = all
+        .iter()
+        .map(|object| object["duration"].as_str())
+        .collect();
+    assert_eq!(durations, [Some("fixed"), Some("infinite"), None, None]);
+    let holder = &all[0]["holder"];
+    assert!(holder["pid"].is_u64() && holder["since"].as_str().unwrap().ends_with('Z'));
+    assert!(holder["reason"].is_null() && all[0]["fence"].is_u64());
+}
+
+#[test]
+fn status_check_answers_by_its_exit_code() {
+    let tool = Tool::new();
+    let lease = tool.mutex().acquire("held", LeaseDuration::MAX).unwrap();
+    let other = tool.mutex().acquire("free", LeaseDuration::MAX).unwrap();
+    tool.mutex().release(&other).unwrap();
+    let (mine, not_mine) = (lease.id().to_string(), LeaseId::random().to_string());
+    let rows: [(&[&str], i32); 9] = [
+        (&["--check", "held", "held"], 0),
+        (&["--check", "free", "held"], 1),
+        (&["--check", "held", "free"], 1),
+        (&["--check", "free", "free"], 0),
+        (&["--check", "held", "held", "free"], 1),
+        (&["--check", "mine", "--lease-id", &mine, "held"], 0),
+        (&["--check", "mine", "--lease-id", &not_mine, "held"], 1),
+        (&["--check", "mine", "--lease-id", &mine, "free"], 1),
+        (&["--check", "free", "missing"], 3),
+    ];
+    for (args, code) in rows {
+        let done = tool.run(&[&["status"], args].concat()).exits(code);
+        assert_eq!((&*done.out, &*done.err), ("", ""), "{args:?}");
+    }
+    tool.run(&["status", "--check", "mine", "held"])
+        .exits(2)
+        .says("pass --lease-id or AZMUTEX_LEASE_ID");
+}
+
+#[test]
+fn status_takes_the_url_of_a_lock() {
+    let tool = Tool::new();
+    let lease = tool
+        .mutex()
+        .acquire("prod/ä b", LeaseDuration::MAX)
+        .unwrap();
+    let url = tool.mutex().url(lease.key());
+    assert!(url.ends_with("/locks/prod/%C3%A4%20b"), "{url}");
+    let object = tool.run(&["status", &url, "--json"]).exits(0).json();
+    assert_eq!(
+        (&object["lock"], &object["url"]),
+        (&"prod/ä b".into(), &url.into())
+    );
+}
+
+#[test]
+fn list_shows_a_table_of_all_locks() {
+    let tool = Tool::new();
+    tool.run(&[
+        "acquire",
+        "prod/deploy",
+        "--owner",
+        "ci@build-07",
+        "--reason",
+        "release 812",
+    ])
+    .exits(0);
+    tool.mutex()
+        .acquire("prod/migrate", LeaseDuration::MAX)
+        .unwrap();
+    tool.mutex().break_lease("prod/migrate", None).unwrap();
+    let lease = tool
+        .mutex()
+        .acquire("prod/reindex", LeaseDuration::MAX)
+        .unwrap();
+    tool.mutex().release(&lease).unwrap();
+    tool.mutex().acquire("test/a", LeaseDuration::MAX).unwrap();
+
+    let done = tool.run(&["list", "--prefix", "prod/"]).exits(0);
+    let rows: Vec<Vec<&str>> = done
+        .out
+        .lines()
+        .map(|line| {
+            line.split("  ")
+                .map(str::trim)
+                .filter(|c| !c.is_empty())
+                .collect()
+        })
+        .collect();
+    assert_eq!(rows[0], ["LOCK", "STATE", "HOLDER", "SINCE", "REASON"]);
+    assert_eq!(rows[1][..3], ["prod/deploy", "held", "ci@build-07"]);
+    assert_eq!(rows[1][4], "release 812");
+    assert_eq!(rows[2], ["prod/migrate", "breaking", "unknown", "-", "-"]);
+    assert_eq!(rows[3], ["prod/reindex", "free", "-", "-", "-"]);
+    assert_eq!(rows.len(), 4);
+
+    let names = |args: &[&str]| -> Vec<String> {
+        let done = tool.run(&[&["list", "--json"], args].concat()).exits(0);
+        let name = |object: serde_json::Value| object["lock"].as_str().unwrap().to_owned();
+        done.jsons().into_iter().map(name).collect()
+    };
+    assert_eq!(names(&["--free"]), ["prod/reindex"]);
+    assert_eq!(
+        names(&["--held"]),
+        ["prod/deploy", "prod/migrate", "test/a"]
+    );
+    tool.run(&["list", "--prefix", "none/"])
+        .exits(0)
+        .says("no such locks in locks");
+}
+
+#[test]
+fn list_of_a_container_that_is_not_there_is_no_such_lock() {
+    let tool = Tool::new();
+    tool.run(&["list"])
+        .exits(3)
+        .says("ContainerNotFound")
+        .says("hint: --container names it");
+}
+
+#[test]
+fn break_ends_a_lease_after_the_grace_and_says_when() {
+    let tool = Tool::new();
+    let mutex = tool.mutex();
+    mutex.acquire("a", LeaseDuration::MAX).unwrap();
+    tool.run(&["break", "a", "--yes"])
+        .exits(0)
+        .prints("Lease broken; acquirable in 30s.\n");
+    assert_eq!(mutex.status("a").unwrap().state(), LeaseState::Breaking);
+    tool.run(&["break", "a", "--yes", "--now"])
+        .exits(0)
+        .prints("Lease broken; acquirable now.\n");
+    assert!(mutex.status("a").unwrap().state().is_free());
+    tool.run(&["break", "a", "--yes"])
+        .exits(0)
+        .prints("a is free: there is nothing to break.\n");
+    tool.run(&["force-unlock", "b", "--yes"])
+        .exits(3)
+        .says("b: no such lock");
+}
+
+#[test]
+fn break_as_json_tells_the_holder_and_the_seconds() {
+    let tool = Tool::new();
+    tool.run(&[
+        "acquire",
+        "a",
+        "--owner",
+        "ci@build-07",
+        "--lease",
+        "infinite",
+    ])
+    .exits(0);
+    let object = tool.run(&["break", "a", "--confirm", "a", "--period", "7", "--json"]);
+    let object = object.exits(0).json();
+    assert_eq!(object["schema"], 1);
+    assert_eq!(
+        (&object["broken"], &object["remaining_s"]),
+        (&true.into(), &7.into())
+    );
+    assert_eq!(object["holder"]["owner"], "ci@build-07");
+}
+
+#[test]
+fn break_without_confirmation_changes_nothing() {
+    let tool = Tool::new();
+    let lease = tool.mutex().acquire("prod/a", LeaseDuration::MAX).unwrap();
+    let refused = "refusing to break prod/a without confirmation";
+    for (args, why) in [
+        (&["break", "prod/a"][..], "stdin is not a terminal"),
+        (&["break", "prod/a", "--no-input"], "--no-input"),
+        (
+            &["break", "prod/a", "--confirm", "prod/b"],
+            "--confirm has another name",
+        ),
+    ] {
+        tool.run(args)
+            .exits(5)
+            .says(&format!("{refused}: {why}"))
+            .says("hint: pass --yes, or --confirm prod/a");
+    }
+    tool.mutex().renew(&lease).unwrap();
+}
+
+#[test]
+fn break_of_stale_holders_leaves_fresh_ones_alone() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "a"]).exits(0);
+    tool.run(&["break", "a", "--yes", "--if-stale", "2h"])
+        .exits(1)
+        .says("which is less than 2h00m (--if-stale)");
+    assert_eq!(
+        tool.mutex().status("a").unwrap().state(),
+        LeaseState::Leased
+    );
+    tool.run(&["break", "a", "--yes", "--if-stale", "0"])
+        .exits(0);
+}
+
+#[test]
+fn names_from_elsewhere_cannot_control_the_terminal() {
+    let tool = Tool::new();
+    tool.mutex()
+        .acquire("\u{202e}evil", LeaseDuration::MAX)
+        .unwrap();
+    let done = tool.run(&["list"]).exits(0).prints("\\u{202e}evil");
+    assert!(!done.out.contains('\u{202e}'));
+    let mut command = tool.command(&["status", "a\u{1b}[2J"]);
+    command.env("AZMUTEX_COLOR", "never");
+    let done = finish(command).exits(2);
+    assert!(!done.err.contains('\u{1b}'), "{done:?}");
+}
+
+#[test]
+fn azurite_is_looked_at_and_broken_in_the_same_way() {
+    let Some(azurite) = Azurite::shared() else {
+        return;
+    };
+    let tool = Tool::of(azurite.connection_string());
+    let name = format!("cli/{}", LeaseId::random());
+    tool.run(&["acquire", &name, "--owner", "ci@build-07"])
+        .exits(0);
+    tool.run(&["status", &name])
+        .exits(0)
+        .prints("held by ci@build-07");
+    tool.run(&["list", "--prefix", &name])
+        .exits(0)
+        .prints("ci@build-07");
+    tool.run(&["break", &name, "--yes", "--now"])
+        .exits(0)
+        .prints("acquirable now");
+    tool.run(&["status", "--check", "free", &name]).exits(0);
+    tool.run(&["doctor"]).exits(0).prints("create and acquire");
+}

@@ -1,0 +1,13 @@
+//! The command itself, run as a process against an emulator in the test's process.
+
+mod admin;
+mod config;
+mod doctor;
+mod generate;
+mod hold;
+mod lease;
+mod secrets;
+#[cfg(target_os = "linux")]
+mod terminal;
+mod tool;
+mod usage;

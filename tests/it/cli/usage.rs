@@ -1,0 +1,256 @@
+//! Bad input: each gets one line that names it and the rule, and a hint.
+
+use std::process::Stdio;
+
+use super::tool::{Tool, bare, finish};
+
+#[test]
+fn bad_input_is_named_with_its_rule_and_a_hint() {
+    let rows: [(&[&str], &str); 24] = [
+        (
+            &["stat"],
+            "stat: there is no such command\n  hint: there is status",
+        ),
+        (
+            &["terraform"],
+            "terraform: there is no such command\n  hint: to run it under a lock: azmutex run LOCK terraform",
+        ),
+        (&["status"], "missing: <LOCK>..."),
+        (&["renew", "a"], "missing: --lease-id <ID>"),
+        (
+            &["status", "--prefixx", "a"],
+            "--prefixx: there is no such option",
+        ),
+        (
+            &["acquire", "a", "-w", "10min"],
+            "--wait: invalid value \"10min\": use e.g. 90s, 10m, 1h",
+        ),
+        (
+            &["acquire", "a", "-w", ""],
+            "--wait: invalid value \"\": use e.g. 90s",
+        ),
+        (
+            &["acquire", "a", "--lease", "5s"],
+            "--lease: invalid value \"5s\": a lease is 15s to 60s",
+        ),
+        (
+            &["hold", "a", "--lease", "infinite"],
+            "--lease: invalid value \"infinite\": a lease without an end",
+        ),
+        (
+            &["hold", "a", "--for-pid", "0"],
+            "--for-pid: invalid value \"0\": a process ID is",
+        ),
+        (
+            &["hold", "a", "--for-pid", "1", "--on-lost-signal", "X"],
+            "invalid value \"X\": use a name such as TERM",
+        ),
+        (
+            &["hold", "a", "--on-lost-signal", "TERM"],
+            "missing: --for-pid <PID>",
+        ),
+        (
+            &["renew", "a", "--lease-id", "x"],
+            "--lease-id: invalid value \"x\": use a GUID such as",
+        ),
+        (
+            &["break", "a", "--period", "61"],
+            "--period: invalid value \"61\": a break period is 0s to 60s",
+        ),
+        (
+            &["break", "a", "--now", "--period", "1"],
+            "--now and --period <DURATION>: use one",
+        ),
+        (&["list", "--held", "--free"], "--held and --free: use one"),
+        (
+            &["status", "a", "--check", "mien"],
+            "--check: invalid value \"mien\": use one of held, free, mine",
+        ),
+        (
+            &["status", "a", "--auth", "x"],
+            "--auth: invalid value \"x\": use one of auto, key, sas, connection-string",
+        ),
+        (
+            &["completions", "tcsh"],
+            "invalid value \"tcsh\": use one of bash",
+        ),
+        (
+            &["status", ""],
+            "LOCK \"\": a key is a blob name of 1 to 1024 characters",
+        ),
+        (
+            &["status", "a/"],
+            "LOCK \"a/\": a blob name neither starts nor ends with `/`",
+        ),
+        (
+            &["status", "a", "--container", "No"],
+            "invalid container name `No`",
+        ),
+        (
+            &["status", "a", "--key-file", "x", "--sas-file", "y"],
+            "--key-file and --sas-file: use one",
+        ),
+        (
+            &["status", "a", "--account-key=s3cret"],
+            "--account-key: there is no such option\n  hint: secrets do not go on the command line",
+        ),
+    ];
+    let tool = Tool::new();
+    for (args, text) in rows {
+        let done = tool.run(args).exits(2);
+        assert_eq!(done.out, "", "{args:?}");
+        assert!(
+            done.err.starts_with(&format!("azmutex: error: {text}")) || done.err.contains(text),
+            "{args:?}: {done:?}"
+        );
+        assert!(done.err.starts_with("azmutex: error: "), "{done:?}");
+        assert!(done.err.contains("\n  hint: "), "{args:?}: {done:?}");
+        assert!(
+            done.err
+                .lines()
+                .skip(1)
+                .all(|line| line.starts_with("  hint: ")),
+            "{done:?}"
+        );
+        assert!(!done.err.contains("s3cret"), "{done:?}");
+    }
+    assert_eq!(tool.emulator().requests(), 0);
+}
+
+#[test]
+fn bad_input_to_run_exits_as_run_does() {
+    let tool = Tool::new();
+    for args in [
+        &["run"][..],
+        &["run", "a"],
+        &["run", "a", "--bogus", "make"],
+        &["--container", "status", "run", "-w", "x", "a", "make"],
+        &["run", "--lease", "infinite", "a", "make"],
+        &["run", "-E", "600", "a", "make"],
+    ] {
+        tool.run(args)
+            .exits(125)
+            .says("azmutex: error: ")
+            .says("  hint: azmutex run --help");
+    }
+}
+
+#[test]
+fn variable_with_a_bad_value_is_named() {
+    for (variable, value, text) in [
+        (
+            "AZMUTEX_WAIT",
+            "10min",
+            "AZMUTEX_WAIT: invalid value \"10min\": use e.g.",
+        ),
+        (
+            "AZMUTEX_LEASE",
+            "5",
+            "AZMUTEX_LEASE: invalid value \"5\": a lease is",
+        ),
+        (
+            "AZMUTEX_COLOR",
+            "red",
+            "AZMUTEX_COLOR: invalid value \"red\": use one of auto",
+        ),
+    ] {
+        let mut command = Tool::new().command(&["acquire", "a"]);
+        command.env(variable, value);
+        finish(command).exits(2).says(text);
+    }
+}
+
+#[test]
+fn variables_of_options_that_are_not_given_count() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "a"]).exits(0);
+    let mut command = tool.command(&["acquire", "a"]);
+    command.env("AZMUTEX_WAIT", "0");
+    finish(command).exits(75);
+    let mut command = tool.command(&["status", "a"]);
+    command.env("AZMUTEX_JSON", "1");
+    assert_eq!(finish(command).exits(0).json()["lock"], "a");
+    let mut command = tool.command(&["status", "a"]);
+    command.env("AZMUTEX_JSON", "0");
+    finish(command).exits(0).prints("a: held by");
+}
+
+#[test]
+fn variable_that_is_empty_is_not_set() {
+    let tool = Tool::new();
+    let mut command = tool.command(&["acquire", "a"]);
+    for variable in [
+        "AZMUTEX_WAIT",
+        "AZMUTEX_LEASE",
+        "AZMUTEX_CONTAINER",
+        "AZMUTEX_VERBOSE",
+    ] {
+        command.env(variable, "");
+    }
+    finish(command).exits(0);
+}
+
+#[test]
+fn errors_are_objects_where_output_is() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "a"]).exits(0);
+    let object = tool.run(&["acquire", "-n", "a", "--json"]).exits(75).json();
+    assert_eq!(
+        (&object["schema"], &object["exit"]),
+        (&1.into(), &75.into())
+    );
+    assert!(
+        object["error"]["what"]
+            .as_str()
+            .unwrap()
+            .starts_with("cannot acquire a")
+    );
+    let object = tool
+        .run(&["list", "--json", "--container", "none"])
+        .exits(3)
+        .json();
+    assert_eq!(object["error"]["service_code"], "ContainerNotFound");
+    let id = object["error"]["request_id"].as_str().unwrap();
+    assert_eq!(id.len(), 36);
+    tool.run(&["list", "-v", "--container", "none"])
+        .exits(3)
+        .says("(request id ");
+    let quiet = tool.run(&["list", "--container", "none"]).exits(3);
+    assert!(!quiet.err.contains("request id"));
+    let logged = tool
+        .run(&["list", "--log-format", "json", "--container", "none"])
+        .exits(3);
+    let line: serde_json::Value = serde_json::from_str(&logged.err).unwrap();
+    assert_eq!(line["level"], "error");
+}
+
+#[test]
+fn colours_are_for_those_who_ask() {
+    let tool = Tool::new();
+    let plain = tool.run(&["list"]).exits(3);
+    assert!(!plain.err.contains('\u{1b}'));
+    let coloured = tool.run(&["list", "--color", "always"]).exits(3);
+    assert!(coloured.err.contains("\u{1b}[1;31merror\u{1b}[0m: "));
+    let mut command = tool.command(&["list"]);
+    command.env("CLICOLOR_FORCE", "1");
+    assert!(finish(command).err.contains('\u{1b}'));
+    let mut command = tool.command(&["list"]);
+    command.env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1");
+    assert!(!finish(command).err.contains('\u{1b}'));
+}
+
+#[test]
+fn reader_that_goes_away_is_no_failure() {
+    for args in [&["--help"][..], &["man"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = bare(args);
+        let output = command
+            .stdout(writer)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(output.stderr, b"", "{args:?}");
+    }
+}

@@ -1,0 +1,160 @@
+//! What comes after the command: what it left behind, the release, the end.
+
+use std::time::{Duration, Instant};
+
+use azmutex::LeaseState;
+use rustix::process::Signal;
+
+use super::support::{
+    PATIENCE, Running, Scratch, Service, assert_dies, events, finish, is_dead, number, unique,
+};
+use crate::support::proxy::{Fault, FaultProxy, internal_error};
+
+/// Leaves a process behind that ends when the input does.
+const LEAVE: &str = "exec 4<&0; cat <&4 >/dev/null 2>&1 & echo pid=$!.; exit 3";
+
+#[test]
+fn straggler_is_warned_of_and_lives_on() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        let lock = unique("warn");
+        let mut run = service.run(["--process-group", group, &lock, "-c", LEAVE]);
+        let mut run = Running::start(run.stdin(std::process::Stdio::piped()));
+        let status = run.wait();
+        assert_eq!(status.code(), Some(3));
+        let pid = number(&run.out.wait_for("."), "pid");
+        assert!(!is_dead(pid));
+        assert!(
+            run.err
+                .text()
+                .contains(&format!("left 1 process ({pid}) behind")),
+            "{}",
+            run.err.text()
+        );
+        assert!(service.state(&lock).is_free());
+        drop(run.child.stdin.take());
+        assert_dies(pid);
+    }
+}
+
+#[test]
+fn straggler_is_killed_if_that_is_asked_for() {
+    let service = Service::emulator();
+    for group in ["own", "shared"] {
+        let script = "(trap '' TERM; sleep 1000; sleep 1000) & echo pid=$!.; exit 3";
+        let mut run = service.run(["--stragglers=kill", "-k", "300ms", "--process-group", group]);
+        let done = finish(run.args([&*unique("kill"), "-c", script]));
+        assert_eq!(done.code(), 3, "{done:?}");
+        assert!(is_dead(number(&done.out, "pid")), "{done:?}");
+        assert!(done.err.contains("sent SIGTERM to "), "{done:?}");
+    }
+}
+
+#[test]
+fn lock_is_held_until_stragglers_are_gone_if_that_is_asked_for() {
+    let service = Service::emulator();
+    for group in ["own", "shared"] {
+        let lock = unique("wait");
+        let mut run = service.run([
+            "--stragglers=wait",
+            "--process-group",
+            group,
+            &lock,
+            "-c",
+            LEAVE,
+        ]);
+        let mut run = Running::start(run.stdin(std::process::Stdio::piped()));
+        run.err.wait_for("behind; holding");
+        assert_eq!(service.state(&lock), LeaseState::Leased);
+        drop(run.child.stdin.take());
+        assert_eq!(run.finish().code(), 3);
+        assert!(service.state(&lock).is_free());
+    }
+}
+
+#[test]
+fn lock_is_released_only_after_the_killed_command_is_gone() {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let through = Service::at(proxy.connection_string());
+    let lock = unique("order");
+    proxy.always_when(
+        |request| request.lease_action() == Some("release"),
+        Fault::Hold,
+    );
+    let script =
+        "trap '' TERM; sh -c 'trap \"\" TERM; echo pid=$$.; sleep 1000; sleep 1000' & wait; wait";
+    let mut run = through.run(["--kill-after-signal", "200ms"]);
+    let run = Running::start(run.args([&*lock, "-c", script]));
+    let pid = number(&run.out.wait_for("."), "pid");
+    // The lease stays ours, and has to be released.
+    run.signal(Signal::TERM);
+    proxy.wait_for(
+        1,
+        |seen| seen.request.lease_action() == Some("release"),
+        PATIENCE,
+    );
+    assert!(is_dead(pid), "released while the command was still there");
+    proxy.clear();
+    proxy.release_held();
+    assert_eq!(run.finish().signal(), 9);
+    assert!(service.state(&lock).is_free());
+}
+
+#[test]
+fn release_that_fails_does_not_change_the_status() {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let through = Service::at(proxy.connection_string());
+    let is_release =
+        |request: &crate::support::proxy::RequestHead| request.lease_action() == Some("release");
+    for fault in [Fault::Answer(internal_error()), Fault::HangBefore] {
+        proxy.clear();
+        proxy.always_when(is_release, fault);
+        let started = Instant::now();
+        let done = finish(&mut through.run([&*unique("release"), "sh", "-c", "exit 3"]));
+        assert_eq!(done.code(), 3, "{done:?}");
+        assert!(
+            done.err.contains("azmutex: warning: cannot release "),
+            "{done:?}"
+        );
+        assert!(
+            done.err.contains("runs out by itself within 1m"),
+            "{done:?}"
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            started.elapsed()
+        );
+    }
+    proxy.release_hung();
+}
+
+#[test]
+fn lock_is_kept_as_long_as_asked_for() {
+    let service = Service::emulator();
+    let scratch = Scratch::new();
+    let file = scratch.file("events");
+    let mut run = service.run(["--min-hold", "700ms", "--event-file"]);
+    assert_eq!(
+        finish(run.arg(&file).args([&*unique("min"), "true"])).code(),
+        0
+    );
+    let held = events(&file).last().unwrap()["held_s"].as_f64().unwrap();
+    assert!((0.7..5.0).contains(&held), "{held}");
+
+    // A signal ends that at once.
+    let lock = unique("min");
+    let script = "echo ready; exit 3";
+    let run = Running::start(&mut service.run(["--min-hold", "1h", &*lock, "-c", script]));
+    run.out.wait_for("ready");
+    let gone = || service.state(&lock) == LeaseState::Leased;
+    assert!(gone());
+    assert!(super::support::eventually(PATIENCE, || {
+        run.signal(Signal::TERM);
+        service.state(&lock).is_free()
+    }));
+    let status = run.finish().status;
+    assert!(matches!(status.code(), Some(3) | None), "{status:?}");
+}

@@ -1,0 +1,272 @@
+//! The lock is lost: the command is gone before anybody else can have it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::support::{
+    PATIENCE, Running, Scratch, Service, assert_dies, events, is_dead, names, number, unique,
+};
+use crate::support::proxy::{Fault, FaultProxy};
+
+/// Two processes that end by nothing but `SIGKILL`.
+const STUBBORN: &str = "
+    trap '' TERM
+    sh -c 'trap \"\" TERM; while :; do sleep 1; done' &
+    echo outer=$$ inner=$!.
+    while :; do sleep 1; done";
+
+/// How many runs lose the service at a random moment.
+fn runs() -> u32 {
+    match std::env::var("AZMUTEX_TEST_LOSSES") {
+        Ok(runs) => runs.parse().expect("AZMUTEX_TEST_LOSSES is a number"),
+        Err(_) => 6,
+    }
+}
+
+/// A number from 0 to 1 that differs from run to run.
+fn random() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+}
+
+#[test]
+fn command_is_gone_before_another_can_hold_the_lock_when_the_service_does_not_answer() {
+    let runs: Vec<_> = (0..runs())
+        .map(|_| thread::spawn(lose_the_service))
+        .collect();
+    let mut spare: Vec<_> = runs.into_iter().map(|run| run.join().unwrap()).collect();
+    spare.sort();
+    eprintln!("from the end of the command to the end of its lease: {spare:?}");
+}
+
+/// One run. Returns how long before the next holder the last process was gone.
+fn lose_the_service() -> Duration {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let through = Service::at(proxy.connection_string());
+    let lock = unique("unreachable");
+    let run = Running::start(&mut through.run(["--lease", "15s", &*lock, "-c", STUBBORN]));
+    let text = run.out.wait_for(".");
+    let pids = [number(&text, "inner"), number(&text, "outer")];
+
+    // A moment within a renewal interval or two: that is the input of this test, and not a
+    // condition that it waits for.
+    thread::sleep(Duration::from_secs_f64(6.0 * random()));
+    proxy.always(Some(Fault::HangBefore));
+    let rival = thread::spawn({
+        let locker = service.locker(&lock);
+        move || {
+            let guard = locker.lock().unwrap();
+            let granted = Instant::now();
+            let alive: Vec<_> = pids.into_iter().filter(|pid| !is_dead(*pid)).collect();
+            drop(guard);
+            (granted, alive)
+        }
+    });
+    for pid in pids {
+        assert_dies(pid);
+    }
+    let gone = Instant::now();
+    let (granted, alive) = rival.join().unwrap();
+    assert!(alive.is_empty(), "{alive:?} {}", run.err.text());
+    let done = run.finish();
+    assert_eq!(done.code(), 121, "{done:?}");
+    assert!(
+        done.err.contains("no renewal was confirmed for"),
+        "{done:?}"
+    );
+    assert!(
+        done.err.contains("sent SIGTERM to process group"),
+        "{done:?}"
+    );
+    assert!(
+        done.err.contains("sent SIGKILL to process group"),
+        "{done:?}"
+    );
+    proxy.release_hung();
+    granted.duration_since(gone)
+}
+
+#[test]
+fn command_is_gone_within_a_renewal_and_the_grace_when_the_lease_is_broken() {
+    for service in Service::all() {
+        let scratch = Scratch::new();
+        let file = scratch.file("events");
+        let lock = unique("broken");
+        let mut run = service.run([
+            "--lease",
+            "15s",
+            "--renew-every",
+            "1s",
+            "-k",
+            "1s",
+            "--event-file",
+        ]);
+        let run = Running::start(run.arg(&file).args([&*lock, "-c", STUBBORN]));
+        run.out.wait_for(".");
+        service
+            .mutex()
+            .break_lease(&lock, Some(Duration::ZERO))
+            .unwrap();
+        let broken = Instant::now();
+        let done = run.finish();
+        // And what a loaded machine adds.
+        assert!(
+            broken.elapsed() < Duration::from_secs(2 + 2),
+            "{:?}",
+            broken.elapsed()
+        );
+        assert_eq!(done.code(), 121, "{done:?}");
+        for name in ["inner", "outer"] {
+            assert!(is_dead(number(&done.out, name)));
+        }
+        assert!(
+            done.err.contains("the lease was broken by another client"),
+            "{done:?}"
+        );
+        let events = events(&file);
+        assert_eq!(
+            names(&events),
+            [
+                "acquired",
+                "started",
+                "lost",
+                "terminating",
+                "terminating",
+                "exit"
+            ]
+        );
+        assert_eq!(events[3]["signal"], "SIGTERM");
+        assert_eq!(events[5]["outcome"], "lost");
+        assert_eq!(events[5]["released"], false);
+    }
+}
+
+#[test]
+fn command_is_killed_at_once_if_that_is_asked_for() {
+    let service = Service::emulator();
+    let lock = unique("kill");
+    let script = "trap 'echo heard TERM' TERM; echo ready; while :; do sleep 1; done";
+    let mut run = service.run(["--on-lost=kill", "--lease", "15s", "--renew-every", "300ms"]);
+    let run = Running::start(run.args([&*lock, "-c", script]));
+    run.out.wait_for("ready");
+    service
+        .mutex()
+        .break_lease(&lock, Some(Duration::ZERO))
+        .unwrap();
+    let done = run.finish();
+    assert_eq!((done.code(), &*done.out), (121, "ready\n"), "{done:?}");
+}
+
+#[test]
+fn signal_on_loss_can_be_chosen() {
+    let service = Service::emulator();
+    let lock = unique("usr1");
+    let script = "trap 'echo heard USR1; exit 0' USR1; echo ready; while :; do sleep 0.1; done";
+    let mut run = service.run(["-s", "USR1", "--lease", "15s", "--renew-every", "300ms"]);
+    let run = Running::start(run.args([&*lock, "-c", script]));
+    run.out.wait_for("ready");
+    service
+        .mutex()
+        .break_lease(&lock, Some(Duration::ZERO))
+        .unwrap();
+    let done = run.finish();
+    assert_eq!(done.code(), 121, "{done:?}");
+    assert!(done.out.contains("heard USR1"), "{done:?}");
+}
+
+#[test]
+fn failing_renewals_are_told_with_the_time_that_is_left() {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let through = Service::at(proxy.connection_string());
+    let lock = unique("told");
+    let mut run = through.run(["--lease", "15s", "--renew-every", "300ms"]);
+    let run = Running::start(run.args([&*lock, "-c", "echo ready; exec sleep 1000"]));
+    run.out.wait_for("ready");
+    proxy.always(Some(Fault::Answer(crate::support::proxy::internal_error())));
+    run.err.wait_for("azmutex: warning: cannot renew ");
+    run.err
+        .wait_for("(attempt 1); the command will be stopped in ");
+    // It comes back, and nothing happens.
+    let seen = proxy.seen().len();
+    proxy.clear();
+    proxy.wait_for(seen + 2, |_| true, PATIENCE);
+    run.signal(Signal::TERM);
+    assert_eq!(run.finish().signal(), 15);
+}
+
+#[test]
+fn command_does_no_more_when_azmutex_wakes_up_without_the_lock() {
+    let service = Service::emulator();
+    let scratch = Scratch::new();
+    let file = scratch.file("ticks");
+    let lock = unique("asleep");
+    // It writes down every step that it takes.
+    let script = "echo pid=$$.; while :; do echo tick >>\"$0\"; sleep 0.05; done";
+    let mut run = service.run(["--lease", "15s", &*lock, "sh", "-c", script]);
+    let run = Running::start(run.arg(&file));
+    let pid = number(&run.out.wait_for("."), "pid");
+    let own = Pid::from_child(&run.child);
+    kill_process(own, Signal::STOP).unwrap();
+    // Only the service's clock can end the wait for this lease.
+    let rival = service.locker(&lock).lock().unwrap();
+    kill_process(own, Signal::CONT).unwrap();
+    let done = run.finish();
+    assert_eq!(done.code(), 121, "{done:?}");
+    assert!(is_dead(pid));
+    assert!(
+        !done.err.contains("SIGTERM"),
+        "no grace for one that came too late: {done:?}"
+    );
+    drop(rival);
+}
+
+#[test]
+fn command_is_gone_in_time_when_nobody_reads_what_is_said() {
+    let service = Service::emulator();
+    let lock = unique("unread");
+    // It fills the pipe of stderr, which is ours too, and that of the events is full already.
+    let (events, event_end) = std::io::pipe().unwrap();
+    let event_end = fill(event_end);
+    let script = "trap '' TERM; echo pid=$$.; exec yes >&2";
+    let mut run = service.run(["--lease", "15s", "--renew-every", "300ms", "-k", "500ms"]);
+    run.args(["--event-fd", "0", &*lock, "-c", script]);
+    let mut child = run
+        .stdin(event_end)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (out, _) = super::support::Written::collect(child.stdout.take().unwrap());
+    let pid = number(&out.wait_for("."), "pid");
+    service
+        .mutex()
+        .break_lease(&lock, Some(Duration::ZERO))
+        .unwrap();
+    let broken = Instant::now();
+    assert_dies(pid);
+    assert!(
+        broken.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        broken.elapsed()
+    );
+    assert!(super::support::eventually(PATIENCE, || child
+        .try_wait()
+        .unwrap()
+        .is_some()));
+    assert_eq!(child.wait().unwrap().code(), Some(121));
+    drop(events);
+}
+
+/// The end of a pipe that takes no more.
+fn fill(pipe: std::io::PipeWriter) -> std::io::PipeWriter {
+    use std::io::Write as _;
+
+    rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+    while (&pipe).write(&[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&pipe, false).unwrap();
+    pipe
+}

@@ -1,0 +1,11 @@
+//! `azmutex run`, as whoever types it meets it: the real command, real processes, real signals.
+
+mod clean_up;
+mod concurrency;
+mod exit_status;
+mod loss;
+mod signals;
+mod support;
+#[cfg(target_os = "linux")]
+mod terminal;
+mod waiting;

@@ -1,0 +1,247 @@
+//! Signals to `azmutex run`, and what of them reaches the command.
+
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use super::support::{Running, Service, assert_dies, azmutex, finish, is_dead, number, unique};
+
+/// Says when it is ready, and what it hears. Its input is to be a pipe that nobody writes to.
+const LISTEN: &str = "
+    trap 'echo heard USR1' USR1
+    trap 'echo heard TERM; exit 7' TERM
+    trap 'echo heard HUP' HUP
+    trap 'echo heard INT' INT
+    echo pid=$$.
+    while :; do read line; done";
+
+#[test]
+fn signal_reaches_the_command_once_and_its_status_is_passed_through() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        let lock = unique("forward");
+        let run = Running::start(
+            service
+                .run(["--process-group", group, &lock, "-c", LISTEN])
+                .stdin(Stdio::piped()),
+        );
+        run.out.wait_for("pid=");
+        run.signal(Signal::USR1);
+        run.out.wait_for("heard USR1\n");
+        run.signal(Signal::HUP);
+        run.out.wait_for("heard HUP\n");
+        run.signal(Signal::TERM);
+        let done = run.finish();
+        assert_eq!(done.code(), 7, "{done:?}");
+        for signal in ["USR1", "HUP", "TERM"] {
+            assert_eq!(
+                done.out.matches(&format!("heard {signal}\n")).count(),
+                1,
+                "{group}: {done:?}"
+            );
+        }
+        assert!(service.state(&lock).is_free());
+    }
+}
+
+#[test]
+fn command_that_dies_of_a_passed_signal_ends_azmutex_by_it() {
+    let service = Service::emulator();
+    let run =
+        Running::start(&mut service.run([&*unique("die"), "-c", "echo ready; exec sleep 1000"]));
+    run.out.wait_for("ready");
+    run.signal(Signal::TERM);
+    assert_eq!(run.finish().signal(), 15);
+}
+
+#[test]
+fn grandchildren_are_ended_with_the_command() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        // The shell waits, and would leave its child behind if it alone were signalled.
+        let script = "sh -c 'echo pid=$$.; sleep 1000; echo not reached'; echo not reached";
+        let mut run = service.run([
+            "--process-group",
+            group,
+            &unique("grandchild"),
+            "-c",
+            script,
+        ]);
+        let run = Running::start(&mut run);
+        let grandchild = number(&run.out.wait_for("."), "pid");
+        run.signal(Signal::TERM);
+        assert_eq!(run.finish().signal(), 15);
+        assert_dies(grandchild);
+    }
+}
+
+#[test]
+fn stopped_command_is_continued_to_take_a_term() {
+    let service = Service::emulator();
+    let run = Running::start(
+        service
+            .run([&*unique("stopped"), "-c", LISTEN])
+            .stdin(Stdio::piped()),
+    );
+    let pid = number(&run.out.wait_for("."), "pid");
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    run.err.wait_for("the command is stopped");
+    run.signal(Signal::TERM);
+    let done = run.finish();
+    assert_eq!(done.code(), 7, "{done:?}");
+}
+
+#[test]
+fn second_interrupt_within_two_seconds_kills() {
+    let service = Service::emulator();
+    let run = Running::start(
+        service
+            .run([&*unique("twice"), "-c", LISTEN])
+            .stdin(Stdio::piped()),
+    );
+    run.out.wait_for("pid=");
+    run.signal(Signal::INT);
+    run.out.wait_for("heard INT\n");
+    run.signal(Signal::INT);
+    let done = run.finish();
+    assert_eq!(done.signal(), 9, "{done:?}");
+    assert!(
+        done.err
+            .contains("interrupted twice: sent SIGKILL to process group"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn signal_kills_after_a_time_if_that_is_asked_for() {
+    let service = Service::emulator();
+    let script = "trap '' TERM; echo ready; sleep 1000; sleep 1000";
+    let mut run = service.run([
+        "--kill-after-signal",
+        "100ms",
+        &*unique("kill-after"),
+        "-c",
+        script,
+    ]);
+    let run = Running::start(&mut run);
+    run.out.wait_for("ready");
+    run.signal(Signal::TERM);
+    assert_eq!(run.finish().signal(), 9);
+}
+
+#[test]
+fn signals_that_were_ignored_or_blocked_stay_so_for_the_command() {
+    let service = Service::emulator();
+    let run = format!("exec {} run", azmutex().display());
+    // Those from 32 on belong to the C library.
+    let show = "sed -nE 's/^(Sig(Ign|Blk)):.*(.{8})/\\1 \\3/p' /proc/self/status";
+    let state = |trap: &str| {
+        let mut command = Command::new("sh");
+        service.prepare(&mut command);
+        let lock = unique("ignored");
+        command
+            .arg("-c")
+            .arg(format!("{trap} {run} {lock} -c \"{show}\""));
+        let done = finish(&mut command);
+        let plain = finish(
+            Command::new("sh")
+                .arg("-c")
+                .arg(format!("{trap} sh -c \"{show}\"")),
+        );
+        (done.out, plain.out)
+    };
+    // As `nohup` leaves it, and as a shell without job control leaves `&`.
+    for trap in ["", "trap '' HUP;", "trap '' INT QUIT;"] {
+        let (under, plain) = state(trap);
+        assert_eq!(under, plain, "{trap:?}");
+    }
+}
+
+#[test]
+fn command_ends_when_azmutex_is_killed() {
+    let service = Service::emulator();
+    let script = "echo pid=$$.; exec sleep 1000";
+    let mut run = Running::start(&mut service.run([&*unique("killed"), "-c", script]));
+    let pid = number(&run.out.wait_for("."), "pid");
+    run.child.kill().unwrap();
+    run.wait();
+    assert_dies(pid);
+}
+
+#[test]
+fn command_lives_on_if_that_is_asked_for() {
+    let service = Service::emulator();
+    // It ends when this test does: its input is a pipe of ours.
+    let script = "echo pid=$$.; read line; echo read";
+    let mut run = service.run(["--no-pdeathsig", &*unique("survivor"), "-c", script]);
+    let mut run = Running::start(run.stdin(Stdio::piped()));
+    let pid = number(&run.out.wait_for("."), "pid");
+    run.child.kill().unwrap();
+    run.wait();
+    assert!(!is_dead(pid));
+    // It is there to read this, so nothing ended it.
+    let stdin = run.child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut &stdin, b"\n").unwrap();
+    run.out.wait_for("read\n");
+}
+
+#[test]
+fn signal_from_the_command_itself_is_not_sent_back() {
+    let service = Service::emulator();
+    for group in ["own", "shared"] {
+        let script = "
+            trap 'echo back' USR1
+            trap 'exit 0' USR2
+            kill -USR1 $PPID
+            echo ready
+            while :; do read line; done";
+        let mut run = service.run([
+            "--stragglers=kill",
+            "--process-group",
+            group,
+            &unique("back"),
+            "-c",
+            script,
+        ]);
+        let run = Running::start(&mut run);
+        run.out.wait_for("ready");
+        // Passed on after the other would have been.
+        run.signal(Signal::USR2);
+        let done = run.finish();
+        assert_eq!(
+            (done.code(), &*done.out),
+            (0, "ready\n"),
+            "{group}: {done:?}"
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn first_process_of_a_container_passes_statuses_and_reaps() {
+    let service = Service::emulator();
+    let mut probe = Command::new("unshare");
+    probe.args(["--pid", "--fork", "--mount-proc", "true"]);
+    if !finish(&mut probe).status.success() {
+        eprintln!("skipped: there is no making of process namespaces here");
+        return;
+    }
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        service.prepare(&mut command);
+        command
+            .args(["--pid", "--fork", "--mount-proc"])
+            .arg(azmutex());
+        finish(command.args(["run", &unique("first"), "-c", script]))
+    };
+    // The system does not let a signal end the first process.
+    assert_eq!(run("kill -9 $$").code(), 137);
+    assert_eq!(run("exit 3").code(), 3);
+    // An orphan that has ended becomes its child, and is not left as a zombie.
+    let script = "
+        orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!')
+        while [ -e /proc/$orphan ]; do sleep 0.05; done
+        echo gone";
+    assert_eq!(run(script).out, "gone\n");
+}

@@ -1,0 +1,317 @@
+//! Requests that are lost before the service acts, and replies that are lost after it did.
+
+use azmutex::{ErrorKind, LeaseDuration, LeaseState, Released};
+
+use super::*;
+use crate::support::proxy::internal_error;
+use crate::support::{LONG, on_local_services};
+
+on_local_services! {
+    acquire_whose_reply_was_lost_is_sent_again_with_the_same_id
+    acquire_that_hangs_is_sent_again_with_the_same_id
+    try_lock_whose_reply_was_lost_is_no_refusal
+    creation_whose_reply_was_lost_is_made_good
+    release_whose_reply_was_lost_is_reported_released
+    renew_whose_reply_was_lost_leaves_the_lock_held
+    change_whose_reply_was_lost_has_happened
+    break_whose_reply_was_lost_has_happened
+    reads_whose_replies_were_lost_are_asked_again
+    connections_closed_between_requests_are_made_anew
+    acquire_given_up_after_the_service_acted_is_taken_back
+    late_copy_of_an_acquire_given_up_is_never_used
+    late_copies_of_answered_requests_do_no_harm
+}
+
+/// Each way to lose a request or its reply at once.
+fn losses() -> [Fault; 6] {
+    [
+        Fault::DropBefore,
+        Fault::DropAfter,
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+        Fault::Truncate(30),
+        Fault::AnswerAfter(internal_error()),
+    ]
+}
+
+fn acquire_whose_reply_was_lost_is_sent_again_with_the_same_id(backend: &Backend) {
+    for fault in losses() {
+        let setup = Setup::before(backend);
+        setup.once_on("acquire", fault.clone());
+        // A lock of 60 seconds that shuts its own client out would not be had by then.
+        let (guard, _) = within(SEC, || setup.lock());
+        let ids: Vec<_> = setup
+            .seen("acquire")
+            .iter()
+            .map(|s| proposed_id(s))
+            .collect();
+        let id = guard.lease_id().to_string();
+        assert_eq!(ids, [id.clone(), id], "{fault:?}");
+        assert_eq!(setup.state(), LeaseState::Leased, "{fault:?}");
+        assert_eq!(guard.release().expect("it is held"), Released::Released);
+        assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
+    }
+}
+
+fn acquire_that_hangs_is_sent_again_with_the_same_id(backend: &Backend) {
+    let options = format!("{:?}", backend.options());
+    assert!(options.contains("request_timeout: 10s"), "{options}");
+    for fault in [Fault::HangBefore, Fault::HangAfter] {
+        let setup = Setup::before(backend);
+        setup.once_on("acquire", fault.clone());
+        let (guard, _) = within(TIMEOUT, || setup.lock());
+        let ids: Vec<_> = setup
+            .seen("acquire")
+            .iter()
+            .map(|s| proposed_id(s))
+            .collect();
+        let id = guard.lease_id().to_string();
+        assert_eq!(ids, [id.clone(), id], "{fault:?}");
+        drop(guard);
+
+        setup.once_on("acquire", fault);
+        let mutex = setup.mutex();
+        let lease = within(TIMEOUT, || mutex.acquire(KEY, LeaseDuration::MAX));
+        let lease = lease.expect("the second attempt is answered");
+        assert_eq!(
+            mutex.release(&lease).expect("it is held"),
+            Released::Released
+        );
+    }
+}
+
+fn try_lock_whose_reply_was_lost_is_no_refusal(backend: &Backend) {
+    let setup = Setup::before(backend);
+    for fault in losses() {
+        setup.once_on("acquire", fault.clone());
+        let guard = within(SEC, || setup.locker().try_lock());
+        drop(guard.unwrap_or_else(|error| panic!("{fault:?}: {error}")));
+    }
+}
+
+fn creation_whose_reply_was_lost_is_made_good(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let creates =
+        |request: &RequestHead| request.method == "PUT" && request.lease_action().is_none();
+    for (round, fault) in losses().into_iter().enumerate() {
+        // The container's creation and then the blob's, of a container of its own.
+        let container = format!("{}-{round}", &backend.container()[..40]);
+        let options = backend.options_for(&container).request_timeout(2 * TIMEOUT);
+        let options = options
+            .endpoint(&setup.proxy.endpoint())
+            .expect("well-formed");
+        let mutex = AzureMutex::new(options).expect("sound");
+        setup.proxy.when(creates, fault.clone());
+        setup.proxy.when(creates, fault.clone());
+        let locker = Locker::new(mutex, KEY).expect("sound");
+        let guard = within(2 * SEC, || locker.lock());
+        drop(guard.unwrap_or_else(|error| panic!("{fault:?}: {error}")));
+    }
+}
+
+fn release_whose_reply_was_lost_is_reported_released(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    let locker = setup
+        .builder()
+        .release_timeout(TIMEOUT)
+        .build()
+        .expect("sound");
+    for fault in losses()
+        .into_iter()
+        .chain([Fault::HangBefore, Fault::HangAfter])
+    {
+        let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
+        setup.once_on("release", fault.clone());
+        let released = within(TIMEOUT, || mutex.release(&lease));
+        assert_eq!(
+            released.expect("it is released"),
+            Released::Released,
+            "{fault:?}"
+        );
+
+        let guard = locker.lock().expect("it is free");
+        let before = setup.seen("release").len();
+        setup.once_on("release", fault.clone());
+        let released = within(TIMEOUT, || guard.release());
+        assert_eq!(
+            released.expect("it is released"),
+            Released::Released,
+            "{fault:?}"
+        );
+        assert_eq!(setup.seen("release").len(), before + 2, "{fault:?}");
+        assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
+    }
+}
+
+fn renew_whose_reply_was_lost_leaves_the_lock_held(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    for fault in losses()
+        .into_iter()
+        .chain([Fault::HangBefore, Fault::HangAfter])
+    {
+        let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
+        setup.once_on("renew", fault.clone());
+        let renewed = within(TIMEOUT, || mutex.renew(&lease));
+        renewed.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        mutex.release(&lease).expect("it is held");
+    }
+
+    // By a clock that is fast, so that the retry does not take seconds.
+    let options = setup.options().clock(Clock::with_rate(20));
+    let (observer, events) = Events::new();
+    let locker = Locker::builder(AzureMutex::new(options).expect("sound"), KEY)
+        .renewal_interval(MILLI)
+        .observer(observer)
+        .build()
+        .expect("sound");
+    setup.once_on("renew", Fault::DropAfter);
+    let guard = locker.lock().expect("it is free");
+    events.wait(is_renewal_failed);
+    guard.check().expect("it is held until the deadline");
+    events.wait(is_renewed);
+    assert_eq!(
+        events.count(|event| is_unproven(event) || is_loss(event)),
+        0
+    );
+    assert_eq!(guard.release().expect("it is held"), Released::Released);
+}
+
+fn change_whose_reply_was_lost_has_happened(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    for fault in losses() {
+        let old = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
+        setup.once_on("change", fault.clone());
+        let new = within(TIMEOUT, || mutex.change(&old, LeaseId::random()));
+        let new = new.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        is_lost(mutex.renew(&old), LossReason::Taken);
+        assert_eq!(mutex.release(&new).expect("it is held"), Released::Released);
+    }
+}
+
+fn break_whose_reply_was_lost_has_happened(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    for fault in losses() {
+        mutex
+            .acquire(KEY, LeaseDuration::INFINITE)
+            .expect("it is free");
+        setup.once_on("break", fault.clone());
+        let left = within(TIMEOUT, || mutex.break_lease(KEY, None));
+        let left = left.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        assert_eq!(left, Duration::ZERO);
+        assert_eq!(setup.state(), LeaseState::Broken);
+    }
+}
+
+fn reads_whose_replies_were_lost_are_asked_again(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    for fault in losses() {
+        setup.proxy.push(fault.clone());
+        let status = within(TIMEOUT, || mutex.status(KEY));
+        let status = status.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        setup.proxy.push(fault.clone());
+        let listed: Result<Vec<_>, _> = within(TIMEOUT, || mutex.list("").collect());
+        assert_eq!(
+            listed.expect("the second page is whole"),
+            [status],
+            "{fault:?}"
+        );
+    }
+}
+
+fn connections_closed_between_requests_are_made_anew(backend: &Backend) {
+    let setup = Setup::before(backend);
+    setup.proxy.always(Some(Fault::CloseAfterReply));
+    let locker = setup.locker();
+    for _ in 0..10 {
+        let guard = within(SEC, || locker.lock()).expect("it is free");
+        assert_eq!(guard.release().expect("it is held"), Released::Released);
+    }
+    assert!(
+        setup.proxy.connections() >= 20,
+        "{}",
+        setup.proxy.connections()
+    );
+}
+
+fn acquire_given_up_after_the_service_acted_is_taken_back(backend: &Backend) {
+    let setup = Setup::before(backend);
+    for fault in [Fault::HangAfter, Fault::DropAfter] {
+        setup.always_on("acquire", fault.clone());
+        let mutex = setup.mutex();
+        let acquired = within(TIMEOUT, || mutex.acquire(KEY, LeaseDuration::INFINITE));
+        fails(acquired, ErrorKind::Transport);
+        assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
+
+        let locker = setup.locker();
+        fails(within(TIMEOUT, || locker.try_lock()), ErrorKind::Transport);
+        assert!(locker.settle(LONG));
+        assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
+
+        let locked = within(TIMEOUT, || locker.try_lock_for(100 * MILLI));
+        fails(locked, ErrorKind::Transport);
+        assert!(locker.settle(LONG));
+        assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
+        setup.proxy.clear();
+    }
+}
+
+fn late_copy_of_an_acquire_given_up_is_never_used(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let locker = setup
+        .builder()
+        .lease_duration(LeaseDuration::MIN)
+        .build()
+        .expect("sound");
+    setup.always_on("acquire", Fault::Defer);
+    fails(within(TIMEOUT, || locker.try_lock()), ErrorKind::Transport);
+    assert!(locker.settle(LONG));
+    setup.proxy.clear();
+    let given_up = proposed_id(&setup.seen("acquire")[0]);
+    let late = setup.proxy.deliver_late();
+    assert!(late.iter().all(|reply| reply.status == 201), "{late:?}");
+    // Nobody holds it, and nobody renews it. Where the clock cannot be stepped, the test goes on
+    // with the lease broken instead of run out.
+    fails(locker.try_lock(), ErrorKind::WouldBlock);
+    backend.pass(15 * SEC);
+    if !backend.can_pass() {
+        backend
+            .mutex()
+            .break_lease(KEY, Some(Duration::ZERO))
+            .expect("it is leased");
+    }
+    let guard = locker.try_lock().expect("the lease has run out");
+    assert_ne!(guard.lease_id().to_string(), given_up);
+    let requests = setup.seen("acquire");
+    let (last, others) = requests.split_last().expect("there were some");
+    assert_eq!(proposed_id(last), guard.lease_id().to_string());
+    assert!(
+        others
+            .iter()
+            .all(|other| proposed_id(other) != proposed_id(last))
+    );
+    assert_eq!(guard.release().expect("it is held"), Released::Released);
+}
+
+fn late_copies_of_answered_requests_do_no_harm(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    setup.once_on("renew", Fault::Duplicate);
+    setup.once_on("release", Fault::Duplicate);
+    let first = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
+    mutex.renew(&first).expect("it is held");
+    mutex.release(&first).expect("it is held");
+    let second = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
+    for late in setup.proxy.deliver_late() {
+        let code = late.header("x-ms-error-code");
+        assert_eq!(code, Some("LeaseIdMismatchWithLeaseOperation"));
+    }
+    assert_eq!(
+        mutex.release(&second).expect("it is held"),
+        Released::Released
+    );
+}
