@@ -10,9 +10,8 @@ use ureq::http::{HeaderName, HeaderValue, Uri};
 
 use crate::azure::credential::Credential;
 use crate::azure::names::{LeaseId, check_account, check_container, check_key};
-use crate::azure::refusal::read_error;
-use crate::azure::status;
 use crate::azure::wire::{self, Reply};
+use crate::azure::{refusal, status};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
@@ -32,7 +31,7 @@ pub fn reply(data: &[u8]) {
     };
     let head = String::from_utf8_lossy(head);
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.trim().parse().ok());
+    let code = lines.next().and_then(|line| line.trim().parse().ok());
     // As the transport hands them over: names in lower case, values of visible characters.
     let headers = lines.filter_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -40,12 +39,12 @@ pub fn reply(data: &[u8]) {
         Some((name.to_ascii_lowercase(), value.to_str().ok()?.to_owned()))
     });
     let reply = Reply {
-        status: status.unwrap_or(400),
+        status: code.unwrap_or(400),
         headers: headers.collect(),
         body: body.to_vec(),
     };
 
-    let error = read_error(&reply, NOW, "check it");
+    let error = refusal::read_error(&reply, NOW, "check it");
     let text = error.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
     assert!(text.len() < 4096 + 2 * head.len(), "{} bytes", text.len());
@@ -59,8 +58,8 @@ pub fn reply(data: &[u8]) {
         assert!(reply.header("x-ms-lease-id").is_some(), "{id}");
     }
     let _ = status::read_lease_time(&reply);
-    let status = status::read_status("key", &reply);
-    assert!(status.holder().is_none() || !status.state().is_free());
+    let found = status::read_status("key", &reply);
+    assert!(found.holder().is_none() || !found.state().is_free());
     check_record(&status::read_record(&reply));
 }
 

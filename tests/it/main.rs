@@ -8,6 +8,7 @@ mod contract;
 mod faults;
 mod fencing;
 mod fencing_replies;
+mod history_tests;
 mod holder;
 mod inspection;
 mod late;
