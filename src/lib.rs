@@ -118,6 +118,7 @@ mod record;
 mod recorder;
 mod seat;
 mod stop;
+#[cfg_attr(azmutex_interleavings, path = "../tests/interleavings/sync.rs")]
 mod sync;
 mod tick;
 mod transport;

@@ -1,0 +1,147 @@
+//! What the library's threads share, in the hands of a scheduler.
+//!
+//! In the form of `parking_lot`, as far as the library uses it. A wait with an end never blocks: it
+//! lets the others go on, and then has ended in time or not, as the scheduler pleases. A wait
+//! without an end blocks until somebody notifies it, so that one that nobody does is found.
+
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync as shuttled;
+
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use shuttle::thread;
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(shuttled::Mutex<T>);
+
+#[derive(Debug)]
+pub(crate) struct MutexGuard<'a, T> {
+    mutex: &'a shuttled::Mutex<T>,
+    guard: ManuallyDrop<Option<shuttled::MutexGuard<'a, T>>>,
+}
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(shuttled::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard::new(&self.0, relock(&self.0))
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0
+            .get_mut()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(MutexGuard::new(&self.0, guard)),
+            Err(shuttled::TryLockError::Poisoned(poisoned)) => {
+                Some(MutexGuard::new(&self.0, poisoned.into_inner()))
+            }
+            Err(shuttled::TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// Without poisoning, as `parking_lot` has it.
+fn relock<T>(mutex: &shuttled::Mutex<T>) -> shuttled::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl<'a, T> MutexGuard<'a, T> {
+    fn new(mutex: &'a shuttled::Mutex<T>, guard: shuttled::MutexGuard<'a, T>) -> Self {
+        Self {
+            mutex,
+            guard: ManuallyDrop::new(Some(guard)),
+        }
+    }
+
+    pub(crate) fn unlocked<R>(guard: &mut Self, run: impl FnOnce() -> R) -> R {
+        struct Relock<'g, 'a, T>(&'g mut MutexGuard<'a, T>);
+        impl<T> Drop for Relock<'_, '_, T> {
+            fn drop(&mut self) {
+                *self.0.guard = Some(relock(self.0.mutex));
+            }
+        }
+        drop(guard.guard.take());
+        let _relock = Relock(guard);
+        run()
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        drop(self.guard.take());
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect("locked but in `unlocked`")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_mut().expect("locked but in `unlocked`")
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(shuttled::Condvar);
+
+#[derive(Debug)]
+pub(crate) struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    pub(crate) fn timed_out(&self) -> bool {
+        self.0
+    }
+}
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        let locked = guard.guard.take().expect("locked but in `unlocked`");
+        let locked = self.0.wait(locked);
+        *guard.guard = Some(locked.unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+
+    pub(crate) fn wait_for<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        _: Duration,
+    ) -> WaitTimeoutResult {
+        MutexGuard::unlocked(guard, thread::yield_now);
+        WaitTimeoutResult(thread_rng().gen_ratio(1, 4))
+    }
+
+    pub(crate) fn wait_until<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        end: Instant,
+    ) -> WaitTimeoutResult {
+        self.wait_for(guard, end.saturating_duration_since(Instant::now()))
+    }
+}

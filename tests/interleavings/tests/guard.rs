@@ -1,0 +1,187 @@
+//! The orders in which a guard's threads can get ahead of each other, tried at random.
+//!
+//! Requests go to the emulator, over a socket: each is one step for the scheduler.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use azmutex::emulator::{Clock, Emulator};
+use azmutex::{AzureMutex, ErrorKind, LeaseState, Locker, LockerBuilder, LossReason, StopToken};
+use shuttle::scheduler::RandomScheduler;
+use shuttle::{Config, MaxSteps, Runner, thread};
+
+const ORDERS: usize = 2000;
+
+struct Scene {
+    /// The emulator's, and all clients'.
+    clock: Clock,
+    mutex: AzureMutex,
+}
+
+impl Scene {
+    fn locker(&self) -> LockerBuilder {
+        Locker::builder(self.mutex.clone(), "migration")
+            .backoff(Duration::from_nanos(1), Duration::from_nanos(1))
+    }
+
+    /// Whether nobody's lease is left behind. Time stands still unless a scene moves it.
+    fn is_free(&self) -> bool {
+        match self.mutex.status("migration") {
+            Ok(status) => !matches!(status.state(), LeaseState::Leased | LeaseState::Breaking),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+}
+
+/// Plays `scene` in many orders. Each has to come to its end.
+fn explore(name: &str, scene: impl Fn(&Scene) + Send + Sync + 'static) {
+    let started = Instant::now();
+    let mut config = Config::new();
+    // A spare thread stays for two seconds: nobody waits for that.
+    config.max_steps = MaxSteps::ContinueAfter(20_000);
+    config.stack_size = 1024 * 1024;
+    let clock = Clock::frozen();
+    let emulator = Emulator::builder().clock(clock.clone()).start().unwrap();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ended);
+    let mutex = AzureMutex::new(emulator.options("locks").unwrap()).unwrap();
+    let orders = Runner::new(RandomScheduler::new(ORDERS), config).run(move || {
+        let _ = mutex.break_lease("migration", Some(Duration::ZERO));
+        scene(&Scene {
+            clock: clock.clone(),
+            mutex: mutex.clone(),
+        });
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    println!("{name}: {orders} orders in {:.1?}", started.elapsed());
+    assert_eq!(
+        ended.load(Ordering::SeqCst),
+        ORDERS,
+        "some did not come to their end"
+    );
+}
+
+#[test]
+fn drop_releases_whatever_the_renewal_thread_does() {
+    explore("drop", |scene| {
+        let guard = scene.locker().build().unwrap().lock().unwrap();
+        let watch = guard.watch();
+        scene.clock.advance(Duration::from_secs(20));
+        thread::yield_now();
+        let looker = thread::spawn({
+            let watch = watch.clone();
+            move || (0..3).for_each(|_| drop(watch.check()))
+        });
+        drop(guard);
+        assert!(!watch.is_held());
+        assert_eq!(watch.loss_reason(), Some(LossReason::Released));
+        assert!(scene.is_free());
+        looker.join().unwrap();
+        assert!(
+            !watch.is_held(),
+            "a renewal that ends later changes nothing"
+        );
+    });
+}
+
+#[test]
+fn panic_under_the_guard_releases() {
+    explore("panic", |scene| {
+        let guard = scene.locker().build().unwrap().lock().unwrap();
+        scene.clock.advance(Duration::from_secs(20));
+        let result = catch_unwind(AssertUnwindSafe(move || {
+            let _guard = guard;
+            std::panic::resume_unwind(Box::new("the work failed"));
+        }));
+        assert!(result.is_err());
+        assert!(scene.is_free());
+    });
+}
+
+#[test]
+fn watch_never_claims_what_the_guard_released() {
+    explore("watch", |scene| {
+        let locker = scene.locker().build().unwrap();
+        let guard = locker.lock().unwrap();
+        let watch = guard.watch();
+        let other = thread::spawn(move || locker.lock().unwrap().release().unwrap());
+        let reader = thread::spawn(move || {
+            let mut held = true;
+            for _ in 0..5 {
+                let now = watch.is_held();
+                assert!(held || !now, "released, and held again");
+                held = now;
+            }
+        });
+        scene.clock.advance(Duration::from_secs(20));
+        guard.release().unwrap();
+        reader.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn expired_lease_is_not_claimed_while_another_holds() {
+    explore("expiry", |scene| {
+        let first = scene.locker().build().unwrap().lock().unwrap();
+        scene.clock.advance(Duration::from_secs(61));
+        // The renewal thread may be in time, or not.
+        let second = scene.locker().build().unwrap().try_lock();
+        assert!(!(first.is_held() && second.as_ref().is_ok_and(|guard| guard.is_held())));
+        drop(first);
+        drop(second);
+        assert!(scene.is_free());
+    });
+}
+
+#[test]
+fn guards_that_follow_each_other_share_a_thread_or_not() {
+    explore("seat", |scene| {
+        let locker = scene.locker().build().unwrap();
+        let others = [(); 2].map(|()| {
+            let locker = locker.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let guard = locker.lock().unwrap();
+                    assert!(guard.is_held());
+                }
+            })
+        });
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert!(scene.is_free());
+    });
+}
+
+#[test]
+fn stopped_lock_ends_and_leaves_no_lease() {
+    explore("stop", |scene| {
+        let stop = StopToken::new();
+        let locker = scene.locker().stop_token(&stop).build().unwrap();
+        let waiting = thread::spawn({
+            let locker = locker.clone();
+            move || locker.lock().map(drop)
+        });
+        stop.stop();
+        if let Err(error) = waiting.join().unwrap() {
+            assert_eq!(error.kind(), ErrorKind::Stopped);
+        }
+        while !locker.settle(Duration::from_secs(60)) {}
+        assert!(scene.is_free());
+    });
+}
+
+#[test]
+fn lock_that_nobody_stops_is_acquired_on_the_thread() {
+    explore("acquired on the thread", |scene| {
+        let stop = StopToken::new();
+        let locker = scene.locker().stop_token(&stop).build().unwrap();
+        let others = [(); 2].map(|()| {
+            let locker = locker.clone();
+            thread::spawn(move || (0..2).for_each(|_| drop(locker.lock().unwrap())))
+        });
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert!(scene.is_free());
+    });
+}
