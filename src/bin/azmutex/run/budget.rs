@@ -124,9 +124,9 @@ mod tests {
         assert_eq!(zero.unwrap_err(), "--margin: it must be more than 0");
         let slow = Budget::new(
             60 * SECOND,
-            Some(22 * SECOND),
+            Some(10 * SECOND),
             Some(SECOND),
-            Some(15 * SECOND),
+            Some(36 * SECOND),
         );
         assert!(slow.unwrap_err().contains("three quarters"));
     }
