@@ -16,7 +16,7 @@ fn concurrent_runs_lose_no_increment() {
     let service = Service::at(azurite.connection_string());
     let runs = match std::env::var("AZMUTEX_TEST_RUNS") {
         Ok(runs) => runs.parse().expect("AZMUTEX_TEST_RUNS is a number"),
-        Err(_) => 40,
+        Err(_) => 200,
     };
     let scratch = Scratch::new();
     let counter = scratch.write("counter", "0\n", 0o644);
