@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::date;
 use super::wire::Reply;
-use super::xml::{strip_bom, text_of};
+use super::xml::{self, text_of};
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
 
@@ -157,7 +157,7 @@ fn message_in_body(body: &[u8]) -> Option<String> {
 /// Error bodies are XML with a `Code` and a `Message`, behind a byte order mark.
 fn in_error_body(body: &[u8], name: &str) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
-    let document = roxmltree::Document::parse(strip_bom(text)).ok()?;
+    let document = xml::parse(text).ok()?;
     let root = document.root_element();
     if !root.has_tag_name("Error") {
         return None;

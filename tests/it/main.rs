@@ -10,6 +10,7 @@ mod fencing;
 mod fencing_replies;
 mod history_tests;
 mod holder;
+mod hostile;
 mod inspection;
 mod late;
 mod public_api;
