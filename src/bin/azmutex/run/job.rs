@@ -13,6 +13,9 @@ use super::program::{Program, c_string};
 use super::sys::{self, Launch, SignalMask};
 use super::terminal::{Group, Place, Terminal};
 
+/// How often the processes of a command are listed for one signal.
+const ROUNDS: u32 = 8;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -174,9 +177,20 @@ impl Job {
             }
             Group::Shared => {
                 self.signal_first(signal);
-                for pid in self.members() {
-                    if pid != self.pid() {
+                // A process may fork while the signal goes round: again, until nobody is new.
+                let mut told = vec![self.pid()];
+                for _ in 0..ROUNDS {
+                    let members = self.members();
+                    let new: Vec<_> = members
+                        .into_iter()
+                        .filter(|pid| !told.contains(pid))
+                        .collect();
+                    if new.is_empty() {
+                        break;
+                    }
+                    for pid in new {
                         let _ = sys::kill(pid, signal);
+                        told.push(pid);
                     }
                 }
             }
