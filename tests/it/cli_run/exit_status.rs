@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::{Done, Running, Scratch, Service, events, finish, names, unique};
+use super::support::{Done, Running, Scratch, Service, events, finish, is_ignored, names, unique};
 
 #[track_caller]
 fn assert_error(done: &Done, code: i32, text: &str) {
@@ -48,14 +48,6 @@ fn signal_that_killed_the_command_ends_azmutex_as_well() {
         assert_eq!(done.signal(), signal, "{done:?}");
         assert!(service.state(&lock).is_free(), "released before the end");
     }
-}
-
-/// Whether this process ignores the signal, and so do those that it starts.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 #[test]
