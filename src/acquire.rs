@@ -19,6 +19,10 @@ const CREATIONS: u32 = 3;
 /// How long before the end of a timed wait the last attempt is made: enough for one request.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
+/// What an attempt gets at least, also if it outlasts a timed wait: an answer that comes a little late
+/// is worth more than none.
+const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
+
 /// What to acquire, and how.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -101,6 +105,7 @@ impl Plan<'_> {
             _ => self.fault_wait,
         });
         let mut creations = 0;
+        let mut held_by_another = None;
         for attempt in 1.. {
             if waiter.is_stopped() {
                 return Err(stopped(&self.client.target(self.key)));
@@ -127,6 +132,7 @@ impl Plan<'_> {
                     }
                     let elapsed = clock.now().since(started);
                     waiter.notice(Event::Waiting { attempt, elapsed });
+                    held_by_another = Some(error.clone());
                     (error, busy.delay(random()))
                 }
                 ErrorKind::NotFound if self.create_missing && creations < CREATIONS => {
@@ -151,7 +157,8 @@ impl Plan<'_> {
             let left = until.since(clock.now());
             if left <= LAST_LOOK {
                 waiter.sleep(left, until);
-                return Err(last);
+                // What is known counts for more than a last attempt that time cut short.
+                return Err(held_by_another.unwrap_or(last));
             }
             // The last attempt comes shortly before the end, whatever the back-off says.
             waiter.sleep(delay.min(left - LAST_LOOK), until);
@@ -195,7 +202,11 @@ impl Plan<'_> {
     fn attempt_timeout(&self, now: Tick, until: Tick) -> Duration {
         let half = self.request_timeout / 2;
         let left = until.since(now);
-        if left.is_zero() { half } else { half.min(left) }
+        if left.is_zero() {
+            half
+        } else {
+            half.min(left.max(LEAST_ATTEMPT))
+        }
     }
 }
 

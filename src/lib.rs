@@ -105,6 +105,9 @@ mod context;
 pub mod emulator;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod keeper;
 mod lease;

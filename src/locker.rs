@@ -118,6 +118,8 @@ impl Locker {
 
     /// Acquires the lock, waiting for at most `timeout`. Zero makes one attempt.
     ///
+    /// A service that is slow to answer the last attempt can hold it up for a second more.
+    ///
     /// # Errors
     ///
     /// [`TryLockError::WouldBlock`] if another client held it for all that time; others as for

@@ -20,7 +20,7 @@ use crate::transport::Transport;
 /// Cheap to clone; clones share their connections, and any number of threads may use them at once.
 /// Every call blocks for at most the
 /// [`request_timeout`](MutexOptions::request_timeout), 10 seconds by default. An operation that is
-/// not answered is sent again within that time, which is safe for each of them.
+/// not answered is sent again within that time where that is safe: all of them but break.
 ///
 /// # Examples
 ///
@@ -177,6 +177,9 @@ impl AzureMutex {
     /// an infinite lease at once. With a period shorter than what the lease has left, its holder
     /// may go on for a while **after** another client acquired it.
     ///
+    /// Unlike other operations it is not sent again if there is no answer: by then another client
+    /// may hold the lease. Look at the [`status`](Self::status) before you break again.
+    ///
     /// # Errors
     ///
     /// - [`ErrorKind::NotFound`] if there is no lease to break, or no blob or container.
@@ -236,9 +239,17 @@ impl AzureMutex {
         check_key(key)?;
         let period = period.map(break_period).transpose()?;
         self.until_answered(|timeout, _| {
-            self.0
-                .client
-                .break_lease(key, period.clone(), etag, timeout)
+            let client = &self.0.client;
+            let result = client.break_lease(key, period.clone(), etag, timeout);
+            // It may have been broken, and another client may hold it by now: that one's lease is
+            // not to be broken by a repetition.
+            result.map_err(|error| {
+                if error.is_ambiguous() {
+                    error.permanent()
+                } else {
+                    error
+                }
+            })
         })
     }
 

@@ -240,6 +240,11 @@ fn failed(error: ureq::Error) -> Error {
             io::ErrorKind::ConnectionRefused => ("the connection was refused", false),
             io::ErrorKind::ConnectionReset => ("the connection was reset", false),
             io::ErrorKind::UnexpectedEof => ("the connection was closed before the reply", false),
+            // What rustls says of every certificate that it refuses.
+            io::ErrorKind::InvalidData if error.to_string().contains("peer certificate") => {
+                ("the server's certificate was refused", true)
+            }
+            io::ErrorKind::InvalidData => ("TLS failed", false),
             _ => ("the connection failed", false),
         },
         E::LargeResponseHeader(..) => ("the reply's headers are too large", false),

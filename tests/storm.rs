@@ -4,7 +4,7 @@
 //!
 //! - `STORM_SECONDS=120` or `STORM_MINUTES=60` runs it for that long.
 //! - `STORM_SEED=7` runs the schedule of an earlier storm again, as nearly as processes allow.
-//! - `STORM_WORKERS=8` is how many processes there are, in pairs.
+//! - `STORM_WORKERS=10` is how many processes there are, in pairs.
 //! - `STORM_KEEP=1` keeps the histories; those of a storm that failed are kept anyway.
 //!
 //! Half of the workers share locks in Azurite, half in the embedded emulator, each through a

@@ -153,7 +153,7 @@ impl Client {
             .map(|reply| status::read_lease_time(&reply))
             .map_err(|error| match (error.kind(), error.service_code()) {
                 (ErrorKind::LeaseLost, _) => error.into_no_lease(),
-                (_, Some("ConditionNotMet")) => {
+                (_, Some("ConditionNotMet")) if if_match.is_some() => {
                     error.into_changed("somebody wrote to the blob, such as a new holder")
                 }
                 _ => error,

@@ -85,7 +85,7 @@ impl Credential {
         let token = token.strip_prefix('?').unwrap_or(token);
         if token
             .bytes()
-            .any(|b| !b.is_ascii_graphic() || matches!(b, b'#' | b'?'))
+            .any(|b| !b.is_ascii_graphic() || matches!(b, b'#' | b'?' | b'"' | b'<' | b'>'))
         {
             return Err(Error::config(
                 "invalid SAS: it is not a query string; pass the part after `?`, percent-encoded",
@@ -105,6 +105,7 @@ impl Credential {
         let expires = match value("se") {
             None => None,
             Some(text) => Some(date::parse_utc(&text).ok_or_else(|| {
+                let text = text.escape_debug();
                 Error::config(format!(
                     "invalid SAS: its end `se={text}` is not a time such as 2026-01-31T12:00:00Z"
                 ))
@@ -244,7 +245,15 @@ mod tests {
             "after `?`",
             "s3cret",
         );
-        rejects(Credential::sas("sig=s3cret x"), "percent-encoded", "s3cret");
+        for token in [
+            "sig=s3cret x",
+            "sig=s3cret\"",
+            "sig=s3cret&<a",
+            "sig=s3cret&a>",
+        ] {
+            rejects(Credential::sas(token), "percent-encoded", "s3cret");
+        }
+        rejects(Credential::sas("sig=a&se=%0a"), r"`se=\n`", "\n");
         Credential::sas("?sv=2021-08-06&se=2999-01-01T00%3A00%3A00Z&sig=a%2Bb%3D").expect("fits");
         Credential::sas("si=policy&sr=c&sig=x").expect("a stored policy holds the end");
     }

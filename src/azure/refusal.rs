@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::date;
 use super::wire::Reply;
-use super::xml::{strip_bom, text_of};
+use super::xml::{self, text_of};
 use crate::error::{Error, ErrorKind};
 use crate::lease::LossReason;
 
@@ -18,8 +18,8 @@ use crate::lease::LossReason;
 pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Error {
     // HEAD replies have no body, so the header is the code's only sure place.
     let code = match reply.header("x-ms-error-code") {
-        Some(code) => Some(code.to_owned()),
-        None => code_in_body(&reply.body),
+        Some(code) => Some(code).filter(|code| is_code(code)).map(str::to_owned),
+        None => in_error_body(&reply.body, "Code").filter(|code| is_code(code)),
     };
     let request_id = reply.header("x-ms-request-id").map(str::to_owned);
     let retry_after = reply
@@ -140,12 +140,9 @@ fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
     })
 }
 
-/// Error bodies are XML with a `Code` and a `Message`, behind a byte order mark.
-fn code_in_body(body: &[u8]) -> Option<String> {
-    in_error_body(body, "Code").filter(|code| {
-        // From a service, or from something else that answered in its place?
-        code.len() <= 100 && code.bytes().all(|b| b.is_ascii_alphanumeric())
-    })
+/// Whether it is from a service, or from something else that answered in its place.
+fn is_code(code: &str) -> bool {
+    (1..=100).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// The first line of the message; request ID and time are on the next ones. Other elements may
@@ -157,9 +154,10 @@ fn message_in_body(body: &[u8]) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
+/// Error bodies are XML with a `Code` and a `Message`, behind a byte order mark.
 fn in_error_body(body: &[u8], name: &str) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
-    let document = roxmltree::Document::parse(strip_bom(text)).ok()?;
+    let document = xml::parse(text).ok()?;
     let root = document.root_element();
     if !root.has_tag_name("Error") {
         return None;
@@ -345,6 +343,19 @@ mod tests {
         }
         let error = read_error(&reply(502, &[], ""), wall(), "");
         assert_eq!(error.to_string(), "the service gave no reason (status 502)");
+    }
+
+    #[test]
+    fn header_of_something_else_is_not_taken_for_a_code() {
+        for code in ["", "Lease Lost", "<b>", "a\tb", &"a".repeat(101)] {
+            let error = error(409, code);
+            let kind = (error.kind(), error.service_code());
+            assert_eq!(kind, (ErrorKind::Protocol, None));
+            assert!(
+                code.is_empty() || !error.to_string().contains(code),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::date;
 use super::names::LeaseId;
 use super::wire::{METADATA, Reply};
-use super::xml::{elements, strip_bom, text_of, texts};
+use super::xml::{self, elements, text_of, texts};
 use crate::error::{Error, ErrorKind};
 use crate::record::{Holder, Record};
 
@@ -152,6 +152,9 @@ pub(crate) fn read_record(reply: &Reply) -> Record {
     Record::read(names.filter_map(|(name, value)| Some((name.strip_prefix(METADATA)?, &**value))))
 }
 
+/// The most blobs that a page may have. The service sends 5000 at most.
+const MAX_BLOBS: usize = 10_000;
+
 /// One page of List Blobs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
@@ -164,7 +167,7 @@ pub(crate) fn read_page(body: &[u8]) -> Result<Page, Error> {
     let unreadable = |what: String| Error::new(ErrorKind::Protocol, what);
     let text = std::str::from_utf8(body)
         .map_err(|_| unreadable("the list of blobs is not UTF-8".to_owned()))?;
-    let document = roxmltree::Document::parse(strip_bom(text)).map_err(|error| {
+    let document = xml::parse(text).map_err(|error| {
         unreadable("the list of blobs is not XML".to_owned()).with_source(error)
     })?;
     let root = document.root_element();
@@ -177,6 +180,11 @@ pub(crate) fn read_page(body: &[u8]) -> Result<Page, Error> {
     let mut page = Page::default();
     for blob in elements(root, "Blobs").flat_map(|blobs| elements(blobs, "Blob")) {
         let properties = elements(blob, "Properties").next();
+        if page.blobs.len() == MAX_BLOBS {
+            return Err(unreadable(
+                "the list has too many blobs for one page".to_owned(),
+            ));
+        }
         let property = |name| properties.map(|p| text_of(p, name)).unwrap_or_default();
         let etag = property("Etag");
         page.blobs.push(LeaseStatus {

@@ -2,7 +2,66 @@
 
 use std::borrow::Cow;
 
-use roxmltree::Node;
+use roxmltree::{Document, Error, Node, ParsingOptions};
+
+/// The most nodes that a document may have. A page of a list has up to 5000 blobs, and 60 for each.
+const MAX_NODES: u32 = 500_000;
+
+/// The most attributes that a tag may have, and a document's tags with namespaces together. The
+/// service sends two at most, and no namespaces.
+const MAX_ATTRIBUTES: usize = 64;
+
+/// Parses what the service sent, or somebody else in its place: takes no longer than its length
+/// asks for, and no memory to speak of.
+pub(super) fn parse(text: &str) -> Result<Document<'_>, Error> {
+    let text = strip_bom(text);
+    if !has_few_attributes(text) {
+        return Err(Error::AttributesLimitReached);
+    }
+    let options = ParsingOptions {
+        nodes_limit: MAX_NODES,
+        ..ParsingOptions::default()
+    };
+    Document::parse_with_options(text, options)
+}
+
+/// The parser compares each attribute of a tag with all others, and copies namespaces to all tags
+/// within, so that a few megabytes of them would keep it busy for hours.
+fn has_few_attributes(text: &str) -> bool {
+    let (mut rest, mut namespaces) = (text, 0);
+    'markup: while let Some(at) = rest.find('<') {
+        rest = &rest[at..];
+        for (open, close) in [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")] {
+            if let Some(inner) = rest.strip_prefix(open) {
+                rest = inner.split_once(close).map_or("", |(_, after)| after);
+                continue 'markup;
+            }
+        }
+        let (mut end, mut attributes, mut quote) = (rest.len(), 0, None);
+        for (at, byte) in rest.bytes().enumerate() {
+            match (byte, quote) {
+                (b'"' | b'\'', None) => {
+                    quote = Some(byte);
+                    attributes += 1;
+                }
+                (b'>', None) => {
+                    end = at + 1;
+                    break;
+                }
+                (byte, Some(open)) if byte == open => quote = None,
+                _ => {}
+            }
+        }
+        if rest[..end].contains("xmlns") {
+            namespaces += attributes;
+        }
+        if attributes.max(namespaces) > MAX_ATTRIBUTES {
+            return false;
+        }
+        rest = &rest[end..];
+    }
+    true
+}
 
 pub(super) fn elements<'a, 'input: 'a>(
     node: Node<'a, 'input>,
@@ -26,6 +85,60 @@ pub(super) fn texts<'a>(node: Node<'a, '_>) -> impl Iterator<Item = &'a str> {
         .filter_map(|text| text.text())
 }
 
-pub(super) fn strip_bom(text: &str) -> &str {
+fn strip_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_counted_by_tag() {
+        let many = |count: usize| "a='>' ".repeat(count);
+        assert!(has_few_attributes(&format!("<a {}>", many(64)).repeat(9)));
+        assert!(!has_few_attributes(&format!("<a {}>", many(65))));
+        assert!(!has_few_attributes(&"<a xmlns:b='c'>".repeat(65)));
+        for text in [
+            format!("<a>{}</a>", many(99)),
+            format!("<!--<a {}>--><a/>", many(99)),
+            format!("<a><![CDATA[<a {}>]]></a>", many(99)),
+            format!("<?a {}?><a/>", many(99)),
+        ] {
+            assert!(has_few_attributes(&text), "{text}");
+            assert!(parse(&text).is_ok() || text.starts_with("<?a"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_follows_is_counted_too() {
+        let many = "a='' ".repeat(99);
+        for before in [
+            "<!-- -->",
+            "<![CDATA[<]]>",
+            "<?a '?>",
+            "<a b='\"'/>",
+            "<a b=\"'\"/>",
+        ] {
+            assert!(
+                !has_few_attributes(&format!("{before}<a {many}>")),
+                "{before}"
+            );
+        }
+        for open in ["<!--", "<![CDATA[", "<?", "<a b='"] {
+            assert!(has_few_attributes(&format!("{open}<a>")), "{open}");
+        }
+    }
+
+    #[test]
+    fn document_with_too_many_nodes_is_refused() {
+        let text = format!("<a>{}</a>", "<b/>".repeat(500_000));
+        assert!(matches!(parse(&text), Err(Error::NodesLimitReached)));
+    }
+
+    #[test]
+    fn document_type_is_refused() {
+        let text = "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>";
+        assert!(matches!(parse(text), Err(Error::DtdDetected)));
+    }
 }

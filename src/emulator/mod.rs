@@ -32,6 +32,8 @@
 
 mod auth;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lease;
 mod list;
 mod reply;

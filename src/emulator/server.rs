@@ -54,7 +54,16 @@ impl Server {
     ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        let server = Arc::new(Self {
+        let server = Arc::new(Self::new(address, clock, guard));
+        let shared = Arc::clone(&server);
+        let thread = thread::Builder::new()
+            .name("azmutex-emulator".to_owned())
+            .spawn(move || shared.accept(&listener))?;
+        Ok((server, thread))
+    }
+
+    fn new(address: SocketAddr, clock: TestClock, guard: Guard) -> Self {
+        Self {
             clock,
             guard,
             endpoint: format!("http://{address}/{ACCOUNT}"),
@@ -65,12 +74,13 @@ impl Server {
             connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             empty_successes: AtomicU64::new(0),
-        });
-        let shared = Arc::clone(&server);
-        let thread = thread::Builder::new()
-            .name("azmutex-emulator".to_owned())
-            .spawn(move || shared.accept(&listener))?;
-        Ok((server, thread))
+        }
+    }
+
+    /// One that does not listen.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn detached(clock: TestClock, guard: Guard) -> Self {
+        Self::new(ANY_PORT, clock, guard)
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -152,6 +162,64 @@ impl Server {
         true
     }
 
+    /// Answers the request that `bytes` begin with, if it is whole.
+    pub(super) fn step(&self, bytes: &[u8]) -> Step {
+        let refused = |failure| Step::Answered {
+            used: bytes.len(),
+            answer: self.refuse(&failure),
+            is_last: true,
+        };
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
+        let mut parsed = httparse::Request::new(&mut headers);
+        let head = match parsed.parse(bytes) {
+            Ok(httparse::Status::Complete(head)) if head <= HEAD_LIMIT => head,
+            Ok(httparse::Status::Partial) if bytes.len() < HEAD_LIMIT => {
+                return Step::Incomplete {
+                    needed: 0,
+                    is_asking: false,
+                };
+            }
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+                return refused(failure::HEADERS_TOO_LARGE);
+            }
+            Err(_) => return refused(failure::BAD_REQUEST),
+        };
+        let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
+            return refused(failure::BAD_REQUEST);
+        };
+        let Some(request) = Request::new(method, target, parsed.headers) else {
+            return refused(failure::BAD_REQUEST);
+        };
+        let connection = request.header("connection").unwrap_or_default();
+        let mut is_last =
+            parsed.version == Some(0) || connection.to_ascii_lowercase().contains("close");
+        let mut body = Ok(Default::default());
+        let mut used = bytes.len();
+        match body_length(&request) {
+            Err(failure) if failure == failure::BAD_REQUEST => return refused(failure),
+            // What follows is of unknown length, or too long.
+            Err(failure) => {
+                body = Err(failure);
+                is_last = true;
+            }
+            Ok(length) if bytes.len() < head + length => {
+                return Step::Incomplete {
+                    needed: head + length,
+                    is_asking: request.header("expect").is_some(),
+                };
+            }
+            Ok(length) => {
+                used = head + length;
+                body = body.map(|_: &[u8]| &bytes[head..used]);
+            }
+        }
+        Step::Answered {
+            used,
+            answer: self.answer(&request, body, is_last),
+            is_last,
+        }
+    }
+
     fn answer(
         &self,
         request: &Request<'_>,
@@ -226,7 +294,7 @@ impl Drop for Connection {
 }
 
 /// What became of the bytes read so far.
-enum Step {
+pub(super) enum Step {
     /// A request that takes up so many of them has its answer.
     Answered {
         used: usize,
@@ -251,7 +319,7 @@ impl Connection {
         let mut bytes = Vec::new();
         let mut was_told = false;
         loop {
-            match self.step(&bytes) {
+            match self.server.step(&bytes) {
                 Step::Answered {
                     used,
                     answer,
@@ -285,63 +353,6 @@ impl Connection {
         let read = (&*self.stream).read(&mut bytes[start..])?;
         bytes.truncate(start + read);
         Ok(read > 0)
-    }
-
-    fn step(&self, bytes: &[u8]) -> Step {
-        let refused = |failure| Step::Answered {
-            used: bytes.len(),
-            answer: self.server.refuse(&failure),
-            is_last: true,
-        };
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
-        let mut parsed = httparse::Request::new(&mut headers);
-        let head = match parsed.parse(bytes) {
-            Ok(httparse::Status::Complete(head)) if head <= HEAD_LIMIT => head,
-            Ok(httparse::Status::Partial) if bytes.len() < HEAD_LIMIT => {
-                return Step::Incomplete {
-                    needed: 0,
-                    is_asking: false,
-                };
-            }
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                return refused(failure::HEADERS_TOO_LARGE);
-            }
-            Err(_) => return refused(failure::BAD_REQUEST),
-        };
-        let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
-            return refused(failure::BAD_REQUEST);
-        };
-        let Some(request) = Request::new(method, target, parsed.headers) else {
-            return refused(failure::BAD_REQUEST);
-        };
-        let connection = request.header("connection").unwrap_or_default();
-        let mut is_last =
-            parsed.version == Some(0) || connection.to_ascii_lowercase().contains("close");
-        let mut body = Ok(Default::default());
-        let mut used = bytes.len();
-        match body_length(&request) {
-            Err(failure) if failure == failure::BAD_REQUEST => return refused(failure),
-            // What follows is of unknown length, or too long.
-            Err(failure) => {
-                body = Err(failure);
-                is_last = true;
-            }
-            Ok(length) if bytes.len() < head + length => {
-                return Step::Incomplete {
-                    needed: head + length,
-                    is_asking: request.header("expect").is_some(),
-                };
-            }
-            Ok(length) => {
-                used = head + length;
-                body = body.map(|_: &[u8]| &bytes[head..used]);
-            }
-        }
-        Step::Answered {
-            used,
-            answer: self.server.answer(&request, body, is_last),
-            is_last,
-        }
     }
 
     /// Takes what the client still sends: closing over it would take the answer back.

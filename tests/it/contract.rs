@@ -693,6 +693,19 @@ fn lock_and_unlock_take_two_requests_on_one_connection(backend: &Backend) {
     let each = [Some("acquire".to_owned()), Some("release".to_owned())];
     assert_eq!(actions, [&each[..]; 3].concat());
     assert_eq!(proxy.connections(), 1);
+
+    let Some(emulator) = backend.embedded() else {
+        return;
+    };
+    let mutex = backend.mutex();
+    let (requests, connections) = (emulator.requests(), emulator.connections());
+    drop(
+        Locker::new(mutex, KEY)
+            .and_then(|locker| locker.lock())
+            .expect("it is free"),
+    );
+    assert_eq!(emulator.requests(), requests + 2);
+    assert_eq!(emulator.connections(), connections + 1);
 }
 
 fn stop_token_ends_waiting_at_once(backend: &Backend) {

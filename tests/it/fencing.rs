@@ -169,7 +169,9 @@ fn token_is_none_when_that_is_off(backend: &Backend) {
 fn token_is_the_time_at_first(backend: &Backend) {
     let before = now();
     let guard = lock(backend.mutex());
-    assert!((before..=now()).contains(&token(&guard)));
+    // The system's clock may be set meanwhile, which the emulator's does not follow.
+    let slack = 1000;
+    assert!((before - slack..=now() + slack).contains(&token(&guard)));
     assert_eq!(stored(backend), guard.fencing_token());
 }
 
@@ -235,7 +237,7 @@ fn fails_when(backend: &Backend, operation: &'static str, kinds: &[(Fault, Error
     let ahead = far_ahead();
     hand_out(backend, ahead);
     for (fault, kind) in kinds {
-        let Some((proxy, mutex)) = backend.through_proxy_within(Duration::from_millis(400)) else {
+        let Some((proxy, mutex)) = backend.through_proxy_within(Duration::from_secs(1)) else {
             return;
         };
         proxy.always_when(
@@ -244,7 +246,9 @@ fn fails_when(backend: &Backend, operation: &'static str, kinds: &[(Fault, Error
         );
         let locker = locker(mutex);
         let error = locker.lock().expect_err("there is no token");
-        assert_eq!(error.kind(), *kind, "{fault:?}: {error}");
+        // Of a failure that is tried again, the last try may be cut short.
+        let cut = *kind == ErrorKind::Service && error.kind() == ErrorKind::Transport;
+        assert!(error.kind() == *kind || cut, "{fault:?}: {error}");
         assert!(locker.settle(LONG));
         assert_eq!(stored(backend), Some(ahead));
         is_free(backend);
@@ -278,7 +282,7 @@ fn token_that_cannot_be_read_fails_the_lock_and_frees_it(backend: &Backend) {
 /// Locks through a proxy that does `fault` to the first write of a token, by a locker that has to
 /// read the last one and by one that knows it.
 fn token_comes_through(backend: &Backend, fault: &Fault) {
-    let Some((proxy, mutex)) = backend.through_proxy_within(Duration::from_secs(2)) else {
+    let Some((proxy, mutex)) = backend.through_proxy_within(fault.patience()) else {
         return;
     };
     let ahead = far_ahead();
@@ -290,11 +294,14 @@ fn token_comes_through(backend: &Backend, fault: &Fault) {
         .build()
         .expect("sound");
     for next in 1..=2 {
-        proxy.when(
-            |request| request.operation() == "put metadata",
-            fault.clone(),
-        );
-        let guard = locker.lock().expect("it is tried again");
+        if next == 1 || !fault.hangs() {
+            proxy.when(
+                |request| request.operation() == "put metadata",
+                fault.clone(),
+            );
+        }
+        let guard = locker.lock();
+        let guard = guard.unwrap_or_else(|error| panic!("{fault:?}: {error}, {:#?}", proxy.seen()));
         assert_eq!(token(&guard), ahead + next, "{fault:?}");
         assert_eq!(stored(backend), Some(ahead + next), "{fault:?}");
         guard.check().expect("it is held");

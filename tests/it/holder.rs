@@ -75,9 +75,10 @@ fn status_shows_the_holder_until_it_releases(backend: &Backend) {
     assert_eq!(holder.pid(), Some(process::id()));
     assert_eq!(holder.lease_duration(), Some(Duration::from_secs(15)));
     assert_eq!(holder.version(), Some(env!("CARGO_PKG_VERSION")));
-    // To the second.
+    // To the second, and the system's clock may be set meanwhile.
     let since = holder.since().expect("it is written");
-    assert!(since + Duration::from_secs(1) > before && since <= SystemTime::now());
+    let slack = Duration::from_secs(2);
+    assert!(since + slack > before && since < SystemTime::now() + slack);
     assert!(!holder.released());
     assert_eq!(held.last_holder(), Some(holder));
     assert_eq!(held.fencing_token(), None);

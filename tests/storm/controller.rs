@@ -12,13 +12,12 @@ use azmutex::{AzureMutex, ErrorKind, LeaseDuration, Locker, MutexOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::worker::parse_value;
-use super::{CONTAINER, LEASE_SECS, LOCKS, MARGIN_NANOS, journal, lock_name, now};
+use super::{CONTAINER, LEASE, LOCKS, MARGIN_NANOS, journal, lock_name, now};
 use crate::support::azurite::Azurite;
 use crate::support::history::{Break, Finals, History};
 use crate::support::proxy::FaultProxy;
-use crate::support::weather::{Pump, Random, Tally, Weather};
+use crate::support::weather::{Cut, Pump, Random, Tally, Weather};
 
-const LEASE: Duration = Duration::from_secs(LEASE_SECS);
 /// How long a worker may take to end after it was told to, whatever the weather.
 const END_TIMEOUT: Duration = Duration::from_secs(45);
 /// How much longer than a lease a lock may take to be free: for a loaded machine.
@@ -33,7 +32,7 @@ pub(super) fn run() -> ExitCode {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         now.map_or(1, |now| now.as_nanos() as u64 % 1_000_000_007)
     });
-    let workers = number("STORM_WORKERS").unwrap_or(8) as usize;
+    let workers = number("STORM_WORKERS").unwrap_or(10) as usize;
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("storm-{}", process::id()));
     fs::create_dir_all(&dir).expect("a directory");
     println!(
@@ -96,7 +95,7 @@ struct Storm {
     wrong: Vec<String>,
     // Ended last.
     _emulator: Emulator,
-    _azurite: Option<Azurite>,
+    azurite: Option<Azurite>,
 }
 
 /// One worker: a process, and after its end the next one.
@@ -107,6 +106,7 @@ struct Worker {
     incarnation: u64,
     process: Option<Process>,
     proxy: FaultProxy,
+    cut: Cut,
     pump: Pump,
 }
 
@@ -163,7 +163,7 @@ impl Storm {
             peak: 0,
             wrong: Vec::new(),
             _emulator: emulator,
-            _azurite: azurite,
+            azurite,
         }
     }
 
@@ -173,9 +173,12 @@ impl Storm {
         let mut next_event = started + Duration::from_secs(1);
         let mut next_report = started + Duration::from_secs(60);
         while started.elapsed() < lasts {
+            if let Some(end) = self.azurite.as_mut().and_then(Azurite::end) {
+                return vec![format!("Azurite ended: {end}")];
+            }
             if Instant::now() >= next_event {
                 self.strike();
-                next_event += self.random.millis(200, 3000);
+                next_event += self.random.millis(300, 4500);
             }
             if Instant::now() >= next_report {
                 self.report(started.elapsed());
@@ -310,7 +313,7 @@ impl Storm {
     /// Does one thing to a worker or a lock.
     fn strike(&mut self) {
         let at = self.random.below(self.workers.len() as u64) as usize;
-        let what = self.random.weighted(&[34, 9, 18, 10, 16, 7, 6]);
+        let what = self.random.weighted(&[32, 9, 15, 9, 13, 6, 5, 11]);
         let short = self.random.millis(20, 3000);
         let long = self.random.millis(16_000, 22_000);
         let lock = self.random.below(LOCKS as u64) as usize;
@@ -326,7 +329,11 @@ impl Storm {
             3 => self.tell_to_end(at),
             4 => self.break_lease(service, lock, None),
             5 => self.break_lease(service, lock, Some(Duration::ZERO)),
-            _ => self.break_lease(service, lock, Some(period)),
+            6 => self.break_lease(service, lock, Some(period)),
+            _ => {
+                self.workers[at].cut.off(long);
+                self.event("cut off for longer than a lease");
+            }
         }
     }
 
@@ -514,13 +521,14 @@ impl Service {
 impl Worker {
     fn new(number: usize, service: usize, seed: u64, services: &[Service], tally: &Tally) -> Self {
         let proxy = FaultProxy::start(services[service].proxied);
-        Weather::new(seed, number as u64, 1, tally).over(&proxy);
+        let cut = Weather::new(seed, number as u64, 1, tally).over(&proxy);
         Self {
             number,
             service,
             incarnation: 0,
             process: None,
             proxy,
+            cut,
             pump: Pump::new(seed, number as u64, 1),
         }
     }

@@ -4,14 +4,15 @@ mod worker;
 
 use std::env;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// All workers use leases of this duration, the shortest there is.
-const LEASE_SECS: u64 = 15;
+const LEASE: Duration = Duration::from_secs(15);
 /// What a locker keeps back of it by default: work that takes longer after its check than this
 /// may be overtaken.
-const MARGIN_NANOS: u64 = LEASE_SECS * 1_000_000_000 / 12;
+const MARGIN_NANOS: u64 = LEASE.as_secs() * 1_000_000_000 / 12;
 const CONTAINER: &str = "storm";
 /// The locks of one service.
 const LOCKS: usize = 3;

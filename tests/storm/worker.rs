@@ -14,13 +14,13 @@ use azmutex::{
 };
 
 use super::journal::Journal;
-use super::{CONTAINER, LEASE_SECS, LOCKS, lock_name, now};
+use super::{CONTAINER, LEASE, LOCKS, lock_name, now};
 use crate::support::weather::Random;
 
 /// How long one operation may take, its retries included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an unproven lock is waited for.
+/// How much longer than planned a lock may be held.
 const PATIENCE: Duration = Duration::from_secs(25);
 const THREADS: usize = 2;
 
@@ -102,7 +102,7 @@ impl Worker {
         let refused = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let locker = |lock| {
             let builder = Locker::builder(mutex.clone(), &lock_name(lock))
-                .lease_duration(LeaseDuration::from_secs(LEASE_SECS).expect("15 s"))
+                .lease_duration(LeaseDuration::from_secs(LEASE.as_secs()).expect("15 s"))
                 .release_timeout(RELEASE_TIMEOUT)
                 .fault_wait(Duration::from_secs(10))
                 .backoff(Duration::from_millis(20), Duration::from_millis(300))
@@ -196,7 +196,15 @@ impl Worker {
         let mut value = None;
         // A write that is not answered takes its time, in which nothing else is tried.
         let mut no_write_before = started;
-        while !self.stop.is_stopped() && started.elapsed() < lasts {
+        // Some holders do not let go before they know that they could, however long it takes.
+        let stubborn = self.random.chance(60);
+        let is_cut_off = |no_write_before: Instant| {
+            Instant::now() < no_write_before || guard.remaining() < LEASE / 2
+        };
+        while !self.stop.is_stopped()
+            && (started.elapsed() < lasts
+                || stubborn && is_cut_off(no_write_before) && started.elapsed() < lasts + PATIENCE)
+        {
             let at = now();
             match guard.check() {
                 Ok(()) => {
@@ -214,9 +222,6 @@ impl Worker {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::LeaseUnproven => {
-                    if started.elapsed() > lasts + PATIENCE {
-                        break;
-                    }
                     // The service is to refuse it if the lease is gone.
                     if self.random.chance(5) {
                         self.write(&guard, &mut value);

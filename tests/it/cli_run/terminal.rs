@@ -180,17 +180,17 @@ fn suspended_command_goes_on_in_the_background() {
     let lock = unique("tty");
     let scratch = Scratch::new();
     let go = scratch.file("go");
-    let script = format!(
-        "'echo r\"\"eady; until [ -e {} ]; do sleep 0.05; done; exit 3'",
+    // No loop that starts processes: a shell that is just starting one cannot be stopped.
+    shell.line(&format!(
+        "mkfifo {0}; $AZ run {lock} -c 'echo r\"\"eady; read line <{0}; exit 3'",
         go.display()
-    );
-    shell.line(&format!("$AZ run {lock} -c {script}"));
+    ));
     shell.expect("ready");
     shell.keys(SUSPEND);
     shell.expect("Stopped");
     shell.line("bg; echo b''g=$?.");
     shell.expect("bg=0.");
-    scratch.write("go", "", 0o644);
+    std::fs::write(&go, "\n").expect("a reader");
     shell.line("wait %1; echo end=$?.");
     shell.expect("end=3.");
     assert!(service.state(&lock).is_free());
@@ -239,6 +239,26 @@ fn lock_is_released_while_suspended_if_that_is_asked_for() {
     shell.line("abc");
     shell.expect("got-abc");
     shell.expect("end=0.");
+}
+
+#[test]
+fn lock_is_renewed_while_the_command_is_stopped_if_that_is_asked_for() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let lock = unique("tty");
+    shell.line(&format!(
+        "$AZ run --on-suspend=ignore-stop {lock} -c {READ}"
+    ));
+    shell.expect("ready");
+    shell.keys(SUSPEND);
+    shell.expect("the command is stopped; ");
+    assert_eq!(service.state(&lock), LeaseState::Leased);
+    // The shell has not come back, and the key reaches the command although it is stopped.
+    shell.keys(INTERRUPT);
+    shell.expect("\n$ ");
+    shell.line("echo rc=$?.");
+    shell.expect("rc=130.");
+    assert!(service.state(&lock).is_free());
 }
 
 #[test]

@@ -162,8 +162,8 @@ fn other_process_holds_the_lock() {
 #[cfg(unix)]
 #[test]
 fn process_stopped_past_its_deadline_fails_its_first_check() {
-    // A minute takes two seconds.
-    const RATE: u32 = 30;
+    // A minute takes three seconds.
+    const RATE: u32 = 20;
     let backend = Backend::emulator_by(Clock::with_rate(RATE));
     let setup = Setup::before(&backend);
     let mut holder = Holder::start(&backend, RATE);
@@ -172,7 +172,7 @@ fn process_stopped_past_its_deadline_fails_its_first_check() {
     stop(&holder.child);
     // Told already, so that it works as soon as it goes on, before its renewal thread could know.
     writeln!(holder.to, "work").expect("the pipe has room");
-    let next = within(2 * SEC, || setup.locker().try_lock_for(LONG * RATE));
+    let next = within(3 * SEC, || setup.locker().try_lock_for(LONG * RATE));
     let next = next.expect("a stopped process renews nothing");
     go_on(&holder.child);
     holder.expect("refused");

@@ -41,6 +41,7 @@ pub(crate) struct Azurite {
     /// What it reported, such as `http://127.0.0.1:41234`.
     origin: String,
     addr: SocketAddr,
+    complaints: Arc<Mutex<String>>,
 }
 
 impl Azurite {
@@ -81,6 +82,19 @@ impl Azurite {
     /// The connection string of the emulators' account at this endpoint.
     pub(crate) fn connection_string(&self) -> String {
         connection_string(&self.endpoint())
+    }
+
+    /// How it ended by itself and what it said, if it did.
+    #[allow(dead_code, reason = "for the storm")]
+    pub(crate) fn end(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(format!("{status}: {}", self.complaints().trim()))
+    }
+
+    /// What it wrote to stderr.
+    fn complaints(&self) -> String {
+        let text = self.complaints.lock();
+        text.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn start(args: &[&str]) -> Result<Self, String> {
@@ -127,14 +141,14 @@ impl Azurite {
             child,
             origin: String::new(),
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            complaints,
         };
         azurite.origin = origin.recv_timeout(START_TIMEOUT).map_err(|error| {
             let what = match error {
                 RecvTimeoutError::Timeout => "did not start in time",
                 RecvTimeoutError::Disconnected => "ended before it listened",
             };
-            let text = complaints.lock().unwrap_or_else(PoisonError::into_inner);
-            format!("azurite {what}: {}", text.trim())
+            format!("azurite {what}: {}", azurite.complaints().trim())
         })?;
         azurite.addr = azurite
             .origin

@@ -147,6 +147,14 @@ impl Backend {
         }
     }
 
+    /// The embedded emulator, if it is one.
+    pub(crate) fn embedded(&self) -> Option<&Emulator> {
+        match &self.service {
+            Service::Emulator(emulator) => Some(emulator),
+            _ => None,
+        }
+    }
+
     /// For a client in another process, which goes by the system's clock.
     pub(crate) fn connection_string(&self) -> &str {
         &self.connection_string

@@ -147,7 +147,7 @@ fn play() {
         .expect("the parent's client is well-formed too");
     let builder = Locker::builder(mutex, &set(KEY))
         .lease_duration(LeaseDuration::MIN)
-        .backoff(Duration::from_millis(10), Duration::from_millis(200))
+        .backoff(Duration::from_millis(100), Duration::from_millis(500))
         .owner(OWNER)
         .fencing(true);
     match role.as_str() {

@@ -112,6 +112,19 @@ struct Claim<'a> {
 }
 
 impl History {
+    /// Takes in what another client believed.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        let holds = self.holds.len();
+        for increment in &mut other.increments {
+            increment.hold += holds;
+        }
+        self.holds.append(&mut other.holds);
+        self.breaks.append(&mut other.breaks);
+        self.increments.append(&mut other.increments);
+        self.writes.append(&mut other.writes);
+        self.reads.append(&mut other.reads);
+    }
+
     /// Checks everything. `margin`: how long after its `check()` work is promised not to be
     /// overtaken. Returns what contradicts the promises, in words.
     pub(crate) fn check(&self, margin: u64) -> (Totals, Vec<String>) {

@@ -81,6 +81,19 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Whether the client hears nothing until its time is over.
+    pub(crate) fn hangs(&self) -> bool {
+        matches!(self, Self::HangBefore | Self::HangAfter)
+    }
+
+    /// How long a client that a test waits for should wait for an answer to one operation: with
+    /// time for a busy machine, and for another try after one that hangs.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(if self.hangs() { 6 } else { 10 })
+    }
+}
+
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

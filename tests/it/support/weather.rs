@@ -104,13 +104,20 @@ impl Weather {
         }
     }
 
-    /// Lets it choose the faults of `proxy`.
-    pub(crate) fn over(mut self, proxy: &FaultProxy) {
+    /// Lets it choose the faults of `proxy`. Returns how to cut that off.
+    pub(crate) fn over(mut self, proxy: &FaultProxy) -> Cut {
+        let cut = Cut::default();
+        let until = Arc::clone(&cut.0);
         proxy.choose(move |_| {
-            let (name, fault) = self.choose();
+            let is_cut = until.lock().is_some_and(|until| Instant::now() < until);
+            let (name, fault) = match self.choose() {
+                _ if is_cut => ("cut off", Fault::HangBefore),
+                chosen => chosen,
+            };
             self.tally.add(name);
             fault
         });
+        cut
     }
 
     fn choose(&mut self) -> (&'static str, Fault) {
@@ -149,7 +156,7 @@ impl Weather {
 
     fn next_episode(&mut self) -> (Episode, Duration) {
         let random = &mut self.episodes;
-        let (before, longer) = (random.chance(50), random.chance(35));
+        let (before, longer) = (random.chance(50), random.chance(15));
         match random.weighted(&[42, 26, 9, 10, 5, 5, 3]) {
             0 => (Episode::Calm, random.millis(2000, 10_000)),
             1 => (Episode::Flaky, random.millis(2000, 8000)),
@@ -196,6 +203,17 @@ impl Weather {
             15 => ("late", Fault::Defer),
             _ => ("duplicate", Fault::Duplicate),
         }
+    }
+}
+
+/// Cuts one client off from the service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cut(Arc<Mutex<Option<Instant>>>);
+
+impl Cut {
+    /// From now on, for so long.
+    pub(crate) fn off(&self, lasts: Duration) {
+        *self.0.lock() = Some(Instant::now() + lasts);
     }
 }
 

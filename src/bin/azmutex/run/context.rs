@@ -1,7 +1,6 @@
 //! What all phases of a run share.
 
 use std::io;
-use std::thread;
 use std::time::Duration;
 
 use azmutex::LeaseGuard;
@@ -11,6 +10,7 @@ use super::signals::Signals;
 use super::timer::Timer;
 use super::voice::Voice;
 use super::waiting::Style;
+use super::worker::Worker;
 use crate::args::{Global, RunArgs};
 use crate::config::Lock;
 use crate::output::Object;
@@ -24,6 +24,7 @@ pub(super) struct Context<'a> {
     pub(super) style: Style,
     pub(super) signals: Signals,
     pub(super) mail: Mailbox,
+    pub(super) worker: Worker,
     pub(super) timer: Timer,
 }
 
@@ -42,12 +43,9 @@ impl<'a> Context<'a> {
         self.voice.event(object);
     }
 
-    /// Releases on a thread, which reports. Without a thread the lease runs out by itself.
-    pub(super) fn release_on_thread(&self, guard: LeaseGuard) -> io::Result<()> {
-        let post = self.mail.sender();
-        thread::Builder::new()
-            .name("azmutex:release".to_owned())
-            .spawn(move || post.post(Report::Released(guard.release())))
-            .map(drop)
+    /// Releases without waiting for it; a report follows. Without a thread for it the lease runs out
+    /// by itself.
+    pub(super) fn release(&mut self, guard: LeaseGuard) -> io::Result<()> {
+        self.worker.start(move || Report::Released(guard.release()))
     }
 }

@@ -140,6 +140,8 @@ impl Fence {
                     Act::Nothing
                 }
             }
+            // What was slept through is no time to end things in: another holder has had it.
+            State::Holding if view.lost && late => self.kill(),
             State::Holding if view.lost => self.terminate(now, lost_grace),
             State::Holding if view.remaining > self.grace => Act::Nothing,
             // The time to stop it was slept through. What it did meanwhile cannot be undone; it
@@ -304,6 +306,13 @@ mod tests {
         let mut lost = fence.clone();
         assert_eq!(fence.step(902 * SEC, held(54)), (Act::Thaw, Some(44 * SEC)));
         assert_eq!(lost.step(902 * SEC, LOST), (Act::Kill, None));
+    }
+
+    #[test]
+    fn loss_that_was_slept_through_leaves_no_grace() {
+        let mut fence = fence(OnLost::Terminate);
+        fence.step(100 * SEC, held(55));
+        assert_eq!(fence.step(900 * SEC, LOST), (Act::Kill, None));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use super::program::{Program, c_string};
 use super::sys::{self, Launch, SignalMask};
 use super::terminal::{Group, Place, Terminal};
 
+/// How often the processes of a command are listed for one signal.
+const ROUNDS: u32 = 8;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -51,6 +54,8 @@ pub(super) struct Job {
     stopped: bool,
     /// Orphans of the command become children of this process.
     adopts: bool,
+    /// Some child has moved since they were looked at.
+    moved: bool,
 }
 
 impl Job {
@@ -95,6 +100,7 @@ impl Job {
                 reaped: false,
                 stopped: false,
                 adopts,
+                moved: false,
             }),
             Err(error) => {
                 // A child that failed to execute may have taken the terminal with it.
@@ -171,9 +177,20 @@ impl Job {
             }
             Group::Shared => {
                 self.signal_first(signal);
-                for pid in self.members() {
-                    if pid != self.pid() {
+                // A process may fork while the signal goes round: again, until nobody is new.
+                let mut told = vec![self.pid()];
+                for _ in 0..ROUNDS {
+                    let members = self.members();
+                    let new: Vec<_> = members
+                        .into_iter()
+                        .filter(|pid| !told.contains(pid))
+                        .collect();
+                    if new.is_empty() {
+                        break;
+                    }
+                    for pid in new {
                         let _ = sys::kill(pid, signal);
+                        told.push(pid);
                     }
                 }
             }
@@ -196,9 +213,14 @@ impl Job {
         }
     }
 
+    /// Some child of this process has moved, says the system.
+    pub(super) fn child_moved(&mut self) {
+        self.moved = true;
+    }
+
     /// What the command did since the last call. Does not wait.
     pub(super) fn poll(&mut self) -> Option<Change> {
-        if self.adopts {
+        if self.adopts && std::mem::take(&mut self.moved) {
             self.reap_adopted();
         }
         if self.ended.is_some() {

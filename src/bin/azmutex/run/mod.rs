@@ -38,6 +38,8 @@ mod timer;
 mod voice;
 #[cfg(unix)]
 mod waiting;
+#[cfg(unix)]
+mod worker;
 
 /// Runs the command as `args` say, and returns what it returned.
 #[cfg(unix)]

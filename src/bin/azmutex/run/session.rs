@@ -20,6 +20,7 @@ use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::voice::Voice;
 use super::waiting::{self, Style, Waited};
+use super::worker::Worker;
 use crate::args::{Global, RunArgs, Stragglers};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
@@ -117,6 +118,7 @@ impl<'a> Plan<'a> {
         let mask = SignalMask::block_terminal_output();
         let system =
             |error: std::io::Error| Failure::new(Code::Bug, format!("cannot start: {error}"));
+        let mail = Mailbox::new().map_err(system)?;
         let mut context = Context {
             args: self.args,
             global: self.global,
@@ -124,7 +126,8 @@ impl<'a> Plan<'a> {
             voice: Voice::new(self.open_events()?, self.global),
             style: Style::of(self.global),
             signals: Signals::install().map_err(system)?,
-            mail: Mailbox::new().map_err(system)?,
+            worker: Worker::new(mail.sender()),
+            mail,
             timer: Timer::new().map_err(system)?,
         };
         let stop = StopToken::new();
@@ -485,7 +488,7 @@ enum Release {
 
 /// Releases on a thread, and waits for it no longer than it may take.
 fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
-    if let Err(error) = context.release_on_thread(guard) {
+    if let Err(error) = context.release(guard) {
         return Release::Failed(error.to_string());
     }
     let end = timer::now() + RELEASE + Duration::from_millis(500);

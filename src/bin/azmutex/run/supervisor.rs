@@ -239,16 +239,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     /// Asks the service whether the lease is still ours.
     fn verify(&mut self) {
-        let (post, mutex) = (self.context.mail.sender(), self.context.lock.mutex.clone());
+        let mutex = self.context.lock.mutex.clone();
         let lease = Lease::new(&self.context.lock.key, self.watch.lease_id());
-        let asking = std::thread::Builder::new()
-            .name("azmutex:verify".to_owned())
-            .spawn(move || {
-                let result = lease.and_then(|lease| mutex.renew(&lease));
-                post.post(Report::Verified(result));
-            });
+        let asking = self
+            .context
+            .worker
+            .start(move || Report::Verified(lease.and_then(|lease| mutex.renew(&lease))));
         self.proof = match asking {
-            Ok(_) => Proof::Awaited,
+            Ok(()) => Proof::Awaited,
             Err(_) => Proof::Due(timer::now() + VERIFY_AGAIN),
         };
     }
@@ -473,7 +471,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         };
         if self
             .context
-            .release_on_thread(ManuallyDrop::into_inner(guard))
+            .release(ManuallyDrop::into_inner(guard))
             .is_ok()
         {
             let end = timer::now() + Duration::from_secs(5);
@@ -520,7 +518,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     fn receive(&mut self, arrived: Arrived) {
         let signal = arrived.signal;
         match signal {
-            SIGCHLD => return,
+            SIGCHLD => {
+                self.job.child_moved();
+                return;
+            }
             SIGCONT if self.job.has_terminal() => {
                 // `fg`, or `bg`. A frozen command goes on when the lock is known to be held.
                 if !self.fence.is_frozen() {

@@ -1,0 +1,320 @@
+//! What the fuzz targets of `fuzz/` feed with arbitrary bytes, and what has to hold then.
+//!
+//! Only there when a fuzzer or a unit test is built. The committed inputs are replayed below.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+use time::OffsetDateTime;
+use ureq::http::{HeaderName, HeaderValue, Uri};
+
+use crate::azure::credential::Credential;
+use crate::azure::names::{LeaseId, check_account, check_container, check_key};
+use crate::azure::wire::{self, Reply};
+use crate::azure::{refusal, status};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::lease::LossReason;
+use crate::options::{Endpoint, MutexOptions};
+use crate::record::{Holder, Record};
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+/// What is a secret in the inputs that hold one.
+const SECRET: &str = "c2VjcmV0";
+
+/// A reply to any operation: a line with the status, the headers, an empty line, the body.
+pub fn reply(data: &[u8]) {
+    let (head, body) = match data.windows(2).position(|two| two == b"\n\n") {
+        Some(at) => (&data[..at], &data[at + 2..]),
+        None => (data, &[][..]),
+    };
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines();
+    let code = lines.next().and_then(|line| line.trim().parse().ok());
+    // As the transport hands them over: names in lower case, values of visible characters.
+    let headers = lines.filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let value = HeaderValue::from_str(value.trim()).ok()?;
+        Some((name.to_ascii_lowercase(), value.to_str().ok()?.to_owned()))
+    });
+    let reply = Reply {
+        status: code.unwrap_or(400),
+        headers: headers.collect(),
+        body: body.to_vec(),
+    };
+
+    let error = refusal::read_error(&reply, NOW, "check it");
+    let text = error.to_string();
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+    assert!(text.len() < 4096 + 2 * head.len(), "{} bytes", text.len());
+    let _ = (format!("{error:?}"), error.retry_after());
+    let is_lost = error.kind() == ErrorKind::LeaseLost;
+    assert_eq!(is_lost, error.loss_reason().is_some());
+    // A loss is final: nothing but a code that says so may be taken for one.
+    assert!(!is_lost || error.service_code().is_some());
+    assert_ne!(error.loss_reason(), Some(LossReason::Released));
+    if let Ok(id) = status::read_lease_id(&reply) {
+        assert!(reply.header("x-ms-lease-id").is_some(), "{id}");
+    }
+    let _ = status::read_lease_time(&reply);
+    let found = status::read_status("key", &reply);
+    assert!(found.holder().is_none() || !found.state().is_free());
+    check_record(&status::read_record(&reply));
+}
+
+/// The body of a reply to List Blobs.
+pub fn page(data: &[u8]) {
+    let Ok(page) = status::read_page(data) else {
+        return;
+    };
+    assert!(page.next.is_none_or(|next| !next.is_empty()));
+    for blob in page.blobs {
+        assert!(blob.etag().starts_with('"'));
+        check_record(&blob.record);
+    }
+}
+
+/// A connection string.
+pub fn connection_string(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match MutexOptions::from_connection_string(&text, "locks") {
+        Ok(options) => {
+            let _ = options.check();
+            let shown = format!("{options:?}");
+            // A secret may only be where it is none: in the endpoint or the account.
+            let public = format!("{} {:?}", options.account, options.endpoint);
+            assert!(
+                !shown.contains(SECRET) || public.contains(SECRET),
+                "{shown}"
+            );
+            check_endpoint(&options.endpoint);
+            check_credential(&options.credential);
+        }
+        Err(error) => check_refusal(&error),
+    }
+}
+
+/// A shared access signature.
+pub fn sas(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Credential::sas(&text) {
+        Ok(credential) => {
+            let shown = format!("{credential:?}");
+            assert!(!shown.contains(SECRET), "{shown}");
+            check_credential(&credential);
+        }
+        Err(error) => check_refusal(&error),
+    }
+}
+
+/// A blob endpoint.
+pub fn endpoint(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Endpoint::parse(&text) {
+        Ok(endpoint) => check_endpoint(&endpoint),
+        Err(error) => check_refusal(&error),
+    }
+}
+
+/// Names: of blobs, containers and accounts, and lease IDs.
+pub fn name(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = check_account(&text);
+    let _ = check_container(&text);
+    if let Ok(id) = text.parse::<LeaseId>() {
+        assert_eq!(id.to_string().parse::<LeaseId>().ok(), Some(id));
+    }
+    if check_key(&text).is_err() {
+        return;
+    }
+    let path = wire::blob_path("/account", "locks", &text);
+    let sent = path.strip_prefix("/account/locks/").expect("the container");
+    assert_eq!(percent_decode_str(sent).decode_utf8(), Ok(text.clone()));
+    // What the service sees is what was asked for and signed: nothing in between rewrites it.
+    let url: Uri = format!("https://host{path}").parse().expect("a URL");
+    assert_eq!((url.path(), url.query()), (&*path, None));
+    let mut request = wire::acquire(&path, LeaseId::random(), Default::default());
+    let credential = Credential::shared_key("a2V5").expect("a key");
+    credential.authorize(&mut request, "account", NOW);
+    let target = request.target();
+    let url: Uri = format!("https://host{}", *target).parse().expect("a URL");
+    assert_eq!((url.path(), url.query()), (&*path, Some("comp=lease")));
+    #[cfg(feature = "emulator")]
+    crate::emulator::fuzzing::check_path(&path, &text);
+    // The prefix of a list, and the marker of its next page.
+    let list = wire::list_blobs("/locks", &text, Some(&text)).target();
+    let url: Uri = format!("https://host{}", *list).parse().expect("a URL");
+    for name in ["prefix", "marker"] {
+        let pairs = url.query().unwrap_or_default().split('&');
+        let value = pairs
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(found, _)| *found == name)
+            .and_then(|(_, value)| percent_decode_str(value).decode_utf8().ok());
+        assert_eq!(value.as_deref(), Some(&*text));
+    }
+}
+
+/// Metadata: a line `name=value` for each, after the owner and the reason of a holder.
+pub fn metadata(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.lines();
+    let mut holder = Holder {
+        owner: lines.next().map(str::to_owned),
+        reason: lines.next().map(str::to_owned),
+        pid: None,
+        since: None,
+        lease: None,
+        version: None,
+        released: false,
+    };
+    // As the headers of a reply, which is where metadata that is written again comes from.
+    let record = Record::read(lines.filter_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        let value = value.trim();
+        let fits = HeaderName::from_bytes(name.as_bytes()).is_ok()
+            && HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok());
+        fits.then_some((name, value))
+    }));
+    check_record(&record);
+    let held = record.held_by(holder.clone());
+    for (name, value) in held.metadata() {
+        assert!(HeaderName::from_bytes(name.as_bytes()).is_ok(), "{name}");
+        let value = HeaderValue::from_str(&value).expect("a header");
+        assert!(value.to_str().is_ok());
+    }
+    for (_, value) in Record::default().held_by(holder.clone()).metadata() {
+        assert!(value.len() <= 1024, "{} bytes", value.len());
+    }
+    // What a holder says of itself is read as it said it, but for what cannot be shown.
+    let read = read_back(&held);
+    let read = read.holder.expect("a holder");
+    for (said, read) in [
+        (&mut holder.owner, &read.owner),
+        (&mut holder.reason, &read.reason),
+    ] {
+        let said = said
+            .take()
+            .unwrap_or_default()
+            .replace(char::is_control, " ");
+        let read = read.as_deref().unwrap_or_default();
+        assert!(said.trim().starts_with(read.trim()), "{said:?} {read:?}");
+        assert!(said.len() > 300 || said.trim() == read.trim());
+    }
+}
+
+/// The bytes that come from one connection to the emulator.
+#[cfg(feature = "emulator")]
+pub use crate::emulator::fuzzing::connection;
+
+fn check_refusal(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let text = error.to_string();
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+/// What was read can be written, and is then read again.
+fn check_record(record: &Record) {
+    let again = read_back(record);
+    assert_eq!(read_back(&again), again);
+    assert_eq!(again.fence, record.fence);
+    assert_eq!(again.holder.is_some(), record.holder.is_some());
+    let next = record.next_fence(NOW);
+    assert!(next.is_none_or(|next| record.fence.is_none_or(|fence| fence < next)));
+    let _ = record.as_previous();
+    if let Some(holder) = &record.holder {
+        assert!(!holder.to_string().chars().any(char::is_control));
+    }
+}
+
+fn read_back(record: &Record) -> Record {
+    let written = record.metadata();
+    let pair = |(name, value): &(Cow<'_, str>, Cow<'_, str>)| (name.to_string(), value.to_string());
+    let written: Vec<_> = written.iter().map(pair).collect();
+    Record::read(written.iter().map(|(name, value)| (&**name, &**value)))
+}
+
+fn check_endpoint(endpoint: &Endpoint) {
+    let url = format!("{}{}", endpoint.origin, endpoint.base);
+    assert_eq!(Endpoint::parse(&url).ok().as_ref(), Some(endpoint), "{url}");
+    let blob: Uri = format!("{url}/locks/key").parse().expect("a URL");
+    assert_eq!(blob.path(), format!("{}/locks/key", endpoint.base));
+    let _ = endpoint.account();
+}
+
+/// A credential that was taken can be sent.
+fn check_credential(credential: &Credential) {
+    let _ = credential.check_not_ended(Clock::System.wall());
+    let _ = credential.hint(NOW);
+    let mut request = wire::renew("/locks/key", LeaseId::random());
+    credential.authorize(&mut request, "account", NOW);
+    assert!(!format!("{request:?}").contains(SECRET));
+    let target = request.target();
+    let url = format!("https://host{}", *target).parse::<Uri>();
+    let url = url.unwrap_or_else(|error| panic!("{}: {error}", *target));
+    assert_eq!(url.path(), "/locks/key");
+    for (_, value) in &request.headers {
+        assert!(HeaderValue::from_str(value).is_ok(), "{value:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Feeds every committed input of a target to its function.
+    fn replay(target: &str, run: impl Fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let mut count = 0;
+        for entry in fs::read_dir(corpus.join(target)).unwrap() {
+            let path = entry.unwrap().path();
+            // Shown if it panics.
+            println!("{}", path.display());
+            run(&fs::read(&path).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "no inputs for {target}");
+    }
+
+    #[test]
+    fn committed_replies_do_no_harm() {
+        replay("reply", super::reply);
+    }
+
+    #[test]
+    fn committed_pages_do_no_harm() {
+        replay("page", super::page);
+    }
+
+    #[test]
+    fn committed_connection_strings_do_no_harm() {
+        replay("connection_string", super::connection_string);
+    }
+
+    #[test]
+    fn committed_signatures_do_no_harm() {
+        replay("sas", super::sas);
+    }
+
+    #[test]
+    fn committed_endpoints_do_no_harm() {
+        replay("endpoint", super::endpoint);
+    }
+
+    #[test]
+    fn committed_names_do_no_harm() {
+        replay("name", super::name);
+    }
+
+    #[test]
+    fn committed_metadata_does_no_harm() {
+        replay("metadata", super::metadata);
+    }
+
+    #[cfg(feature = "emulator")]
+    #[test]
+    fn committed_requests_do_the_emulator_no_harm() {
+        replay("emulator", super::connection);
+    }
+}

@@ -1,0 +1,314 @@
+use super::*;
+use crate::ErrorKind;
+
+const KEY: &str = "bXkgc2VjcmV0IGtleQ==";
+const SAS: &str = "sv=2021-08-06&se=2999-01-01&sig=s3cret%3D";
+
+fn parse(text: &str) -> Result<MutexOptions, Error> {
+    MutexOptions::from_connection_string(text, "locks")
+}
+
+#[test]
+fn connection_strings_give_the_endpoint_they_name() {
+    let rows: [(String, &str, &str); 9] = [
+        (
+            format!("DefaultEndpointsProtocol=https;AccountName=acct;AccountKey={KEY};"),
+            "https://acct.blob.core.windows.net",
+            "",
+        ),
+        (
+            format!("AccountName=acct;AccountKey={KEY};EndpointSuffix=core.chinacloudapi.cn"),
+            "https://acct.blob.core.chinacloudapi.cn",
+            "",
+        ),
+        (
+            format!("accountname=acct; ACCOUNTKEY={KEY} ;defaultendpointsprotocol=HTTP"),
+            "http://acct.blob.core.windows.net",
+            "",
+        ),
+        (
+            format!("AccountName=acct;AccountKey={KEY};BlobEndpoint=https://locks.corp:8443/"),
+            "https://locks.corp:8443",
+            "",
+        ),
+        (
+            format!(
+                "BlobEndpoint=https://acct.z1.blob.storage.azure.net/;SharedAccessSignature={SAS}"
+            ),
+            "https://acct.z1.blob.storage.azure.net",
+            "",
+        ),
+        (
+            format!(
+                "AccountName=devstoreaccount1;AccountKey={KEY};\
+                 BlobEndpoint=http://127.0.0.1:4321/devstoreaccount1;\
+                 QueueEndpoint=http://127.0.0.1:4322/devstoreaccount1"
+            ),
+            "http://127.0.0.1:4321",
+            "/devstoreaccount1",
+        ),
+        (
+            "UseDevelopmentStorage=true".into(),
+            "http://127.0.0.1:10000",
+            "/devstoreaccount1",
+        ),
+        (
+            "usedevelopmentstorage=TRUE;DevelopmentStorageProxyUri=http://azurite".into(),
+            "http://azurite:10000",
+            "/devstoreaccount1",
+        ),
+        (
+            format!("UseDevelopmentStorage=false;AccountName=acct;AccountKey={KEY}"),
+            "https://acct.blob.core.windows.net",
+            "",
+        ),
+    ];
+    for (text, origin, base) in rows {
+        let options = parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(
+            (&*options.endpoint.origin, &*options.endpoint.base),
+            (origin, base)
+        );
+    }
+}
+
+#[test]
+fn account_is_read_from_the_endpoint_of_a_sas() {
+    let sas = format!("SharedAccessSignature={SAS}");
+    let rows = [
+        ("https://acct.blob.core.windows.net", "acct"),
+        (
+            "http://127.0.0.1:10000/devstoreaccount1",
+            "devstoreaccount1",
+        ),
+    ];
+    for (endpoint, account) in rows {
+        let options = parse(&format!("BlobEndpoint={endpoint};{sas}")).unwrap();
+        assert_eq!(options.account, account);
+    }
+}
+
+#[test]
+fn connection_strings_are_refused_with_the_reason() {
+    let rows: [(String, &str); 17] = [
+        (
+            String::new(),
+            "neither `AccountKey` nor `SharedAccessSignature`",
+        ),
+        (
+            "AccountName=acct".into(),
+            "neither `AccountKey` nor `SharedAccessSignature`",
+        ),
+        (format!("AccountKey={KEY}"), "`AccountName` is missing"),
+        (
+            format!("AccountKey={KEY};BlobEndpoint=https://a.b"),
+            "`AccountName` is missing",
+        ),
+        (
+            format!("AccountName=acct;AccountKey={KEY};AccountName=other"),
+            "there twice",
+        ),
+        (
+            format!("AccountName=acct;AccountKey={KEY};SharedAccessSignature={SAS}"),
+            "use one",
+        ),
+        (
+            format!("AccountName=;AccountKey={KEY}"),
+            "`AccountName` is empty",
+        ),
+        (format!("acct;AccountKey={KEY}"), "has no `=`"),
+        ("AccountName=acct;AccountKey=s3cret".into(), "not base64"),
+        (
+            format!("AccountName=ACCT;AccountKey={KEY}"),
+            "invalid account name",
+        ),
+        (
+            format!("AccountName=acct;AccountKey={KEY};BlobEndpoint=ftp://x"),
+            "use https",
+        ),
+        (
+            format!("AccountName=acct;AccountKey={KEY};BlobEndpoint=x"),
+            "use a URL such as",
+        ),
+        (
+            format!("AccountName=acct;AccountKey={KEY};DefaultEndpointsProtocol=s3cret"),
+            "neither http nor https",
+        ),
+        (
+            format!("UseDevelopmentStorage=true;AccountKey={KEY}"),
+            "a whole account",
+        ),
+        ("UseDevelopmentStorage=yes".into(), "neither true nor false"),
+        (
+            format!("AccountName=acct;AccountKey={KEY};DevelopmentStorageProxyUri=http://x"),
+            "needs `UseDevelopmentStorage=true`",
+        ),
+        (
+            format!("BlobEndpoint=https://a.b/?{SAS};SharedAccessSignature={SAS}"),
+            "it has a query",
+        ),
+    ];
+    for (text, rule) in rows {
+        let error = parse(&text).expect_err(&text);
+        assert_eq!(error.kind(), ErrorKind::Config, "{text}");
+        assert!(error.to_string().contains(rule), "{text}: {error}");
+        assert!(
+            !error.to_string().contains("s3cret"),
+            "shows a value: {error}"
+        );
+    }
+}
+
+#[test]
+fn endpoints_are_refused_with_the_reason() {
+    let options = MutexOptions::new("acct", KEY, "locks").unwrap();
+    for (url, rule) in [
+        ("", "use a URL"),
+        ("acct.blob.core.windows.net", "use a URL"),
+        ("/locks", "use a URL"),
+        ("ftp://host", "use https"),
+        ("https://user:s3cret@host", "user name or password"),
+        ("https://host?sig=s3cret", "it has a query"),
+        ("https://host:99999", "1 to 65535"),
+        ("https://host:0", "1 to 65535"),
+        ("https://host/a//b", "empty segment"),
+        ("https://host/../b", "one of dots"),
+        ("https://ho st", "use a URL"),
+    ] {
+        let error = options.clone().endpoint(url).expect_err(url);
+        assert!(error.to_string().contains(rule), "{url}: {error}");
+        assert!(
+            !error.to_string().contains("s3cret"),
+            "shows a secret: {error}"
+        );
+    }
+}
+
+#[test]
+fn plain_http_is_for_this_machine_only() {
+    let at = |url| {
+        MutexOptions::new("acct", KEY, "locks")
+            .unwrap()
+            .endpoint(url)
+            .unwrap()
+    };
+    for url in [
+        "http://127.0.0.1:10000",
+        "http://localhost",
+        "http://[::1]:80",
+        "http://127.8.9.1",
+    ] {
+        at(url).check().expect(url);
+    }
+    for url in [
+        "http://acct.blob.core.windows.net",
+        "http://10.0.0.7",
+        "http://localhost.example",
+    ] {
+        let error = at(url).check().expect_err(url);
+        assert!(
+            error
+                .to_string()
+                .contains("plain http is for this machine only"),
+            "{error}"
+        );
+        at(url)
+            .allow_insecure_http(true)
+            .check()
+            .expect("allowed on request");
+    }
+}
+
+#[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+#[test]
+fn https_without_tls_is_refused_with_the_feature_to_turn_on() {
+    let error = MutexOptions::new("acct", KEY, "locks")
+        .unwrap()
+        .check()
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("turn on its feature `rustls`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn request_timeout_of_zero_is_refused() {
+    let options = MutexOptions::new("acct", KEY, "locks").unwrap();
+    let error = options.request_timeout(Duration::ZERO).check().unwrap_err();
+    assert!(
+        error.to_string().contains("invalid request timeout 0"),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_are_checked_before_anything_else() {
+    for (account, key, container, rule) in [
+        ("", KEY, "locks", "invalid account name"),
+        ("acct", "", "locks", "invalid account key"),
+        ("acct", KEY, "", "invalid container name"),
+        ("acct", KEY, "No", "invalid container name"),
+    ] {
+        let error = MutexOptions::new(account, key, container).unwrap_err();
+        assert!(error.to_string().contains(rule), "{error}");
+    }
+}
+
+#[test]
+fn environment_is_read_in_the_documented_order() {
+    let from = |vars: &[(&str, &str)]| {
+        MutexOptions::from_variables(
+            |name| {
+                Ok(vars
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| (*v).to_owned()))
+            },
+            "locks",
+        )
+    };
+    let connection = format!("AccountName=first;AccountKey={KEY}");
+    let account = ("AZURE_STORAGE_ACCOUNT", "second");
+    let key = ("AZURE_STORAGE_KEY", KEY);
+    let sas = ("AZURE_STORAGE_SAS_TOKEN", SAS);
+    let all = [
+        ("AZURE_STORAGE_CONNECTION_STRING", &*connection),
+        account,
+        key,
+        sas,
+    ];
+    assert_eq!(from(&all).unwrap().account, "first");
+    let options = from(&all[1..]).unwrap();
+    assert_eq!(options.account, "second");
+    assert_eq!(
+        format!("{:?}", options.credential),
+        "Credential(account key)"
+    );
+    let options = from(&[account, sas]).unwrap();
+    assert!(format!("{:?}", options.credential).starts_with("Credential(SAS"));
+    let error = from(&[account]).unwrap_err().to_string();
+    assert!(
+        error.contains("neither AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN"),
+        "{error}"
+    );
+    let error = from(&[key]).unwrap_err().to_string();
+    assert!(
+        error.contains("set AZURE_STORAGE_CONNECTION_STRING, or"),
+        "{error}"
+    );
+}
+
+#[test]
+fn debug_never_shows_a_secret() {
+    for text in [
+        format!("AccountName=acct;AccountKey={KEY}"),
+        format!("AccountName=acct;SharedAccessSignature={SAS}"),
+    ] {
+        let shown = format!("{:?}", parse(&text).unwrap());
+        assert!(
+            !shown.contains("bXkg") && !shown.contains("s3cret"),
+            "{shown}"
+        );
+    }
+}
