@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::names::{LeaseDuration, LeaseId, encode_path, encode_query};
 use crate::record::Record;
 
-/// The newest version whose answers are known from recordings. Every service that is up today
+/// The newest version whose answers are known for certain. Every service that is up today
 /// takes it, and so does every emulator since early 2022.
 pub(crate) const VERSION: &str = "2021-08-06";
 

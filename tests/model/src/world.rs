@@ -398,13 +398,7 @@ impl Model for World {
         let (manner, now) = (self.manner(), state.now);
         let mut forgotten = None;
         match action {
-            Action::Tick => {
-                state.now += 1;
-                if let Some(limit) = self.bounds.lateness {
-                    let oldest = state.now.saturating_sub(limit);
-                    state.network.retain(|request| request.sent >= oldest);
-                }
-            }
+            Action::Tick => self.tick(&mut state),
             Action::Start(i) => state.clients[i].start(manner, state.service.stored(), now),
             Action::Act(i) => {
                 if !state.clients[i].act(manner, now) {
@@ -462,12 +456,14 @@ impl Model for World {
             Action::Delete => {
                 state.left.deletions -= 1;
                 state.service.delete(now);
+                self.tick(&mut state);
             }
             Action::Intrude => {
                 state.left.strangers -= 1;
                 if state.service.write_without_id(now) != Reply::Done {
                     return None;
                 }
+                self.tick(&mut state);
             }
         }
         if let Some(request) = forgotten
@@ -543,6 +539,15 @@ impl Model for World {
 }
 
 impl World {
+    /// Whoever takes away the last token takes a tick for it: the next one is made from the time.
+    fn tick(&self, state: &mut State) {
+        state.now += 1;
+        if let Some(limit) = self.bounds.lateness {
+            let oldest = state.now.saturating_sub(limit);
+            state.network.retain(|request| request.sent >= oldest);
+        }
+    }
+
     fn hear(&self, state: &mut State, i: usize) {
         let (manner, now) = (self.manner(), state.now);
         let client = &mut state.clients[i];
