@@ -194,16 +194,18 @@ impl Worker {
         let pace = (lasts / 100).clamp(Duration::from_millis(1), Duration::from_millis(50));
         let started = Instant::now();
         let mut value = None;
-        // A write that is not answered takes its time, in which nothing else is tried.
+        // A write that is not answered takes its time, in which nothing else is tried. Others are
+        // kept apart for Azurite, which stops for minutes to collect what many of them leave.
         let mut no_write_before = started;
+        let mut cut_off_until = started;
         // Some holders do not let go before they know that they could, however long it takes.
         let stubborn = self.random.chance(60);
-        let is_cut_off = |no_write_before: Instant| {
-            Instant::now() < no_write_before || guard.remaining() < LEASE / 2
+        let is_cut_off = |cut_off_until: Instant| {
+            Instant::now() < cut_off_until || guard.remaining() < LEASE / 2
         };
         while !self.stop.is_stopped()
             && (started.elapsed() < lasts
-                || stubborn && is_cut_off(no_write_before) && started.elapsed() < lasts + PATIENCE)
+                || stubborn && is_cut_off(cut_off_until) && started.elapsed() < lasts + PATIENCE)
         {
             let at = now();
             match guard.check() {
@@ -214,8 +216,10 @@ impl Worker {
                         0 => self.count(lock, &guard, &mut held),
                         1 if Instant::now() >= no_write_before => {
                             self.write(&guard, &mut value);
+                            no_write_before = Instant::now() + 20 * pace;
                             if value.is_none() {
-                                no_write_before = Instant::now() + 4 * REQUEST_TIMEOUT;
+                                cut_off_until = Instant::now() + 4 * REQUEST_TIMEOUT;
+                                no_write_before = cut_off_until;
                             }
                         }
                         _ => thread::sleep(pace),
