@@ -253,7 +253,8 @@ impl Client {
     ) -> Result<Page, Error> {
         let request = wire::list_blobs(&self.container_path(), prefix, marker);
         self.call(request, Some(MAX_PAGE), timeout)
-            .and_then(|reply| status::read_page(&reply.body))
+            // It came whole, so asking again would not make it readable.
+            .and_then(|reply| status::read_page(&reply.body).map_err(Error::permanent))
             .map_err(|error| error.during("list", &self.target(prefix)))
     }
 

@@ -398,8 +398,8 @@ fn page_that_is_made_to_grow_is_refused() {
     ] {
         let peer = Peer::start(page(body));
         let outcome = peer.meet("http", "127.0.0.1", "large list");
-        println!("{name}: {outcome}");
         outcome.expect(ErrorKind::Protocol, "", 100 * 1024);
+        assert_eq!(outcome.connections, 1, "{name}: asked for once");
     }
 }
 
