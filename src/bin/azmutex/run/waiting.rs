@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::thread;
 use std::time::Duration;
 
-use azmutex::{ErrorKind, Event, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use azmutex::{Event, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
 use rustix::process::getpgrp;
 
 use super::context::Context;
@@ -24,9 +24,6 @@ const NAME: Duration = Duration::from_secs(1);
 
 /// How often a line that is redrawn asks who holds the lock.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// For how long a lock that was held counts as held although the service does not answer.
-const LATELY: Duration = Duration::from_secs(5);
 
 /// What the waiting came to.
 #[derive(Debug)]
@@ -97,7 +94,7 @@ pub(super) fn wait(
                         }
                         Err(error) => {
                             context.voice.clear();
-                            Waited::Refused(shown.judge(error))
+                            Waited::Refused(error)
                         }
                     });
                 }
@@ -151,10 +148,7 @@ struct Shown {
     /// How many lines were written.
     lines: u32,
     next: Duration,
-    /// When a failure was last told.
     failed: Option<Duration>,
-    /// Since when the service has not said that the lock is held.
-    failing: Option<Duration>,
     interrupted: Option<c_int>,
 }
 
@@ -170,24 +164,20 @@ impl Shown {
             lines: 0,
             next: Duration::ZERO,
             failed: None,
-            failing: None,
             interrupted: None,
         }
     }
 
     fn note(&mut self, context: &mut Context<'_>, report: Report) {
         match report {
-            Report::Event(Event::Waiting { .. }) => {
-                self.failing = None;
-                if !self.waiting {
-                    self.waiting = true;
-                    self.next = timer::now() + NAME;
-                }
+            Report::Event(Event::Waiting { .. }) if !self.waiting => {
+                self.waiting = true;
+                self.next = timer::now() + NAME;
+                self.failed = None;
             }
             Report::Event(Event::AcquireFailed { error, attempt, .. }) => {
                 context.event(&events::acquire_failed(context.name(), &error, attempt));
                 let now = timer::now();
-                self.failing.get_or_insert(now);
                 if self.failed.is_none_or(|last| now >= last + LOOK_EVERY) {
                     self.failed = Some(now);
                     let text = clean(&error.to_string());
@@ -258,23 +248,6 @@ impl Shown {
         };
         let left = self.next.saturating_sub(now);
         Some(if left > NAME { left - NAME } else { left })
-    }
-
-    /// The last request of a limited wait has little time, and that it was not answered says
-    /// nothing new of a lock that was held a moment before.
-    fn judge(&self, error: TryLockError) -> TryLockError {
-        let now = timer::now();
-        let over = self.limit.is_some_and(|limit| now >= self.started + limit);
-        let lately = self.failing.is_none_or(|since| now < since + LATELY);
-        match &error {
-            TryLockError::Error(cause) if self.waiting && over && lately => match cause.kind() {
-                ErrorKind::Transport | ErrorKind::Service | ErrorKind::Throttled => {
-                    TryLockError::WouldBlock
-                }
-                _ => error,
-            },
-            _ => error,
-        }
     }
 
     fn acquired(&self, context: &mut Context<'_>) {
