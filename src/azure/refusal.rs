@@ -33,7 +33,8 @@ pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Err
     error.with_reply(reply.status, code, request_id, retry_after)
 }
 
-/// What a code says about a lease that its holder asked about.
+/// What a code says about a lease that its holder asked about. That the blob is missing is told
+/// apart, since it means something else to those who hold none.
 fn loss(code: Option<&str>) -> Option<LossReason> {
     match code? {
         "LeaseIsBrokenAndCannotBeRenewed"
@@ -44,7 +45,6 @@ fn loss(code: Option<&str>) -> Option<LossReason> {
         | "LeaseNotPresentWithLeaseOperation"
         | "LeaseNotPresentWithBlobOperation"
         | "LeaseLost" => Some(LossReason::Taken),
-        "BlobNotFound" | "ContainerNotFound" | "ContainerBeingDeleted" => Some(LossReason::Deleted),
         _ => None,
     }
 }
