@@ -24,7 +24,9 @@ use crate::record::Previous;
 /// computed from the clock at the moment it is asked for, and waits for nothing: a renewal thread
 /// that hangs cannot make it wrong. When no renewal was confirmed in time the lock is *unproven*:
 /// `is_held` answers false and [`check`](Self::check) fails, while renewals go on; if one is
-/// confirmed, nobody held the lock in between, and it is held again. *Lost* is final.
+/// confirmed, nobody held the lock in between, and it is held again. (A network that delivers a copy
+/// of an unanswered acquire more than a lease late could hide a holder in between; that nobody else
+/// holds the lock *now* is true all the same.) *Lost* is final.
 ///
 /// # What it cannot promise
 ///
