@@ -781,22 +781,30 @@ pub(crate) fn command() -> clap::Command {
 
 /// The definition to parse with: a variable that is empty is as good as not set.
 pub(crate) fn parser() -> clap::Command {
+    without_empty(command())
+}
+
+/// The part of the definition that `azmutex run` takes, without the help: the other commands would
+/// be most of its start.
+pub(crate) fn parser_of_run() -> clap::Command {
+    let run = RunArgs::augment_args(clap::Command::new("run"));
+    without_empty(Global::augment_args(clap::Command::new("azmutex")).subcommand(run))
+}
+
+fn without_empty(command: clap::Command) -> clap::Command {
     fn set(arg: &clap::Arg) -> bool {
         let variable = arg.get_env().and_then(std::env::var_os);
         variable.is_none_or(|value| !value.is_empty())
     }
-    fn strip(command: clap::Command) -> clap::Command {
-        command
-            .mut_args(|arg| {
-                if set(&arg) {
-                    arg
-                } else {
-                    arg.env(None::<&str>)
-                }
-            })
-            .mut_subcommands(strip)
-    }
-    strip(command())
+    command
+        .mut_args(|arg| {
+            if set(&arg) {
+                arg
+            } else {
+                arg.env(None::<&str>)
+            }
+        })
+        .mut_subcommands(without_empty)
 }
 
 /// The variables that a command reads, and what they are.
@@ -811,4 +819,29 @@ pub(crate) fn variables(command: &clap::Command) -> Vec<(String, String)> {
     });
     let others = VARIABLES.map(|(name, meaning)| (name.to_owned(), meaning.to_owned()));
     options.chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+
+    #[test]
+    fn run_means_the_same_to_both_definitions() {
+        for line in [
+            "run deploy -- ./deploy.sh --force",
+            "run -n deploy true",
+            "run --json -v --container c deploy -c exit",
+            "run -w 5m -E 3 --lease 30s --account=a deploy -- sh -c true",
+            "run -vv --no-fencing --owner me --reason why -k 3s deploy env -i",
+        ] {
+            let read = |mut command: clap::Command| {
+                let words = ["azmutex"].into_iter().chain(line.split(' '));
+                let matches = command.try_get_matches_from_mut(words).unwrap();
+                format!("{:?}", Cli::from_arg_matches(&matches).unwrap())
+            };
+            assert_eq!(read(parser_of_run()), read(parser()));
+        }
+    }
 }

@@ -15,10 +15,11 @@ mod value;
 mod verbs;
 mod waiting;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::FromArgMatches as _;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, FromArgMatches as _};
 
 use self::args::{Cli, Command};
 
@@ -43,8 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, clap::Error> {
-    let mut command = args::parser();
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let (mut command, matches) = matches(std::env::args_os().collect())?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     // Of files with a secret, one on the command line goes before those in variables.
     let source = |id| matches.value_source(id);
@@ -65,4 +65,17 @@ fn parse() -> Result<Cli, clap::Error> {
         }
     }
     Ok(cli)
+}
+
+fn matches(args: Vec<OsString>) -> Result<(clap::Command, ArgMatches), clap::Error> {
+    if args.get(1).is_some_and(|name| name == "run") {
+        let mut command = args::parser_of_run();
+        // What is wrong, and what asks for help, the whole definition answers.
+        if let Ok(matches) = command.try_get_matches_from_mut(&args) {
+            return Ok((command, matches));
+        }
+    }
+    let mut command = args::parser();
+    let matches = command.try_get_matches_from_mut(&args)?;
+    Ok((command, matches))
 }

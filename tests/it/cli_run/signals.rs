@@ -49,6 +49,42 @@ fn signal_reaches_the_command_once_and_its_status_is_passed_through() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn real_time_signals_reach_the_command_each_time() {
+    const LISTEN: &str = "
+        trap 'echo heard 40' 40
+        trap 'echo heard 64; exit 7' 64
+        echo ready
+        while :; do read line; done";
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        let lock = unique("real-time");
+        let run = Running::start(
+            service
+                .run(["--process-group", group, &lock, "-c", LISTEN])
+                .stdin(Stdio::piped()),
+        );
+        run.out.wait_for("ready\n");
+        let send = |number| {
+            finish(Command::new("sh").args(["-c", &format!("kill -{number} {}", run.child.id())]))
+        };
+        for heard in 1..=2 {
+            send(40);
+            run.out.wait_for(&"heard 40\n".repeat(heard));
+        }
+        send(64);
+        let done = run.finish();
+        let expected = "ready\nheard 40\nheard 40\nheard 64\n";
+        assert_eq!(
+            (done.code(), &*done.out),
+            (7, expected),
+            "{group}: {done:?}"
+        );
+        assert!(service.state(&lock).is_free());
+    }
+}
+
 #[test]
 fn command_that_dies_of_a_passed_signal_ends_azmutex_by_it() {
     let service = Service::emulator();
@@ -141,28 +177,22 @@ fn signal_kills_after_a_time_if_that_is_asked_for() {
 #[test]
 fn signals_that_were_ignored_or_blocked_stay_so_for_the_command() {
     let service = Service::emulator();
-    let run = format!("exec {} run", azmutex().display());
-    // Those from 32 on belong to the C library.
-    let show = "sed -nE 's/^(Sig(Ign|Blk)):.*(.{8})/\\1 \\3/p' /proc/self/status";
-    let state = |trap: &str| {
+    // Not through a shell, which may clear its own mask.
+    let show = "sed -nE 's/^Sig(Ign|Blk):.//p' /proc/self/status";
+    let under = format!("exec {} run {} --", azmutex().display(), unique("ignored"));
+    let masks = |line: String| -> Vec<u64> {
         let mut command = Command::new("sh");
         service.prepare(&mut command);
-        let lock = unique("ignored");
-        command
-            .arg("-c")
-            .arg(format!("{trap} {run} {lock} -c \"{show}\""));
-        let done = finish(&mut command);
-        let plain = finish(
-            Command::new("sh")
-                .arg("-c")
-                .arg(format!("{trap} sh -c \"{show}\"")),
-        );
-        (done.out, plain.out)
+        let out = finish(command.args(["-c", &line])).out;
+        // 32 and 33 belong to the C library.
+        let mask = |line| u64::from_str_radix(line, 16).unwrap() & !(0b11 << 31);
+        out.lines().map(mask).collect()
     };
     // As `nohup` leaves it, and as a shell without job control leaves `&`.
-    for trap in ["", "trap '' HUP;", "trap '' INT QUIT;"] {
-        let (under, plain) = state(trap);
-        assert_eq!(under, plain, "{trap:?}");
+    for trap in ["", "trap '' HUP;", "trap '' INT QUIT;", "trap '' 40;"] {
+        let plain = masks(format!("{trap} exec {show}"));
+        assert_eq!(plain.len(), 2, "{trap:?}");
+        assert_eq!(masks(format!("{trap} {under} {show}")), plain, "{trap:?}");
     }
 }
 

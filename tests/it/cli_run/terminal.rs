@@ -11,7 +11,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::support::{PATIENCE, Scratch, Service, Written, azmutex, eventually, unique};
+use super::support::{
+    PATIENCE, Scratch, Service, Written, azmutex, eventually, is_ignored, unique,
+};
 
 const INTERRUPT: &str = "\x03";
 const SUSPEND: &str = "\x1a";
@@ -45,7 +47,12 @@ impl Shell {
 
         // `setsid --ctty` gives the shell a session whose terminal this is.
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "bash", "--norc", "--noprofile", "-i"]);
+        command.arg("--ctty");
+        if is_ignored(2) {
+            // As in a background job of a script; who types into a shell has it otherwise.
+            command.args(["env", "--default-signal"]);
+        }
+        command.args(["bash", "--norc", "--noprofile", "-i"]);
         service.prepare(&mut command);
         let child = command
             .env("PS1", "$ ")

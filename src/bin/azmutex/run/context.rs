@@ -36,7 +36,9 @@ impl<'a> Context<'a> {
 
     /// Waits for a signal, a report, or until `wait` is over.
     pub(super) fn sleep(&self, wait: Option<Duration>) {
-        self.timer.wait(&[self.signals.fd(), self.mail.fd()], wait);
+        let mut fds = self.signals.fds();
+        fds.push(self.mail.fd());
+        self.timer.wait(&fds, wait);
     }
 
     pub(super) fn event(&mut self, object: &Object) {

@@ -2,6 +2,9 @@
 
 use std::ffi::c_int;
 use std::io;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::iter;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -15,7 +18,7 @@ use signal_hook::low_level::siginfo::{Cause, Origin};
 
 use super::sys;
 
-/// What is passed on to the command, besides the real-time signals.
+/// What is passed on to the command, besides the real-time signals of Linux.
 const FORWARDED: [c_int; 9] = [
     SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH, SIGCONT,
 ];
@@ -48,24 +51,31 @@ impl Arrived {
 /// The signals that this process takes. What was ignored when it started stays so, for the child
 /// to inherit.
 pub(super) struct Signals {
-    delivery: SignalDelivery<UnixStream, WithOrigin>,
+    /// Never dropped: to take back one handler after another would be a fifth of all that a short
+    /// run computes, and this process takes signals until it ends.
+    delivery: ManuallyDrop<SignalDelivery<UnixStream, WithOrigin>>,
     handled: Vec<c_int>,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    real_time: sys::RealTimeSignals,
 }
 
 impl Signals {
     /// Handles them from here on. To be called before threads are started.
     pub(super) fn install() -> io::Result<Self> {
-        let (first, last) = sys::realtime_signals();
         let handled: Vec<_> = FORWARDED
             .into_iter()
-            .chain(first..=last)
             .filter(|&signal| !sys::is_ignored(signal))
             // An ignored SIGCHLD would have children reaped before their status is read.
             .chain([SIGCHLD])
             .collect();
         let (read, write) = UnixStream::pair()?;
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), &handled)?;
-        Ok(Self { delivery, handled })
+        Ok(Self {
+            delivery: ManuallyDrop::new(delivery),
+            handled,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            real_time: sys::RealTimeSignals::block()?,
+        })
     }
 
     /// Handles ^Z too, which stops this process by itself before there is a child.
@@ -82,17 +92,22 @@ impl Signals {
         &self.handled
     }
 
-    /// Readable when a signal has arrived.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.delivery.get_read().as_fd()
+    /// Readable when a signal has arrived: one of them.
+    pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![
+            self.delivery.get_read().as_fd(),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            self.real_time.fd(),
+        ]
     }
 
     /// What has arrived.
     pub(super) fn take(&mut self) -> Vec<Arrived> {
-        self.delivery
-            .pending()
-            .map(|origin| arrived(&origin))
-            .collect()
+        let handled = self.delivery.pending();
+        let mut all: Vec<_> = handled.map(|origin| arrived(&origin)).collect();
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        all.extend(iter::from_fn(|| self.real_time.take()).map(queued));
+        all
     }
 }
 
@@ -105,6 +120,19 @@ fn arrived(origin: &Origin) -> Arrived {
             Cause::Sent(_) => Sender::Process(process),
             // Systems that give no cause give the sender, or 0 for the system.
             Cause::Unknown if process > 0 => Sender::Process(process),
+            _ => Sender::Unknown,
+        },
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn queued(queued: sys::Queued) -> Arrived {
+    Arrived {
+        signal: queued.signal,
+        origin: match queued.code {
+            libc::SI_KERNEL => Sender::Kernel,
+            _ if queued.sender > 0 => Sender::Process(queued.sender),
+            // A timer, for one, has none.
             _ => Sender::Unknown,
         },
     }

@@ -4,7 +4,11 @@
 
 use std::ffi::{CString, c_char, c_int};
 use std::fs::File;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::io::Read as _;
 use std::mem::MaybeUninit;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
@@ -37,13 +41,64 @@ pub(super) fn kill(target: i32, signal: c_int) -> io::Result<()> {
     }
 }
 
-/// The first and the last real-time signal that are free for use.
-pub(super) fn realtime_signals() -> (c_int, c_int) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let range = (libc::SIGRTMIN(), libc::SIGRTMAX());
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let range = (1, 0);
-    range
+/// A signal that was read from a descriptor.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Queued {
+    pub(super) signal: c_int,
+    /// How it was sent, as `si_code`.
+    pub(super) code: c_int,
+    pub(super) sender: i32,
+}
+
+/// The real-time signals, read from a descriptor. To handle each would take a table that is copied
+/// for every one of them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) struct RealTimeSignals(File);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl RealTimeSignals {
+    /// Blocks those that are not ignored in this thread and in those that it starts. They are read
+    /// here from then on.
+    pub(super) fn block() -> io::Result<Self> {
+        let mut fd = -1;
+        SignalMask::change(libc::SIG_BLOCK, |set| {
+            let wanted =
+                (libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|&signal| !is_ignored(signal));
+            for signal in wanted {
+                // SAFETY: `set` is an initialised set, and the number is a signal's.
+                unsafe { libc::sigaddset(set, signal) };
+            }
+            // SAFETY: signalfd only reads the set, which is initialised.
+            fd = unsafe { libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        });
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and ours.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
+    }
+
+    /// Readable when one has arrived.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The next one that has arrived. Never blocks.
+    pub(super) fn take(&self) -> Option<Queued> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        if !matches!((&self.0).read(&mut info), Ok(length) if length == info.len()) {
+            return None;
+        }
+        // SAFETY: the structure is made of integers alone, so any bytes are a value of it, and
+        // there are as many as it takes.
+        let info = unsafe { ptr::read_unaligned(info.as_ptr().cast::<libc::signalfd_siginfo>()) };
+        Some(Queued {
+            signal: info.ssi_signo.cast_signed(),
+            code: info.ssi_code,
+            sender: info.ssi_pid.cast_signed(),
+        })
+    }
 }
 
 /// A descriptor that was inherited by number, for writing to. Children do not get it.
