@@ -1,0 +1,73 @@
+//! The options of everything that acquires a lock.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::value;
+
+/// Who holds the lock and what for, as others see it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Identity {
+    /// Who holds the lock, for others to see [default: user@host]
+    #[arg(long, value_name = "TEXT", env = "AZMUTEX_OWNER")]
+    pub(crate) owner: Option<String>,
+    /// What the lock is held for, for others to see: no place for secrets
+    #[arg(long, value_name = "TEXT", env = "AZMUTEX_REASON")]
+    pub(crate) reason: Option<String>,
+}
+
+/// How to wait for a lock.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Waiting {
+    /// Fail at once if somebody holds the lock; the same as -w 0
+    #[arg(short, long, overrides_with = "wait")]
+    pub(crate) nonblock: bool,
+    /// Give up after this time, such as 30s or 5m [default: wait for ever]
+    #[arg(
+        short,
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_WAIT",
+        value_parser = value::duration,
+        overrides_with = "nonblock"
+    )]
+    pub(crate) wait: Option<Duration>,
+    /// Whether a missing container and lock blob are created
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "AZMUTEX_CREATE",
+        value_enum,
+        default_value_t = Create::Auto
+    )]
+    pub(crate) create: Create,
+    /// How long a service that fails or does not answer is put up with
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_FAULT_WAIT",
+        default_value = "60s",
+        value_parser = value::duration
+    )]
+    pub(crate) fault_wait: Duration,
+}
+
+impl Waiting {
+    /// How long to wait for a holder; `None` is for ever.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        if self.nonblock {
+            Some(Duration::ZERO)
+        } else {
+            self.wait
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Create {
+    /// On first use
+    Auto,
+    /// Never: what is missing is an error
+    Never,
+}

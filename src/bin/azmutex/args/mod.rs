@@ -1,0 +1,304 @@
+//! The command line: what `--help`, the completions and the man pages are made of.
+
+mod acquiring;
+mod run;
+mod verbs;
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::acquiring::{Create, Identity};
+pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers};
+#[cfg(feature = "emulator")]
+pub(crate) use self::verbs::EmulatorArgs;
+pub(crate) use self::verbs::{
+    AcquireArgs, BreakArgs, Check, CompletionsArgs, DoctorArgs, Format, HoldArgs, ListArgs,
+    ManArgs, ReleaseArgs, RenewArgs, StatusArgs,
+};
+use crate::examples;
+use crate::exit;
+
+/// Runs commands under a distributed lock: flock(1) across machines, on Azure Blob leases.
+#[derive(Debug, Parser)]
+#[command(
+    name = "azmutex",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = examples::MAIN,
+    after_long_help = format!("{}\n\n{}", examples::MAIN, exit::help(false)),
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The storage account [or AZURE_STORAGE_ACCOUNT]
+    #[arg(long, value_name = "NAME", global = true, env = "AZMUTEX_ACCOUNT")]
+    pub(crate) account: Option<String>,
+    /// The blob endpoint, if it is not https://ACCOUNT.blob.core.windows.net
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        env = "AZMUTEX_ENDPOINT",
+        hide_short_help = true
+    )]
+    pub(crate) endpoint: Option<String>,
+    /// The container of the locks
+    #[arg(
+        long,
+        value_name = "NAME",
+        global = true,
+        env = "AZMUTEX_CONTAINER",
+        default_value = "locks"
+    )]
+    pub(crate) container: String,
+    /// The kind of credential to use
+    #[arg(
+        long,
+        value_name = "KIND",
+        global = true,
+        env = "AZMUTEX_AUTH", hide_short_help = true,
+        value_enum,
+        default_value_t = Auth::Auto
+    )]
+    pub(crate) auth: Auth,
+    /// A file with the account key [else AZURE_STORAGE_KEY]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_KEY_FILE",
+        hide_short_help = true
+    )]
+    pub(crate) key_file: Option<PathBuf>,
+    /// A file with a SAS token [else AZURE_STORAGE_SAS_TOKEN]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_SAS_FILE",
+        hide_short_help = true
+    )]
+    pub(crate) sas_file: Option<PathBuf>,
+    /// A file with a connection string [else AZURE_STORAGE_CONNECTION_STRING]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_CONNECTION_STRING_FILE",
+        hide_short_help = true
+    )]
+    pub(crate) connection_string_file: Option<PathBuf>,
+    /// Use an emulator inside this process: nothing to set up, and gone when it ends
+    #[cfg(feature = "emulator")]
+    #[arg(
+        long,
+        global = true,
+        env = "AZMUTEX_EMULATOR",
+        value_parser = FalseyValueParser::new()
+    )]
+    pub(crate) emulator: bool,
+    /// Print JSON, one object per line
+    #[arg(long, global = true, env = "AZMUTEX_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Say more; twice for what the lock does
+    #[arg(short, long, global = true, env = "AZMUTEX_VERBOSE", action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Say errors only
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "AZMUTEX_QUIET",
+        value_parser = FalseyValueParser::new()
+    )]
+    pub(crate) quiet: bool,
+    /// How messages on stderr are written
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        global = true,
+        env = "AZMUTEX_LOG_FORMAT", hide_short_help = true,
+        value_enum,
+        default_value_t = LogFormat::Text
+    )]
+    pub(crate) log_format: LogFormat,
+    /// Whether stderr is coloured
+    #[arg(
+        long,
+        value_name = "WHEN",
+        global = true,
+        env = "AZMUTEX_COLOR", hide_short_help = true,
+        value_enum,
+        default_value_t = When::Auto
+    )]
+    pub(crate) color: When,
+    /// Whether waiting is shown in one line that is redrawn
+    #[arg(
+        long,
+        value_name = "WHEN",
+        global = true,
+        env = "AZMUTEX_PROGRESS", hide_short_help = true,
+        value_enum,
+        default_value_t = When::Auto
+    )]
+    pub(crate) progress: When,
+    /// Never ask: what needs an answer fails
+    #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", hide_short_help = true, value_parser = FalseyValueParser::new())]
+    pub(crate) no_input: bool,
+}
+
+/// The kinds of credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Auth {
+    /// What is there: a file first, then the environment; connection string, key, SAS
+    Auto,
+    /// The account key
+    Key,
+    /// A shared access signature
+    Sas,
+    /// A connection string
+    ConnectionString,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(RunArgs),
+    Status(StatusArgs),
+    List(ListArgs),
+    Break(BreakArgs),
+    Acquire(AcquireArgs),
+    Renew(RenewArgs),
+    Release(ReleaseArgs),
+    Hold(HoldArgs),
+    Doctor(DoctorArgs),
+    #[cfg(feature = "emulator")]
+    Emulator(EmulatorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Variables that are no option's own.
+const VARIABLES: [(&str, &str); 7] = [
+    (
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "The account and its credential, in one string",
+    ),
+    (
+        "AZURE_STORAGE_ACCOUNT",
+        "The storage account, unless --account names it",
+    ),
+    ("AZURE_STORAGE_KEY", "The account key"),
+    ("AZURE_STORAGE_SAS_TOKEN", "A SAS token"),
+    (
+        "HTTPS_PROXY, NO_PROXY",
+        "The proxy to use, and for which hosts not",
+    ),
+    (
+        "NO_COLOR, CLICOLOR_FORCE",
+        "Whether stderr is coloured, unless --color says so",
+    ),
+    ("TERM", "With dumb, nothing is coloured or redrawn"),
+];
+
+/// The definition of the command line, as it is parsed and as it is shown.
+pub(crate) fn command() -> clap::Command {
+    fn quiet(command: clap::Command) -> clap::Command {
+        // They are named as the options are, and all in the man pages.
+        command
+            .mut_args(|arg| arg.hide_env(true))
+            .mut_subcommands(quiet)
+    }
+    quiet(Cli::command())
+}
+
+/// The definition to parse with: a variable that is empty is as good as not set.
+pub(crate) fn parser() -> clap::Command {
+    without_empty(command())
+}
+
+/// The part of the definition that `azmutex run` takes, without the help: the other commands would
+/// be most of its start.
+pub(crate) fn parser_of_run() -> clap::Command {
+    let run = RunArgs::augment_args(clap::Command::new("run"));
+    without_empty(Global::augment_args(clap::Command::new("azmutex")).subcommand(run))
+}
+
+fn without_empty(command: clap::Command) -> clap::Command {
+    fn set(arg: &clap::Arg) -> bool {
+        let variable = arg.get_env().and_then(std::env::var_os);
+        variable.is_none_or(|value| !value.is_empty())
+    }
+    command
+        .mut_args(|arg| {
+            if set(&arg) {
+                arg
+            } else {
+                arg.env(None::<&str>)
+            }
+        })
+        .mut_subcommands(without_empty)
+}
+
+/// The variables that a command reads, and what they are.
+pub(crate) fn variables(command: &clap::Command) -> Vec<(String, String)> {
+    let options = command.get_arguments().filter_map(|arg| {
+        let variable = arg.get_env()?.to_string_lossy().into_owned();
+        let long = arg.get_long()?;
+        Some((
+            variable,
+            format!("The value of --{long}, unless that is given"),
+        ))
+    });
+    let others = VARIABLES.map(|(name, meaning)| (name.to_owned(), meaning.to_owned()));
+    options.chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+
+    #[test]
+    fn run_means_the_same_to_both_definitions() {
+        for line in [
+            "run deploy -- ./deploy.sh --force",
+            "run -n deploy true",
+            "run --json -v --container c deploy -c exit",
+            "run -w 5m -E 3 --lease 30s --account=a deploy -- sh -c true",
+            "run -vv --no-fencing --owner me --reason why -k 3s deploy env -i",
+        ] {
+            let read = |mut command: clap::Command| {
+                let words = ["azmutex"].into_iter().chain(line.split(' '));
+                let matches = command.try_get_matches_from_mut(words).unwrap();
+                format!("{:?}", Cli::from_arg_matches(&matches).unwrap())
+            };
+            assert_eq!(read(parser_of_run()), read(parser()));
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The options of `azmutex run`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use azmutex::LeaseDuration;
+use clap::builder::FalseyValueParser;
+use clap::{Args, ValueEnum};
+
+use super::acquiring::{Create, Identity};
+use crate::examples;
+use crate::value::{self, Signal};
+
+/// Run a command while holding a lock
+///
+/// The lock is acquired, the command runs, the lock is released, and azmutex exits as the command
+/// did. The lease is renewed while it runs. If the lock is lost, the command is ended before
+/// another holder can have it.
+#[derive(Debug, Args)]
+#[command(after_help = examples::RUN, after_long_help = examples::with_exit(examples::RUN, true))]
+pub(crate) struct RunArgs {
+    /// Fail at once if somebody holds the lock; the same as -w 0
+    #[arg(short, long, overrides_with = "wait")]
+    pub(crate) nonblock: bool,
+    /// Give up after this time, such as 30s or 5m [default: wait for ever]
+    #[arg(
+        short,
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_WAIT",
+        value_parser = value::duration,
+        overrides_with = "nonblock"
+    )]
+    pub(crate) wait: Option<Duration>,
+    /// Exit with this code if the lock is not acquired in time
+    #[arg(
+        short = 'E',
+        long,
+        value_name = "CODE",
+        env = "AZMUTEX_CONFLICT_EXIT_CODE",
+        default_value = "75",
+        value_parser = value::exit_status
+    )]
+    pub(crate) conflict_exit_code: u8,
+    /// Pass COMMAND, one string, to a shell [default shell: /bin/sh]
+    #[arg(
+        short = 'c',
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "/bin/sh"
+    )]
+    pub(crate) shell: Option<PathBuf>,
+    /// The duration of the lease: how long others wait after a crash
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_LEASE",
+        default_value = "60s",
+        value_parser = value::renewed_lease
+    )]
+    pub(crate) lease: LeaseDuration,
+    /// How often the lease is renewed [default: a third of it]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_RENEW_EVERY",
+        value_parser = value::duration
+    )]
+    pub(crate) renew_every: Option<Duration>,
+    /// How long before the lease ends the command has to be gone [default: 5s, less if the lease is short]
+    #[arg(long, value_name = "DURATION", env = "AZMUTEX_MARGIN", value_parser = value::duration)]
+    pub(crate) margin: Option<Duration>,
+    /// The signal for the command when the lock is lost
+    #[arg(
+        short,
+        long,
+        value_name = "SIGNAL",
+        env = "AZMUTEX_SIGNAL",
+        default_value = "TERM",
+        value_parser = Signal::parse
+    )]
+    pub(crate) signal: Signal,
+    /// Kill the command if it is still there this long after the signal [default: 10s, less if the lease is short]
+    #[arg(
+        short,
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_KILL_AFTER",
+        value_parser = value::duration
+    )]
+    pub(crate) kill_after: Option<Duration>,
+    /// Kill the command this long after a signal to azmutex was passed on [default: never]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_KILL_AFTER_SIGNAL",
+        value_parser = value::duration
+    )]
+    pub(crate) kill_after_signal: Option<Duration>,
+    /// What becomes of the command when the lock is lost
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "AZMUTEX_ON_LOST",
+        value_enum,
+        default_value_t = OnLost::Terminate
+    )]
+    pub(crate) on_lost: OnLost,
+    /// Exit with this code if the lock was lost
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "AZMUTEX_LOST_EXIT_CODE",
+        default_value = "121",
+        value_parser = value::exit_status
+    )]
+    pub(crate) lost_exit_code: u8,
+    /// The process group of the command
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "AZMUTEX_PROCESS_GROUP",
+        value_enum,
+        default_value_t = ProcessGroup::Auto
+    )]
+    pub(crate) process_group: ProcessGroup,
+    /// What becomes of processes that the command leaves behind
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "AZMUTEX_STRAGGLERS",
+        value_enum,
+        default_value_t = Stragglers::Warn
+    )]
+    pub(crate) stragglers: Stragglers,
+    /// What becomes of the lock while the command is suspended (^Z)
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "AZMUTEX_ON_SUSPEND",
+        value_enum,
+        default_value_t = OnSuspend::Hold
+    )]
+    pub(crate) on_suspend: OnSuspend,
+    /// Let the command live on if azmutex itself is killed (Linux)
+    #[arg(long, env = "AZMUTEX_NO_PDEATHSIG", value_parser = FalseyValueParser::new())]
+    pub(crate) no_pdeathsig: bool,
+    /// Keep the lock at least this long, for clocks that differ
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_MIN_HOLD",
+        default_value = "0s",
+        value_parser = value::duration
+    )]
+    pub(crate) min_hold: Duration,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    /// Whether a missing container and lock blob are created
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "AZMUTEX_CREATE",
+        value_enum,
+        default_value_t = Create::Auto
+    )]
+    pub(crate) create: Create,
+    /// How long a service that fails or does not answer is put up with
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_FAULT_WAIT",
+        default_value = "60s",
+        value_parser = value::duration
+    )]
+    pub(crate) fault_wait: Duration,
+    /// Write events to this file descriptor, as lines of JSON
+    #[arg(
+        long,
+        value_name = "FD",
+        env = "AZMUTEX_EVENT_FD",
+        conflicts_with = "event_file"
+    )]
+    pub(crate) event_fd: Option<u16>,
+    /// Append events to this file, as lines of JSON
+    #[arg(long, value_name = "FILE", env = "AZMUTEX_EVENT_FILE")]
+    pub(crate) event_file: Option<PathBuf>,
+    /// Do without a fencing token, which saves up to three requests
+    #[arg(long, env = "AZMUTEX_NO_FENCING", value_parser = FalseyValueParser::new())]
+    pub(crate) no_fencing: bool,
+    /// Keep the lease ID out of the command's environment
+    #[arg(long, env = "AZMUTEX_NO_EXPORT_LEASE_ID", value_parser = FalseyValueParser::new())]
+    pub(crate) no_export_lease_id: bool,
+    /// Check everything and print the plan; acquire nothing, run nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The lock: a blob name in the container, or the blob's URL
+    #[arg(value_name = "LOCK")]
+    pub(crate) lock: String,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnLost {
+    /// Signal it, then kill it
+    Terminate,
+    /// Kill it at once
+    Kill,
+    /// Warn and go on: two commands may run at once
+    Continue,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProcessGroup {
+    /// Its own, but in a pipeline on a terminal
+    Auto,
+    /// Its own
+    Own,
+    /// That of azmutex
+    Shared,
+    /// A session of its own, without a terminal
+    Session,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stragglers {
+    /// They live on without the lock, with a warning
+    Warn,
+    /// The lock is held until they are gone
+    Wait,
+    /// They are killed
+    Kill,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnSuspend {
+    /// Kept until it runs out
+    Hold,
+    /// Released
+    Release,
+    /// Kept and renewed: azmutex does not stop
+    IgnoreStop,
+}

@@ -1,0 +1,261 @@
+//! The options of the other commands.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use azmutex::{LeaseDuration, LeaseId};
+use clap::{Args, ValueEnum};
+
+use super::acquiring::{Identity, Waiting};
+use crate::examples;
+use crate::value::{self, Signal};
+
+/// Show who holds locks
+///
+/// Reads, and changes nothing. With --check the answer is the exit code.
+#[derive(Debug, Args)]
+#[command(after_help = examples::STATUS, after_long_help = examples::with_exit(examples::STATUS, false))]
+pub(crate) struct StatusArgs {
+    /// The locks: blob names in the container, or URLs
+    #[arg(value_name = "LOCK", required = true)]
+    pub(crate) locks: Vec<String>,
+    /// Exit with 1 unless all locks are so; print nothing
+    #[arg(long, value_name = "STATE", value_enum)]
+    pub(crate) check: Option<Check>,
+    /// The lease ID to ask for with --check mine
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "AZMUTEX_LEASE_ID",
+        value_parser = value::lease_id
+    )]
+    pub(crate) lease_id: Option<LeaseId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Check {
+    /// Somebody holds it, or its break period still runs
+    Held,
+    /// It can be acquired now
+    Free,
+    /// The lease with --lease-id holds it
+    Mine,
+}
+
+/// List the locks of the container
+#[derive(Debug, Args)]
+#[command(after_help = examples::LIST, after_long_help = examples::with_exit(examples::LIST, false))]
+pub(crate) struct ListArgs {
+    /// Only locks whose names begin so
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        env = "AZMUTEX_PREFIX",
+        default_value = ""
+    )]
+    pub(crate) prefix: String,
+    /// Only locks that somebody holds
+    #[arg(long, conflicts_with = "free")]
+    pub(crate) held: bool,
+    /// Only locks that can be acquired
+    #[arg(long)]
+    pub(crate) free: bool,
+}
+
+/// End the lease of whoever holds a lock
+///
+/// For a holder that is gone but whose lease is not, or that hangs. Shows the holder, asks, and
+/// gives it time to notice. A newer holder than the one shown is not broken.
+#[derive(Debug, Args)]
+#[command(
+    visible_alias = "force-unlock",
+    after_help = examples::BREAK,
+    after_long_help = examples::with_exit(examples::BREAK, false)
+)]
+pub(crate) struct BreakArgs {
+    /// The lock: a blob name in the container, or the blob's URL
+    #[arg(value_name = "LOCK")]
+    pub(crate) lock: String,
+    /// How long the lease may still run at most: time for a live holder to stop
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = value::period)]
+    pub(crate) period: Duration,
+    /// End the lease at once: a live holder and the next one may overlap; the same as --period 0
+    #[arg(long, conflicts_with = "period")]
+    pub(crate) now: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Do not ask if this is the lock's name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) confirm: Option<String>,
+    /// Only if nobody took or wrote to the lock for this time
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub(crate) if_stale: Option<Duration>,
+}
+
+/// Acquire a lock and print its lease ID
+///
+/// Nothing renews it: it runs out unless `azmutex renew` comes in time. Prefer `run`, which renews
+/// and stops the command when the lock is lost, or `hold`, which renews.
+#[derive(Debug, Args)]
+#[command(after_help = examples::ACQUIRE, after_long_help = examples::with_exit(examples::ACQUIRE, false))]
+pub(crate) struct AcquireArgs {
+    /// The lock: a blob name in the container, or the blob's URL
+    #[arg(value_name = "LOCK")]
+    pub(crate) lock: String,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+    /// The duration of the lease: 15s to 60s, or infinite
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_LEASE",
+        default_value = "60s",
+        value_parser = value::lease
+    )]
+    pub(crate) lease: LeaseDuration,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    /// How the lease is printed
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Id)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The lease ID alone
+    Id,
+    /// Assignments for eval in a shell
+    Shell,
+    /// An object, as --json
+    Json,
+}
+
+/// Renew a lease: its duration starts again
+#[derive(Debug, Args)]
+#[command(after_help = examples::RENEW, after_long_help = examples::with_exit(examples::RENEW, false))]
+pub(crate) struct RenewArgs {
+    /// The lock: a blob name in the container, or the blob's URL
+    #[arg(value_name = "LOCK")]
+    pub(crate) lock: String,
+    /// The lease ID that acquire printed
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "AZMUTEX_LEASE_ID",
+        value_parser = value::lease_id
+    )]
+    pub(crate) lease_id: LeaseId,
+}
+
+/// Release a lock
+#[derive(Debug, Args)]
+#[command(after_help = examples::RELEASE, after_long_help = examples::with_exit(examples::RELEASE, false))]
+pub(crate) struct ReleaseArgs {
+    /// The lock: a blob name in the container, or the blob's URL
+    #[arg(value_name = "LOCK")]
+    pub(crate) lock: String,
+    /// The lease ID that acquire printed
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "AZMUTEX_LEASE_ID",
+        value_parser = value::lease_id
+    )]
+    pub(crate) lease_id: LeaseId,
+}
+
+/// Hold a lock until stdin ends, a process ends or a signal arrives
+///
+/// For scripts that cannot be the command of `run`. The lease is renewed for as long as it is held.
+#[derive(Debug, Args)]
+#[command(after_help = examples::HOLD, after_long_help = examples::with_exit(examples::HOLD, false))]
+pub(crate) struct HoldArgs {
+    /// The lock: a blob name in the container, or the blob's URL
+    #[arg(value_name = "LOCK")]
+    pub(crate) lock: String,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+    /// The duration of the lease: how long others wait after a crash
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_LEASE",
+        default_value = "60s",
+        value_parser = value::renewed_lease
+    )]
+    pub(crate) lease: LeaseDuration,
+    /// How often the lease is renewed [default: a third of it]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_RENEW_EVERY",
+        value_parser = value::duration
+    )]
+    pub(crate) renew_every: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    /// Print READY once the lock is held
+    #[arg(long)]
+    pub(crate) ready: bool,
+    /// Release when this process ends
+    #[arg(long, value_name = "PID", value_parser = value::pid)]
+    pub(crate) for_pid: Option<i32>,
+    /// Send this signal to the process of --for-pid when the lock is lost
+    #[arg(
+        long,
+        value_name = "SIGNAL",
+        requires = "for_pid",
+        value_parser = Signal::parse
+    )]
+    pub(crate) on_lost_signal: Option<Signal>,
+}
+
+/// Check the configuration, the connection, the clock and the permissions
+///
+/// Shows what would be used and how far it gets: credential, endpoint, name, connection, TLS, clock,
+/// round trip, and what is permitted, tried on the lock `azmutex-doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = examples::DOCTOR, after_long_help = examples::with_exit(examples::DOCTOR, false))]
+pub(crate) struct DoctorArgs {
+    /// Try nothing that writes
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+/// Serve an emulator on this machine, until stdin ends or a signal arrives
+///
+/// Prints what to put into the environment of the processes that share it.
+#[cfg(feature = "emulator")]
+#[derive(Debug, Args)]
+#[command(after_help = examples::EMULATOR, after_long_help = examples::with_exit(examples::EMULATOR, false))]
+pub(crate) struct EmulatorArgs {
+    /// The port of 127.0.0.1 to listen at [default: a free one]
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) port: u16,
+}
+
+/// Print the completions of a shell
+#[derive(Debug, Args)]
+#[command(after_help = examples::COMPLETIONS)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Write the man pages
+///
+/// Into DIR, one file for each command; without DIR, the page of azmutex itself to stdout.
+#[derive(Debug, Args)]
+#[command(after_help = examples::MAN)]
+pub(crate) struct ManArgs {
+    /// The directory to write to; it is created
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
