@@ -10,6 +10,7 @@ mod process;
 mod run;
 mod signals;
 mod stdin;
+mod times;
 mod usage;
 mod value;
 mod verbs;

@@ -9,6 +9,7 @@ use azmutex::{Error, ErrorKind, Holder};
 
 use crate::args::{Global, LogFormat, When};
 use crate::exit::Code;
+use crate::times::rfc3339;
 
 /// Why a command ends without having done what was asked.
 #[derive(Debug, Clone)]
@@ -405,49 +406,15 @@ pub(crate) fn holder_object(holder: &Holder) -> Object {
         .maybe("version", holder.version())
 }
 
-/// A time such as `2026-01-07T10:02:11Z`.
-pub(crate) fn rfc3339(at: SystemTime) -> String {
-    let secs = match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        Err(before) => -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX),
-    };
-    let (days, secs) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
-    // Days since 0000-03-01, in eras of 400 years: see "chrono-compatible low-level date
-    // algorithms" by Howard Hinnant.
-    let days = days.saturating_add(719_468);
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * day + 2) / 153;
-    let day = day - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (secs / 3600, secs / 60 % 60, secs % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// A duration for people: `47s`, `2m13s`, `5h02m`, `3d04h`.
-pub(crate) fn span(duration: Duration) -> String {
-    let secs = duration.as_secs();
-    let (days, hours, minutes) = (secs / 86_400, secs / 3600, secs / 60);
-    if days > 0 {
-        format!("{days}d{:02}h", hours % 24)
-    } else if hours > 0 {
-        format!("{hours}h{:02}m", minutes % 60)
-    } else if minutes > 0 {
-        format!("{minutes}m{:02}s", secs % 60)
-    } else {
-        format!("{secs}s")
+/// An error with what caused it.
+pub(crate) fn with_cause(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
     }
-}
-
-/// How long ago, by this machine's clock.
-pub(crate) fn ago(at: SystemTime) -> Duration {
-    SystemTime::now().duration_since(at).unwrap_or_default()
+    text
 }
 
 #[cfg(test)]
@@ -465,32 +432,6 @@ mod tests {
             object.to_string(),
             r#"{"schema":1,"lock":"a\"b\\c\u001b\n","reason":null,"waited_s":1.250,"all":[{"x":true}]}"#
         );
-    }
-
-    #[test]
-    fn times_are_written_in_rfc_3339() {
-        for (secs, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (1_767_780_131, "2026-01-07T10:02:11Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (4_102_444_800, "2100-01-01T00:00:00Z"),
-        ] {
-            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
-            assert_eq!(rfc3339(at), text);
-        }
-    }
-
-    #[test]
-    fn spans_are_short() {
-        for (secs, text) in [
-            (0, "0s"),
-            (47, "47s"),
-            (133, "2m13s"),
-            (18_120, "5h02m"),
-            (273_600, "3d04h"),
-        ] {
-            assert_eq!(span(Duration::from_secs(secs)), text);
-        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use azmutex::Holder;
 
 use crate::args::{Global, LogFormat, When};
 use crate::config::Lock;
-use crate::output::{Object, ago, clean, draw, holder_object, rfc3339, say, say_object, span};
+use crate::output::{Object, clean, draw, holder_object, say, say_object};
+use crate::times::{ago, rfc3339, span};
 
 /// How often the holder is asked for on a terminal.
 const REFRESH: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use azmutex::LeaseDuration;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
-use super::acquiring::{Create, Identity};
+use super::acquiring::{Identity, Waiting};
 use crate::examples;
 use crate::value::{self, Signal};
 
@@ -20,19 +20,8 @@ use crate::value::{self, Signal};
 #[derive(Debug, Args)]
 #[command(after_help = examples::RUN, after_long_help = examples::with_exit(examples::RUN, true))]
 pub(crate) struct RunArgs {
-    /// Fail at once if somebody holds the lock; the same as -w 0
-    #[arg(short, long, overrides_with = "wait")]
-    pub(crate) nonblock: bool,
-    /// Give up after this time, such as 30s or 5m [default: wait for ever]
-    #[arg(
-        short,
-        long,
-        value_name = "DURATION",
-        env = "AZMUTEX_WAIT",
-        value_parser = value::duration,
-        overrides_with = "nonblock"
-    )]
-    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     /// Exit with this code if the lock is not acquired in time
     #[arg(
         short = 'E',
@@ -159,24 +148,6 @@ pub(crate) struct RunArgs {
     pub(crate) min_hold: Duration,
     #[command(flatten)]
     pub(crate) identity: Identity,
-    /// Whether a missing container and lock blob are created
-    #[arg(
-        long,
-        value_name = "WHEN",
-        env = "AZMUTEX_CREATE",
-        value_enum,
-        default_value_t = Create::Auto
-    )]
-    pub(crate) create: Create,
-    /// How long a service that fails or does not answer is put up with
-    #[arg(
-        long,
-        value_name = "DURATION",
-        env = "AZMUTEX_FAULT_WAIT",
-        default_value = "60s",
-        value_parser = value::duration
-    )]
-    pub(crate) fault_wait: Duration,
     /// Write events to this file descriptor, as lines of JSON
     #[arg(
         long,

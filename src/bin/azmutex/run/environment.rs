@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::program::c_string;
 use crate::args::RunArgs;
 use crate::config::Lock;
-use crate::output::rfc3339;
+use crate::times::rfc3339;
 
 const HELD: &str = "AZMUTEX_HELD";
 const URL: &str = "AZMUTEX_URL";

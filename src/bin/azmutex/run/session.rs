@@ -14,7 +14,7 @@ use super::job::{Job, Start, Status};
 use super::mail::{Mailbox, Report};
 use super::program::Program;
 use super::signals::Signals;
-use super::supervisor::{Acquisition, Ended, Supervisor, short, wait_limit};
+use super::supervisor::{Acquisition, Ended, Supervisor};
 use super::sys::{self, SignalMask};
 use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
@@ -24,7 +24,8 @@ use super::worker::Worker;
 use crate::args::{Global, RunArgs, Stragglers};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, ago, clean, print_line, rfc3339, span};
+use crate::output::{Failure, clean, print_line, with_cause};
+use crate::times::{ago, rfc3339, short, span};
 
 /// How long the release may take before it is left to the lease's end.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -93,7 +94,7 @@ impl<'a> Plan<'a> {
             })?;
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
         let config = Config::load(global)?;
-        let lock = config.lock(&args.lock, args.create)?;
+        let lock = config.lock(&args.lock, args.waiting.create)?;
         if let Some(pid) = environment::holding_parent(&lock) {
             return Err(Failure::usage(format!(
                 "{} is already held by a parent azmutex (pid {pid}); this would deadlock",
@@ -133,7 +134,7 @@ impl<'a> Plan<'a> {
         let stop = StopToken::new();
         let locker = self.locker(&stop, &context)?;
         let started = timer::now();
-        let limit = wait_limit(self.args);
+        let limit = self.args.waiting.limit();
         let guard = match waiting::wait(&mut context, &locker, &stop, limit).map_err(system)? {
             Waited::Granted(guard) => guard,
             Waited::Refused(error) => return self.refused(&mut context, &locker, error, started),
@@ -191,7 +192,7 @@ impl<'a> Plan<'a> {
             .lease_duration(self.args.lease)
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
-            .fault_wait(self.args.fault_wait.max(Duration::from_millis(1)))
+            .fault_wait(self.args.waiting.fault_wait.max(Duration::from_millis(1)))
             .release_timeout(RELEASE)
             .fencing(!self.args.no_fencing)
             .reason(reason)
@@ -273,7 +274,7 @@ impl<'a> Plan<'a> {
                 let holder = waiting::holder(status.as_deref(), |since| {
                     format!(" for {}", span(ago(since)))
                 });
-                let time = match wait_limit(self.args) {
+                let time = match self.args.waiting.limit() {
                     Some(limit) if !limit.is_zero() => {
                         format!("not acquired within {}", short(limit))
                     }
@@ -427,7 +428,7 @@ impl<'a> Plan<'a> {
             grace,
             margin,
         } = self.budget;
-        let wait = match wait_limit(self.args) {
+        let wait = match self.args.waiting.limit() {
             None => "until it is free".to_owned(),
             Some(limit) if limit.is_zero() => "not at all".to_owned(),
             Some(limit) => format!("{} at most", short(limit)),
@@ -513,5 +514,5 @@ fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
 }
 
 fn cause(error: &Error) -> String {
-    clean(&super::supervisor::with_cause(error))
+    clean(&with_cause(error))
 }

@@ -11,10 +11,10 @@ use rustix::process::getpgrp;
 use super::context::Context;
 use super::events;
 use super::mail::Report;
-use super::supervisor::short;
 use super::timer;
 use crate::args::{Global, When};
-use crate::output::{ago, clean, rfc3339, span};
+use crate::output::clean;
+use crate::times::{ago, rfc3339, short, span};
 
 /// How long leases that may have been granted are waited for after the waiting was given up.
 const CLEAN_UP: Duration = Duration::from_secs(2);

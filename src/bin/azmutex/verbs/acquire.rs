@@ -124,7 +124,7 @@ pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Dur
     let name = &lock.name;
     let within = match limit {
         Some(limit) if !limit.is_zero() => {
-            format!("not acquired within {}", crate::output::span(limit))
+            format!("not acquired within {}", crate::times::span(limit))
         }
         _ => "it is not free".to_owned(),
     };

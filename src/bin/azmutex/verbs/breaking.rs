@@ -9,7 +9,8 @@ use super::{Outcome, status};
 use crate::args::{BreakArgs, Create, Global};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, Object, ago, holder_object, print_line, span};
+use crate::output::{Failure, Object, holder_object, print_line};
+use crate::times::{ago, span};
 
 pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
     let lock = Config::load(global)?.lock(&args.lock, Create::Never)?;

@@ -6,7 +6,8 @@ use super::{Outcome, status};
 use crate::args::{Global, ListArgs};
 use crate::config::Config;
 use crate::exit::Code;
-use crate::output::{Failure, ago, clean, print_line, say, span};
+use crate::output::{Failure, clean, print_line, say};
+use crate::times::{ago, span};
 
 /// What a cell of the table may take.
 const MAX_CELL: usize = 60;

@@ -6,7 +6,8 @@ use super::Outcome;
 use crate::args::{Check, Create, Global, StatusArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, Object, ago, clean, holder_object, print_line, rfc3339, span};
+use crate::output::{Failure, Object, clean, holder_object, print_line};
+use crate::times::{ago, rfc3339, span};
 
 pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     if args.check == Some(Check::Mine) && args.lease_id.is_none() {

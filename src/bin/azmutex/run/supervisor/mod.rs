@@ -1,45 +1,34 @@
 //! The command's time under the lock. Runs on the main thread, and does nothing that waits for the
 //! network, for a lock, or for somebody to read what it says.
 
-use std::ffi::c_int;
+mod ending;
+mod suspension;
+
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use azmutex::{Event, Lease, LeaseGuard, LeaseWatch, Locker, LossReason, StopToken};
-use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
+use azmutex::{Event, LeaseGuard, LeaseWatch, Locker, LossReason, StopToken};
 use signal_hook::consts::{
-    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU,
-    SIGWINCH,
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGWINCH,
 };
 
+use self::ending::{Leftovers, Progress};
+use self::suspension::Proof;
 use super::budget::Budget;
 use super::context::Context;
 use super::events;
 use super::fence::{Act, Fence, OnLost, View};
 use super::job::{Change, Job, Status};
 use super::mail::Report;
-use super::process;
 use super::signals::{Arrived, Sender};
 use super::terminal::Group;
 use super::timer;
-use super::waiting::{self, Waited};
-use crate::args::{self, OnSuspend, Stragglers};
-use crate::output::{clean, span};
+use crate::args;
+use crate::output::{clean, with_cause};
+use crate::times::short;
 
 /// A second interrupt within this time kills the command.
 const TWICE: Duration = Duration::from_secs(2);
-
-/// How often it is said again that the command is stopped.
-const STOPPED_NOTE: Duration = Duration::from_secs(60);
-
-/// How long after a failure the service is asked again whether the lease is still ours.
-const VERIFY_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long a killed process may take to be gone.
-const DEATH: Duration = Duration::from_secs(10);
-
-/// How often processes are looked at that this one is not told about when they end.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// How the lock is acquired, for a second time after it was released for a suspended command.
 pub(super) struct Acquisition<'a> {
@@ -83,32 +72,11 @@ pub(super) struct Supervisor<'c, 'a> {
     hurried: bool,
 }
 
-/// What is known after a suspension, until a renewal is confirmed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Proof {
-    Given,
-    /// Asked for, on a thread.
-    Awaited,
-    /// To be asked for again.
-    Due(Duration),
-    /// The service said no.
-    Refused(LossReason),
-}
-
 /// Renewals that failed in a row.
 #[derive(Default)]
 struct Failures {
     count: u32,
     said: Option<Duration>,
-}
-
-/// How far what the command left behind is dealt with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Leftovers {
-    Unknown,
-    Signalled { kill_at: Duration },
-    Awaited,
-    Done,
 }
 
 impl<'c, 'a> Supervisor<'c, 'a> {
@@ -237,31 +205,6 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// Asks the service whether the lease is still ours.
-    fn verify(&mut self) {
-        let mutex = self.context.lock.mutex.clone();
-        let lease = Lease::new(&self.context.lock.key, self.watch.lease_id());
-        let asking = self
-            .context
-            .worker
-            .start(move || Report::Verified(lease.and_then(|lease| mutex.renew(&lease))));
-        self.proof = match asking {
-            Ok(()) => Proof::Awaited,
-            Err(_) => Proof::Due(timer::now() + VERIFY_AGAIN),
-        };
-    }
-
-    fn verified(&mut self, result: Result<(), azmutex::Error>) {
-        if self.proof != Proof::Awaited {
-            return;
-        }
-        self.proof = match result.map_err(|error| error.loss_reason()) {
-            Ok(()) => Proof::Given,
-            Err(Some(reason)) => Proof::Refused(reason),
-            Err(None) => Proof::Due(timer::now() + VERIFY_AGAIN),
-        };
-    }
-
     fn terminate(&mut self, grace: Duration) {
         let signal = self.context.args.signal;
         self.job.signal_all(signal.0);
@@ -383,137 +326,6 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    fn child_stopped(&mut self, signal: c_int) {
-        if self.fence.has_struck() || self.killed.is_some() {
-            self.job.signal_all(SIGCONT);
-            return;
-        }
-        if self.fence.is_frozen() {
-            return;
-        }
-        if !self.job.has_terminal() {
-            self.note_stopped();
-            return;
-        }
-        let wants_terminal = matches!(signal, SIGTTIN | SIGTTOU);
-        if wants_terminal && self.job.group() == Group::Own && self.job.is_foreground() {
-            self.job.give_terminal();
-            self.job.signal_all(SIGCONT);
-            return;
-        }
-        if self.context.args.on_suspend == OnSuspend::IgnoreStop {
-            self.job.take_terminal();
-            self.note_stopped();
-            return;
-        }
-        if process::is_orphaned(getpid().as_raw_nonzero().get()) {
-            // Nobody could ever continue this process: as if there were no job control.
-            if signal == SIGSTOP {
-                self.note_stopped();
-            } else {
-                self.job.signal_all(SIGCONT);
-            }
-            return;
-        }
-        self.suspend();
-    }
-
-    fn note_stopped(&mut self) {
-        let text = format!(
-            "the command is stopped; {} is still held and renewed",
-            self.context.name()
-        );
-        self.context.voice.warn(&text);
-        self.stopped_note = Some(timer::now() + STOPPED_NOTE);
-    }
-
-    /// Stops with the command, as the shell expects of a job.
-    fn suspend(&mut self) {
-        self.fence.freeze(timer::now());
-        self.job.take_terminal();
-        let name = self.context.name();
-        let event = events::plain("suspended", name);
-        self.context.event(&event);
-        if self.context.args.on_suspend == OnSuspend::Release {
-            self.context
-                .voice
-                .note(&format!("suspended; {name} is released until it goes on"));
-            self.release();
-        } else {
-            let left = short(self.watch.remaining());
-            self.context.voice.note(&format!(
-                "suspended; {name} runs out in {left} unless it goes on"
-            ));
-        }
-        self.context.voice.flush();
-        let _ = match self.job.group() {
-            Group::Shared => kill_process(getpid(), Signal::STOP),
-            // Whoever started this in the same group waits for the terminal too.
-            Group::Own | Group::Session => kill_current_process_group(Signal::STOP),
-        };
-        // Here it goes on, a moment or a day later.
-        self.fence.freeze(timer::now());
-        if self.job.group() == Group::Shared {
-            // The shell has continued the command as well, which is too early.
-            self.job.signal_all(SIGSTOP);
-        }
-        if self.guard.is_none() {
-            self.acquire_again();
-        } else if self.context.args.on_lost != args::OnLost::Continue {
-            self.verify();
-        }
-    }
-
-    /// Releases the lock for a command that stands still.
-    fn release(&mut self) {
-        let Some(guard) = self.guard.take() else {
-            return;
-        };
-        if self
-            .context
-            .release(ManuallyDrop::into_inner(guard))
-            .is_ok()
-        {
-            let end = timer::now() + Duration::from_secs(5);
-            while timer::now() < end {
-                match self.context.mail.take() {
-                    Some(Report::Released(_)) => return,
-                    Some(_) => {}
-                    None => self.context.sleep(Some(end.saturating_sub(timer::now()))),
-                }
-            }
-        }
-    }
-
-    /// Waits for the lock again before the command goes on.
-    fn acquire_again(&mut self) {
-        self.job.signal_all(SIGSTOP);
-        let Acquisition { locker, stop } = self.acquisition;
-        let limit = wait_limit(self.context.args);
-        match waiting::wait(self.context, locker, stop, limit) {
-            Ok(Waited::Granted(guard)) => {
-                self.watch = guard.watch();
-                self.guard = Some(ManuallyDrop::new(*guard));
-                self.fence.freeze(timer::now());
-            }
-            other => {
-                if let Ok(Waited::Signalled(signal)) = other {
-                    self.job.signal(signal);
-                }
-                self.tell_loss("it was not acquired again; killing the command");
-                self.kill();
-            }
-        }
-    }
-
-    /// Lets a command go on that was stopped because of the lock, or with this process.
-    fn resume(&mut self) {
-        self.job.give_terminal();
-        self.job.signal_all(SIGCONT);
-        let event = events::plain("resumed", self.context.name());
-        self.context.event(&event);
-    }
-
     /// A signal to this process.
     fn receive(&mut self, arrived: Arrived) {
         let signal = arrived.signal;
@@ -612,183 +424,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             .min();
         next.map(|at| at.saturating_sub(now))
     }
-
-    /// Whether it is over, and if not, when to look again.
-    fn finish(&mut self) -> Progress {
-        let now = timer::now();
-        if self.job.ended().is_none() {
-            // A process that cannot be killed is in the system's hands.
-            return match self.killed {
-                Some(at) if now >= at + DEATH && self.lost => Progress::Over { dead: false },
-                Some(at) => Progress::Look(Some((at + DEATH).saturating_sub(now))),
-                None => Progress::Look(None),
-            };
-        }
-        if self.leftovers != Leftovers::Done {
-            if self.fence.has_struck() || self.killed.is_some() {
-                if let Some(progress) = self.bury(now) {
-                    return progress;
-                }
-            } else if let Some(progress) = self.clear_up(now) {
-                return progress;
-            }
-            self.leftovers = Leftovers::Done;
-        }
-        let until = self.acquired + self.context.args.min_hold;
-        let keeps = !self.hurried && !self.lost && self.watch.is_held();
-        if keeps && now < until {
-            return Progress::Look(Some((until - now).min(Duration::from_secs(1))));
-        }
-        Progress::Over { dead: true }
-    }
-
-    /// The rest of a command that was stopped because of the lock has to be gone.
-    fn bury(&mut self, now: Duration) -> Option<Progress> {
-        let left = self.job.left()?;
-        let Some(killed) = self.killed else {
-            return Some(Progress::Look(Some(LOOK)));
-        };
-        if now < killed + DEATH {
-            // A process may have been forked while the signal went round.
-            self.job.kill_all();
-            return Some(Progress::Look(Some(LOOK)));
-        }
-        let text = format!("{} of the command cannot be killed", count(&left));
-        self.context.voice.error(&text);
-        Some(Progress::Over { dead: false })
-    }
-
-    /// What a command left behind when it ended by itself.
-    fn clear_up(&mut self, now: Duration) -> Option<Progress> {
-        let left = self.job.left()?;
-        let policy = self.context.args.stragglers;
-        match (policy, self.leftovers) {
-            (Stragglers::Warn, _) => {
-                let text = format!(
-                    "the command left {} behind, which the lock does not cover any more \
-                     (--stragglers=wait or kill)",
-                    count(&left)
-                );
-                self.context.voice.warn(&text);
-                None
-            }
-            (Stragglers::Wait, Leftovers::Awaited) => Some(Progress::Look(Some(LOOK * 5))),
-            (Stragglers::Wait, _) => {
-                let name = self.context.name();
-                let text = format!("the command left {} behind; holding {name}", count(&left));
-                self.context.voice.note(&text);
-                self.leftovers = Leftovers::Awaited;
-                Some(Progress::Look(Some(LOOK * 5)))
-            }
-            (Stragglers::Kill, Leftovers::Signalled { kill_at }) => {
-                if now >= kill_at + DEATH {
-                    let text = format!("{} cannot be killed", count(&left));
-                    self.context.voice.error(&text);
-                    return Some(Progress::Over { dead: false });
-                }
-                if now >= kill_at {
-                    self.job.kill_all();
-                }
-                Some(Progress::Look(Some(LOOK)))
-            }
-            (Stragglers::Kill, _) => {
-                self.job.signal_all(SIGTERM);
-                self.job.signal_all(SIGCONT);
-                let text = format!(
-                    "sent SIGTERM to {} that the command left behind",
-                    count(&left)
-                );
-                self.context.voice.note(&text);
-                let kill_at = now + self.budget.grace;
-                self.leftovers = Leftovers::Signalled { kill_at };
-                Some(Progress::Look(Some(LOOK)))
-            }
-        }
-    }
-}
-
-/// How far the end is.
-enum Progress {
-    Over { dead: bool },
-    Look(Option<Duration>),
-}
-
-/// How long to wait for the lock, if there is a limit.
-pub(super) fn wait_limit(args: &args::RunArgs) -> Option<Duration> {
-    if args.nonblock {
-        Some(Duration::ZERO)
-    } else {
-        args.wait
-    }
 }
 
 fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     [a, b].into_iter().flatten().min()
-}
-
-/// `2.5s`, `10s`, `4m10s`, `5m`: to a tenth of a second where that matters.
-pub(super) fn short(duration: Duration) -> String {
-    let tenths = (duration.as_millis() + 50) / 100;
-    if tenths < 100 && !tenths.is_multiple_of(10) {
-        return format!("{}.{}s", tenths / 10, tenths % 10);
-    }
-    let whole = Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX));
-    let text = span(whole);
-    match text.strip_suffix("m00s") {
-        Some(minutes) => format!("{minutes}m"),
-        None => text,
-    }
-}
-
-/// `2 processes (4711, 4712)`.
-fn count(pids: &[i32]) -> String {
-    const SHOWN: usize = 8;
-    let list: Vec<_> = pids.iter().take(SHOWN).map(i32::to_string).collect();
-    let more = if pids.len() > SHOWN { ", ..." } else { "" };
-    match pids.len() {
-        0 => "processes".to_owned(),
-        1 => format!("1 process ({})", list[0]),
-        n => format!("{n} processes ({}{more})", list.join(", ")),
-    }
-}
-
-/// An error with what caused it.
-pub(super) fn with_cause(error: &azmutex::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        text.push_str(&format!(": {source}"));
-        cause = source.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_are_to_the_tenth_while_they_are_short() {
-        for (millis, text) in [
-            (2500, "2.5s"),
-            (3000, "3s"),
-            (9960, "10s"),
-            (42_300, "42s"),
-            (0, "0s"),
-            (600_000, "10m"),
-            (610_000, "10m10s"),
-        ] {
-            assert_eq!(short(Duration::from_millis(millis)), text);
-        }
-    }
-
-    #[test]
-    fn leftovers_are_counted_and_named() {
-        assert_eq!(count(&[7]), "1 process (7)");
-        assert_eq!(count(&[7, 8]), "2 processes (7, 8)");
-        let many: Vec<i32> = (1..20).collect();
-        assert!(
-            count(&many).starts_with("19 processes (1, 2,") && count(&many).ends_with(", ...)")
-        );
-    }
 }

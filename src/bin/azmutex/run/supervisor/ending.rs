@@ -1,0 +1,152 @@
+//! The command's end, and what it leaves behind.
+
+use std::time::Duration;
+
+use signal_hook::consts::{SIGCONT, SIGTERM};
+
+use super::Supervisor;
+use crate::args::Stragglers;
+use crate::run::timer;
+
+/// How long a killed process may take to be gone.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// How often processes are looked at that this one is not told about when they end.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How far what the command left behind is dealt with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    Unknown,
+    Signalled { kill_at: Duration },
+    Awaited,
+    Done,
+}
+
+/// How far the end is.
+pub(super) enum Progress {
+    Over { dead: bool },
+    Look(Option<Duration>),
+}
+
+impl Supervisor<'_, '_> {
+    /// Whether it is over, and if not, when to look again.
+    pub(super) fn finish(&mut self) -> Progress {
+        let now = timer::now();
+        if self.job.ended().is_none() {
+            // A process that cannot be killed is in the system's hands.
+            return match self.killed {
+                Some(at) if now >= at + DEATH && self.lost => Progress::Over { dead: false },
+                Some(at) => Progress::Look(Some((at + DEATH).saturating_sub(now))),
+                None => Progress::Look(None),
+            };
+        }
+        if self.leftovers != Leftovers::Done {
+            if self.fence.has_struck() || self.killed.is_some() {
+                if let Some(progress) = self.bury(now) {
+                    return progress;
+                }
+            } else if let Some(progress) = self.clear_up(now) {
+                return progress;
+            }
+            self.leftovers = Leftovers::Done;
+        }
+        let until = self.acquired + self.context.args.min_hold;
+        let keeps = !self.hurried && !self.lost && self.watch.is_held();
+        if keeps && now < until {
+            return Progress::Look(Some((until - now).min(Duration::from_secs(1))));
+        }
+        Progress::Over { dead: true }
+    }
+
+    /// The rest of a command that was stopped because of the lock has to be gone.
+    fn bury(&mut self, now: Duration) -> Option<Progress> {
+        let left = self.job.left()?;
+        let Some(killed) = self.killed else {
+            return Some(Progress::Look(Some(LOOK)));
+        };
+        if now < killed + DEATH {
+            // A process may have been forked while the signal went round.
+            self.job.kill_all();
+            return Some(Progress::Look(Some(LOOK)));
+        }
+        let text = format!("{} of the command cannot be killed", count(&left));
+        self.context.voice.error(&text);
+        Some(Progress::Over { dead: false })
+    }
+
+    /// What a command left behind when it ended by itself.
+    fn clear_up(&mut self, now: Duration) -> Option<Progress> {
+        let left = self.job.left()?;
+        let policy = self.context.args.stragglers;
+        match (policy, self.leftovers) {
+            (Stragglers::Warn, _) => {
+                let text = format!(
+                    "the command left {} behind, which the lock does not cover any more \
+                     (--stragglers=wait or kill)",
+                    count(&left)
+                );
+                self.context.voice.warn(&text);
+                None
+            }
+            (Stragglers::Wait, Leftovers::Awaited) => Some(Progress::Look(Some(LOOK * 5))),
+            (Stragglers::Wait, _) => {
+                let name = self.context.name();
+                let text = format!("the command left {} behind; holding {name}", count(&left));
+                self.context.voice.note(&text);
+                self.leftovers = Leftovers::Awaited;
+                Some(Progress::Look(Some(LOOK * 5)))
+            }
+            (Stragglers::Kill, Leftovers::Signalled { kill_at }) => {
+                if now >= kill_at + DEATH {
+                    let text = format!("{} cannot be killed", count(&left));
+                    self.context.voice.error(&text);
+                    return Some(Progress::Over { dead: false });
+                }
+                if now >= kill_at {
+                    self.job.kill_all();
+                }
+                Some(Progress::Look(Some(LOOK)))
+            }
+            (Stragglers::Kill, _) => {
+                self.job.signal_all(SIGTERM);
+                self.job.signal_all(SIGCONT);
+                let text = format!(
+                    "sent SIGTERM to {} that the command left behind",
+                    count(&left)
+                );
+                self.context.voice.note(&text);
+                let kill_at = now + self.budget.grace;
+                self.leftovers = Leftovers::Signalled { kill_at };
+                Some(Progress::Look(Some(LOOK)))
+            }
+        }
+    }
+}
+
+/// `2 processes (4711, 4712)`.
+fn count(pids: &[i32]) -> String {
+    const SHOWN: usize = 8;
+    let list: Vec<_> = pids.iter().take(SHOWN).map(i32::to_string).collect();
+    let more = if pids.len() > SHOWN { ", ..." } else { "" };
+    match pids.len() {
+        0 => "processes".to_owned(),
+        1 => format!("1 process ({})", list[0]),
+        n => format!("{n} processes ({}{more})", list.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_are_counted_and_named() {
+        assert_eq!(count(&[7]), "1 process (7)");
+        assert_eq!(count(&[7, 8]), "2 processes (7, 8)");
+        let many: Vec<i32> = (1..20).collect();
+        assert!(
+            count(&many).starts_with("19 processes (1, 2,") && count(&many).ends_with(", ...)")
+        );
+    }
+}

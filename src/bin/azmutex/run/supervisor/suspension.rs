@@ -1,0 +1,195 @@
+//! Commands that are stopped and go on, and whether the lock is still held then.
+
+use std::ffi::c_int;
+use std::mem::ManuallyDrop;
+use std::time::Duration;
+
+use azmutex::{Lease, LossReason};
+use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
+use signal_hook::consts::{SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU};
+
+use super::{Acquisition, Supervisor};
+use crate::args::{self, OnSuspend};
+use crate::run::events;
+use crate::run::mail::Report;
+use crate::run::process;
+use crate::run::terminal::Group;
+use crate::run::timer;
+use crate::run::waiting::{self, Waited};
+use crate::times::short;
+
+/// How often it is said again that the command is stopped.
+const STOPPED_NOTE: Duration = Duration::from_secs(60);
+
+/// How long after a failure the service is asked again whether the lease is still ours.
+const VERIFY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is known after a suspension, until a renewal is confirmed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    Given,
+    /// Asked for, on a thread.
+    Awaited,
+    /// To be asked for again.
+    Due(Duration),
+    /// The service said no.
+    Refused(LossReason),
+}
+
+impl Supervisor<'_, '_> {
+    pub(super) fn child_stopped(&mut self, signal: c_int) {
+        if self.fence.has_struck() || self.killed.is_some() {
+            self.job.signal_all(SIGCONT);
+            return;
+        }
+        if self.fence.is_frozen() {
+            return;
+        }
+        if !self.job.has_terminal() {
+            self.note_stopped();
+            return;
+        }
+        let wants_terminal = matches!(signal, SIGTTIN | SIGTTOU);
+        if wants_terminal && self.job.group() == Group::Own && self.job.is_foreground() {
+            self.job.give_terminal();
+            self.job.signal_all(SIGCONT);
+            return;
+        }
+        if self.context.args.on_suspend == OnSuspend::IgnoreStop {
+            self.job.take_terminal();
+            self.note_stopped();
+            return;
+        }
+        if process::is_orphaned(getpid().as_raw_nonzero().get()) {
+            // Nobody could ever continue this process: as if there were no job control.
+            if signal == SIGSTOP {
+                self.note_stopped();
+            } else {
+                self.job.signal_all(SIGCONT);
+            }
+            return;
+        }
+        self.suspend();
+    }
+
+    pub(super) fn note_stopped(&mut self) {
+        let text = format!(
+            "the command is stopped; {} is still held and renewed",
+            self.context.name()
+        );
+        self.context.voice.warn(&text);
+        self.stopped_note = Some(timer::now() + STOPPED_NOTE);
+    }
+
+    /// Stops with the command, as the shell expects of a job.
+    fn suspend(&mut self) {
+        self.fence.freeze(timer::now());
+        self.job.take_terminal();
+        let name = self.context.name();
+        let event = events::plain("suspended", name);
+        self.context.event(&event);
+        if self.context.args.on_suspend == OnSuspend::Release {
+            self.context
+                .voice
+                .note(&format!("suspended; {name} is released until it goes on"));
+            self.release();
+        } else {
+            let left = short(self.watch.remaining());
+            self.context.voice.note(&format!(
+                "suspended; {name} runs out in {left} unless it goes on"
+            ));
+        }
+        self.context.voice.flush();
+        let _ = match self.job.group() {
+            Group::Shared => kill_process(getpid(), Signal::STOP),
+            // Whoever started this in the same group waits for the terminal too.
+            Group::Own | Group::Session => kill_current_process_group(Signal::STOP),
+        };
+        // Here it goes on, a moment or a day later.
+        self.fence.freeze(timer::now());
+        if self.job.group() == Group::Shared {
+            // The shell has continued the command as well, which is too early.
+            self.job.signal_all(SIGSTOP);
+        }
+        if self.guard.is_none() {
+            self.acquire_again();
+        } else if self.context.args.on_lost != args::OnLost::Continue {
+            self.verify();
+        }
+    }
+
+    /// Releases the lock for a command that stands still.
+    fn release(&mut self) {
+        let Some(guard) = self.guard.take() else {
+            return;
+        };
+        if self
+            .context
+            .release(ManuallyDrop::into_inner(guard))
+            .is_ok()
+        {
+            let end = timer::now() + Duration::from_secs(5);
+            while timer::now() < end {
+                match self.context.mail.take() {
+                    Some(Report::Released(_)) => return,
+                    Some(_) => {}
+                    None => self.context.sleep(Some(end.saturating_sub(timer::now()))),
+                }
+            }
+        }
+    }
+
+    /// Waits for the lock again before the command goes on.
+    fn acquire_again(&mut self) {
+        self.job.signal_all(SIGSTOP);
+        let Acquisition { locker, stop } = self.acquisition;
+        let limit = self.context.args.waiting.limit();
+        match waiting::wait(self.context, locker, stop, limit) {
+            Ok(Waited::Granted(guard)) => {
+                self.watch = guard.watch();
+                self.guard = Some(ManuallyDrop::new(*guard));
+                self.fence.freeze(timer::now());
+            }
+            other => {
+                if let Ok(Waited::Signalled(signal)) = other {
+                    self.job.signal(signal);
+                }
+                self.tell_loss("it was not acquired again; killing the command");
+                self.kill();
+            }
+        }
+    }
+
+    /// Lets a command go on that was stopped because of the lock, or with this process.
+    pub(super) fn resume(&mut self) {
+        self.job.give_terminal();
+        self.job.signal_all(SIGCONT);
+        let event = events::plain("resumed", self.context.name());
+        self.context.event(&event);
+    }
+
+    /// Asks the service whether the lease is still ours.
+    pub(super) fn verify(&mut self) {
+        let mutex = self.context.lock.mutex.clone();
+        let lease = Lease::new(&self.context.lock.key, self.watch.lease_id());
+        let asking = self
+            .context
+            .worker
+            .start(move || Report::Verified(lease.and_then(|lease| mutex.renew(&lease))));
+        self.proof = match asking {
+            Ok(()) => Proof::Awaited,
+            Err(_) => Proof::Due(timer::now() + VERIFY_AGAIN),
+        };
+    }
+
+    pub(super) fn verified(&mut self, result: Result<(), azmutex::Error>) {
+        if self.proof != Proof::Awaited {
+            return;
+        }
+        self.proof = match result.map_err(|error| error.loss_reason()) {
+            Ok(()) => Proof::Given,
+            Err(Some(reason)) => Proof::Refused(reason),
+            Err(None) => Proof::Due(timer::now() + VERIFY_AGAIN),
+        };
+    }
+}
