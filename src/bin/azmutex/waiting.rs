@@ -4,12 +4,99 @@ use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use azmutex::Holder;
+use azmutex::LeaseStatus;
 
 use crate::args::{Global, LogFormat, When};
 use crate::config::Lock;
 use crate::output::{Object, clean, draw, holder_object, say, say_object};
-use crate::times::{ago, rfc3339, span};
+use crate::times::{ago, rfc3339, short, span};
+
+/// How waiting is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// One line, drawn again and again.
+    Drawn,
+    /// Lines, further and further apart.
+    Lines,
+    /// Objects, as far apart.
+    Objects,
+    Silent,
+}
+
+impl Style {
+    pub(crate) fn of(global: &Global) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match (global.log_format, global.progress) {
+            _ if global.quiet => Self::Silent,
+            (LogFormat::Json, _) => Self::Objects,
+            (_, When::Always) => Self::Drawn,
+            (_, When::Auto) if io::stderr().is_terminal() && !dumb => Self::Drawn,
+            _ => Self::Lines,
+        }
+    }
+}
+
+/// When the line after `lines` is due: at 10, 30 and 60 seconds, then every 5 minutes.
+pub(crate) fn moment(lines: u32) -> Duration {
+    Duration::from_secs(match lines {
+        0 => 0,
+        1 => 10,
+        2 => 30,
+        3 => 60,
+        lines => 300 * u64::from(lines - 3),
+    })
+}
+
+/// The line that is drawn again and again.
+pub(crate) fn drawn(name: &str, holder: &str, waited: Duration) -> String {
+    let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
+    format!("azmutex: waiting for {name}  {holder}  [{minutes}:{secs:02}]  Ctrl-C to give up")
+}
+
+/// A line that stays.
+pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Duration>) -> String {
+    let limit = limit.map_or(String::new(), |limit| format!(", limit {}", short(limit)));
+    let waited = span(waited);
+    format!("waiting for {name}: {holder} (waited {waited}{limit})")
+}
+
+/// Why it is waited no longer.
+pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
+    let within = match limit {
+        Some(limit) if !limit.is_zero() => format!("not acquired within {}", short(limit)),
+        _ => "somebody holds it".to_owned(),
+    };
+    format!("cannot acquire {name}: {within} ({holder})")
+}
+
+/// How the time since which a lock is held is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// For how long, where it is read at once.
+    Span,
+    /// Since when, where it stays.
+    Time,
+}
+
+/// Who holds the lock, as `held by ...`.
+pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
+    let Some(status) = status else {
+        return "held by another client".to_owned();
+    };
+    if status.state().is_free() {
+        return "held by nobody any more".to_owned();
+    }
+    let Some(holder) = status.holder() else {
+        let state = status.state();
+        return format!("held by an unknown holder ({state}, no azmutex metadata)");
+    };
+    let who = clean(&holder.to_string());
+    match (holder.since(), style) {
+        (None, _) => format!("held by {who}"),
+        (Some(since), Since::Span) => format!("held by {who} for {}", span(ago(since))),
+        (Some(since), Since::Time) => format!("held by {who} since {}", rfc3339(since)),
+    }
+}
 
 /// How often the holder is asked for on a terminal.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -21,17 +108,6 @@ pub(crate) struct WaitDisplay {
     limit: Option<Duration>,
     style: Style,
     state: Mutex<State>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// One line, drawn again and again.
-    Redrawn,
-    /// A line now and then.
-    Lines,
-    /// An object now and then.
-    Objects,
-    Silent,
 }
 
 #[derive(Debug, Default)]
@@ -47,18 +123,10 @@ struct State {
 impl WaitDisplay {
     /// `limit`: when waiting ends, if it does.
     pub(crate) fn new(global: &Global, lock: &Lock, limit: Option<Duration>) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let style = match (global.quiet, global.log_format, global.progress) {
-            (true, ..) => Style::Silent,
-            (_, LogFormat::Json, _) => Style::Objects,
-            (_, _, When::Always) => Style::Redrawn,
-            (_, _, When::Auto) if io::stderr().is_terminal() && !dumb => Style::Redrawn,
-            _ => Style::Lines,
-        };
         Self {
             lock: lock.clone(),
             limit,
-            style,
+            style: Style::of(global),
             state: Mutex::default(),
         }
     }
@@ -73,41 +141,22 @@ impl WaitDisplay {
         }
         let due = waited >= state.due;
         if due {
-            state.due = waited
-                + match (self.style, state.lines) {
-                    (Style::Redrawn, _) => REFRESH,
-                    (_, 0) => Duration::from_secs(10).saturating_sub(waited),
-                    (_, 1) => Duration::from_secs(30).saturating_sub(waited),
-                    (_, 2) => Duration::from_secs(60).saturating_sub(waited),
-                    _ => Duration::from_secs(300),
-                };
             state.lines += 1;
+            state.due = match self.style {
+                Style::Drawn => waited + REFRESH,
+                _ => moment(state.lines),
+            };
         }
+        let name = &self.lock.name;
         match self.style {
-            Style::Silent => {}
-            Style::Redrawn => {
+            Style::Drawn => {
                 if due {
-                    state.holder = self.holder(true);
+                    state.holder = self.holder(Since::Span);
                 }
-                let line = format!(
-                    "azmutex: waiting for {}  held by {}  [{}:{:02}]  Ctrl-C to give up",
-                    self.lock.name,
-                    state.holder,
-                    waited.as_secs() / 60,
-                    waited.as_secs() % 60
-                );
-                draw(&line);
+                draw(&drawn(name, &state.holder, waited));
             }
             Style::Lines if due => {
-                let limit = self
-                    .limit
-                    .map_or_else(String::new, |limit| format!(", limit {}", span(limit)));
-                say(&format!(
-                    "waiting for {}: held by {} (waited {}{limit})",
-                    self.lock.name,
-                    self.holder(false),
-                    span(waited)
-                ));
+                say(&line(name, &self.holder(Since::Time), waited, self.limit));
             }
             Style::Objects if due => {
                 let status = self.lock.mutex.status(&self.lock.key).ok();
@@ -126,7 +175,7 @@ impl WaitDisplay {
 
     /// Takes the line off the terminal, before something else is written.
     pub(crate) fn clear(&self) {
-        if self.style == Style::Redrawn {
+        if self.style == Style::Drawn {
             draw("");
         }
     }
@@ -154,24 +203,38 @@ impl WaitDisplay {
         }
     }
 
-    /// Who holds the lock, as a part of a sentence; asks the service.
-    pub(crate) fn holder(&self, relative: bool) -> String {
-        match self.lock.mutex.status(&self.lock.key) {
-            Ok(status) if status.state().is_free() => "nobody any more".to_owned(),
-            Ok(status) => match status.holder() {
-                Some(holder) => sentence(holder, relative),
-                None => "an unknown holder (leased, no azmutex metadata)".to_owned(),
-            },
-            Err(_) => "an unknown holder".to_owned(),
-        }
+    /// Who holds the lock, as `held by ...`; asks the service.
+    pub(crate) fn holder(&self, style: Since) -> String {
+        let status = self.lock.mutex.status(&self.lock.key);
+        holder(status.as_ref().ok(), style)
     }
 }
 
-fn sentence(holder: &Holder, relative: bool) -> String {
-    let who = clean(&holder.to_string());
-    match holder.since() {
-        None => who,
-        Some(since) if relative => format!("{who} for {}", span(ago(since))),
-        Some(since) => format!("{who} since {}", rfc3339(since)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_further_and_further_apart() {
+        let moments: Vec<_> = (0..7).map(|lines| moment(lines).as_secs()).collect();
+        assert_eq!(moments, [0, 10, 30, 60, 300, 600, 900]);
+    }
+
+    #[test]
+    fn line_says_who_is_waited_for_and_for_how_long() {
+        let holder = holder(None, Since::Span);
+        let limit = Some(Duration::from_secs(600));
+        assert_eq!(
+            line("prod/deploy", &holder, Duration::from_secs(10), limit),
+            "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
+        );
+        assert_eq!(
+            drawn("prod/deploy", &holder, Duration::from_secs(45)),
+            "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
+        );
+        assert_eq!(
+            not_acquired("prod/deploy", &holder, limit),
+            "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
+        );
     }
 }

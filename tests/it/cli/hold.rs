@@ -118,7 +118,7 @@ fn hold_of_a_held_lock_is_not_acquired() {
     let tool = Tool::new();
     tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
     let mut hold = tool.start(&["hold", "a", "-n"]);
-    hold.says("error: cannot acquire a: it is not free");
+    hold.says("error: cannot acquire a: somebody holds it");
     assert_eq!(hold.wait().code(), Some(75));
     let mut hold = tool.start(&["hold", "a"]);
     hold.says("waiting for a");

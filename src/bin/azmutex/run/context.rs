@@ -9,11 +9,11 @@ use super::mail::{Mailbox, Report};
 use super::signals::Signals;
 use super::timer::Timer;
 use super::voice::Voice;
-use super::waiting::Style;
 use super::worker::Worker;
 use crate::args::{Global, RunArgs};
 use crate::config::Lock;
 use crate::output::Object;
+use crate::waiting::Style;
 
 /// The supervisor's surroundings: it waits for nothing but these.
 pub(super) struct Context<'a> {

@@ -19,13 +19,14 @@ use super::sys::{self, SignalMask};
 use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::voice::Voice;
-use super::waiting::{self, Style, Waited};
+use super::waiting::{self, Waited};
 use super::worker::Worker;
 use crate::args::{Global, RunArgs, Stragglers};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, clean, print_line, with_cause};
-use crate::times::{ago, rfc3339, short, span};
+use crate::times::{rfc3339, short};
+use crate::waiting::{Since, Style, holder, not_acquired};
 
 /// How long the release may take before it is left to the lease's end.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -271,18 +272,11 @@ impl<'a> Plan<'a> {
         match error {
             TryLockError::WouldBlock => {
                 let status = waiting::look_for(context, locker, NAME);
-                let holder = waiting::holder(status.as_deref(), |since| {
-                    format!(" for {}", span(ago(since)))
-                });
-                let time = match self.args.waiting.limit() {
-                    Some(limit) if !limit.is_zero() => {
-                        format!("not acquired within {}", short(limit))
-                    }
-                    _ => "somebody holds it".to_owned(),
-                };
+                let holder = holder(status.as_deref(), Since::Span);
+                let text = not_acquired(&name, &holder, self.args.waiting.limit());
                 context.voice.error(&format!(
-                    "cannot acquire {name}: {time} ({holder})\n  hint: azmutex status {name}; if \
-                     the holder is gone: azmutex break {name}"
+                    "{text}\n  hint: azmutex status {name}; if the holder is gone: azmutex break \
+                     {name}"
                 ));
                 self.conclude(context, "not_acquired", None, started, None, false);
                 Ok(End::Code(self.args.conflict_exit_code))

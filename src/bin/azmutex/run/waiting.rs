@@ -1,7 +1,7 @@
 //! Waiting for the lock: on a thread of its own, so that a signal ends it at once.
 
 use std::ffi::c_int;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use super::context::Context;
 use super::events;
 use super::mail::Report;
 use super::timer;
-use crate::args::{Global, When};
 use crate::output::clean;
-use crate::times::{ago, rfc3339, short, span};
+use crate::times::span;
+use crate::waiting::{Since, Style, drawn, holder, line, moment};
 
 /// How long leases that may have been granted are waited for after the waiting was given up.
 const CLEAN_UP: Duration = Duration::from_secs(2);
@@ -32,29 +32,6 @@ pub(super) enum Waited {
     Refused(TryLockError),
     /// A signal ended it, and what may have been granted is released.
     Signalled(c_int),
-}
-
-/// How the wait is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
-    /// One line, drawn again every second.
-    Drawn,
-    /// Lines, further and further apart.
-    Lines,
-    Silent,
-}
-
-impl Style {
-    pub(super) fn of(global: &Global) -> Self {
-        let smart = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        match global.progress {
-            _ if global.quiet => Self::Silent,
-            _ if global.log_format == crate::args::LogFormat::Json => Self::Lines,
-            When::Always => Self::Drawn,
-            When::Auto if io::stderr().is_terminal() && smart => Self::Drawn,
-            When::Auto | When::Never => Self::Lines,
-        }
-    }
 }
 
 /// Waits for the lock, for at most `limit`.
@@ -232,11 +209,14 @@ impl Shown {
             // In the background the terminal shows somebody else's work.
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
-                let line = self.drawn(context.name(), waited);
-                context.voice.draw(&fit(&line));
+                let holder = holder(self.status.as_deref(), Since::Span);
+                context
+                    .voice
+                    .draw(&fit(&drawn(context.name(), &holder, waited)));
             }
-            Style::Lines => {
-                let line = self.line(context.name(), waited);
+            Style::Lines | Style::Objects => {
+                let holder = holder(self.status.as_deref(), Since::Time);
+                let line = line(context.name(), &holder, waited, self.limit);
                 context.voice.note(&line);
             }
             Style::Silent => {}
@@ -257,59 +237,6 @@ impl Shown {
             let text = format!("acquired {} after {waited}", context.name());
             context.voice.note(&text);
         }
-    }
-
-    fn drawn(&self, name: &str, waited: Duration) -> String {
-        let secs = waited.as_secs();
-        let holder = holder(self.status.as_deref(), |since| {
-            format!(" for {}", span(ago(since)))
-        });
-        let (minutes, secs) = (secs / 60, secs % 60);
-        format!("azmutex: waiting for {name}  {holder}  [{minutes}:{secs:02}]  Ctrl-C to give up")
-    }
-
-    fn line(&self, name: &str, waited: Duration) -> String {
-        let holder = holder(self.status.as_deref(), |since| {
-            format!(" since {}", rfc3339(since))
-        });
-        let limit = self
-            .limit
-            .map_or(String::new(), |limit| format!(", limit {}", short(limit)));
-        format!(
-            "waiting for {name}: {holder} (waited {}{limit})",
-            span(waited)
-        )
-    }
-}
-
-/// When the line after `lines` is due: at 10, 30 and 60 seconds, then every 5 minutes.
-fn moment(lines: u32) -> Duration {
-    Duration::from_secs(match lines {
-        0 => 0,
-        1 => 10,
-        2 => 30,
-        3 => 60,
-        lines => 300 * u64::from(lines - 3),
-    })
-}
-
-/// Who holds the lock, as `held by ...`.
-pub(super) fn holder(
-    status: Option<&LeaseStatus>,
-    since: impl Fn(std::time::SystemTime) -> String,
-) -> String {
-    match status {
-        None => "held by another client".to_owned(),
-        Some(status) => match status.holder() {
-            Some(holder) => {
-                let since = holder.since().map_or(String::new(), since);
-                format!("held by {}{since}", clean(&holder.to_string()))
-            }
-            None => format!(
-                "held by an unknown holder ({}, no azmutex metadata)",
-                status.state()
-            ),
-        },
     }
 }
 
@@ -364,29 +291,5 @@ fn fit(line: &str) -> String {
     match width {
         Some(width) => line.chars().take(width - 1).collect(),
         None => line.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_come_further_and_further_apart() {
-        let moments: Vec<_> = (0..7).map(|lines| moment(lines).as_secs()).collect();
-        assert_eq!(moments, [0, 10, 30, 60, 300, 600, 900]);
-    }
-
-    #[test]
-    fn line_says_who_is_waited_for_and_for_how_long() {
-        let shown = Shown::new(Some(Duration::from_secs(600)));
-        assert_eq!(
-            shown.line("prod/deploy", Duration::from_secs(10)),
-            "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
-        );
-        assert_eq!(
-            shown.drawn("prod/deploy", Duration::from_secs(45)),
-            "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
-        );
     }
 }

@@ -12,7 +12,7 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
-use crate::waiting::WaitDisplay;
+use crate::waiting::{self, Since, WaitDisplay};
 
 /// The pauses between attempts.
 const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -122,16 +122,10 @@ fn may_pass(error: &Error) -> bool {
 /// Somebody else holds the lock, and will not be waited for any longer.
 pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Duration>) -> Failure {
     let name = &lock.name;
-    let within = match limit {
-        Some(limit) if !limit.is_zero() => {
-            format!("not acquired within {}", crate::times::span(limit))
-        }
-        _ => "it is not free".to_owned(),
-    };
-    let holder = display.holder(true);
+    let holder = display.holder(Since::Span);
     Failure::new(
         Code::NotAcquired,
-        format!("cannot acquire {name}: {within} (held by {holder})"),
+        waiting::not_acquired(name, &holder, limit),
     )
     .hint(format!(
         "azmutex status {name}; if the holder is gone: azmutex break {name}"
