@@ -12,9 +12,8 @@ const MAX_NODES: u32 = 500_000;
 const MAX_ATTRIBUTES: usize = 64;
 
 /// Parses what the service sent, or somebody else in its place: takes no longer than its length
-/// asks for, and no memory to speak of.
+/// asks for, and no memory to speak of. A byte order mark, which the service sends, is skipped.
 pub(super) fn parse(text: &str) -> Result<Document<'_>, Error> {
-    let text = strip_bom(text);
     if !has_few_attributes(text) {
         return Err(Error::AttributesLimitReached);
     }
@@ -83,10 +82,6 @@ pub(super) fn texts<'a>(node: Node<'a, '_>) -> impl Iterator<Item = &'a str> {
     node.descendants()
         .filter(Node::is_text)
         .filter_map(|text| text.text())
-}
-
-fn strip_bom(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 #[cfg(test)]
