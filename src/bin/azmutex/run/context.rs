@@ -36,8 +36,7 @@ impl<'a> Context<'a> {
 
     /// Waits for a signal, a report, or until `wait` is over.
     pub(super) fn sleep(&self, wait: Option<Duration>) {
-        let mut fds = self.signals.fds();
-        fds.push(self.mail.fd());
+        let fds: Vec<_> = self.signals.fds().chain([self.mail.fd()]).collect();
         self.timer.wait(&fds, wait);
     }
 

@@ -1,6 +1,7 @@
 //! One run from start to end: check, wait, start, supervise, release, exit as the command did.
 
 use std::fs::File;
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::mail::{Mailbox, Report};
 use super::program::Program;
 use super::signals::Signals;
 use super::supervisor::{Acquisition, Ended, Supervisor};
-use super::sys::{self, SignalMask};
+use super::sys::{self, RealTimeSignals, SignalMask};
 use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::voice::Voice;
@@ -39,7 +40,11 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
         // What the library warns of is said here, in terms of the command.
         log::set_max_level(log::LevelFilter::Error);
     }
-    let result = Plan::new(args, global).and_then(|plan| plan.carry_out());
+    // Before any thread is started, such as an emulator's, for all of them to inherit.
+    let mask = SignalMask::block_terminal_output();
+    let result = RealTimeSignals::block()
+        .map_err(cannot_start)
+        .and_then(|real_time| Plan::new(args, global)?.carry_out(mask, real_time));
     match result {
         Ok(end) => end.exit(),
         Err(mut failure) => {
@@ -48,6 +53,10 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
             failure.code.into()
         }
     }
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::new(Code::Bug, format!("cannot start: {error}"))
 }
 
 /// How this process ends.
@@ -112,31 +121,29 @@ impl<'a> Plan<'a> {
         })
     }
 
-    fn carry_out(&self) -> Result<End, Failure> {
+    fn carry_out(&self, mask: SignalMask, real_time: RealTimeSignals) -> Result<End, Failure> {
         if self.args.dry_run {
             return self.describe();
         }
-        // Before any thread is started, for all of them to inherit.
-        let mask = SignalMask::block_terminal_output();
-        let system =
-            |error: std::io::Error| Failure::new(Code::Bug, format!("cannot start: {error}"));
-        let mail = Mailbox::new().map_err(system)?;
+        let mail = Mailbox::new().map_err(cannot_start)?;
         let mut context = Context {
             args: self.args,
             global: self.global,
             lock: &self.lock,
             voice: Voice::new(self.open_events()?, self.global),
             style: Style::of(self.global),
-            signals: Signals::install().map_err(system)?,
+            signals: Signals::install(real_time).map_err(cannot_start)?,
             worker: Worker::new(mail.sender()),
             mail,
-            timer: Timer::new().map_err(system)?,
+            timer: Timer::new().map_err(cannot_start)?,
         };
         let stop = StopToken::new();
         let locker = self.locker(&stop, &context)?;
         let started = timer::now();
         let limit = self.args.waiting.limit();
-        let guard = match waiting::wait(&mut context, &locker, &stop, limit).map_err(system)? {
+        let guard = match waiting::wait(&mut context, &locker, &stop, limit)
+            .map_err(cannot_start)?
+        {
             Waited::Granted(guard) => guard,
             Waited::Refused(error) => return self.refused(&mut context, &locker, error, started),
             Waited::Signalled(signal) => {

@@ -2,7 +2,6 @@
 
 use std::ffi::c_int;
 use std::io;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 use std::iter;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -16,7 +15,7 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
-use super::sys;
+use super::sys::{self, Queued, RealTimeSignals};
 
 /// What is passed on to the command, besides the real-time signals of Linux.
 const FORWARDED: [c_int; 9] = [
@@ -55,13 +54,12 @@ pub(super) struct Signals {
     /// run computes, and this process takes signals until it ends.
     delivery: ManuallyDrop<SignalDelivery<UnixStream, WithOrigin>>,
     handled: Vec<c_int>,
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    real_time: sys::RealTimeSignals,
+    real_time: RealTimeSignals,
 }
 
 impl Signals {
-    /// Handles them from here on. To be called before threads are started.
-    pub(super) fn install() -> io::Result<Self> {
+    /// Handles them from here on.
+    pub(super) fn install(real_time: RealTimeSignals) -> io::Result<Self> {
         let handled: Vec<_> = FORWARDED
             .into_iter()
             .filter(|&signal| !sys::is_ignored(signal))
@@ -73,8 +71,7 @@ impl Signals {
         Ok(Self {
             delivery: ManuallyDrop::new(delivery),
             handled,
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            real_time: sys::RealTimeSignals::block()?,
+            real_time,
         })
     }
 
@@ -93,19 +90,16 @@ impl Signals {
     }
 
     /// Readable when a signal has arrived: one of them.
-    pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        vec![
-            self.delivery.get_read().as_fd(),
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            self.real_time.fd(),
-        ]
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [self.delivery.get_read().as_fd()]
+            .into_iter()
+            .chain(self.real_time.fd())
     }
 
     /// What has arrived.
     pub(super) fn take(&mut self) -> Vec<Arrived> {
         let handled = self.delivery.pending();
         let mut all: Vec<_> = handled.map(|origin| arrived(&origin)).collect();
-        #[cfg(any(target_os = "linux", target_os = "android"))]
         all.extend(iter::from_fn(|| self.real_time.take()).map(queued));
         all
     }
@@ -125,15 +119,13 @@ fn arrived(origin: &Origin) -> Arrived {
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn queued(queued: sys::Queued) -> Arrived {
+fn queued(queued: Queued) -> Arrived {
     Arrived {
         signal: queued.signal,
-        origin: match queued.code {
-            libc::SI_KERNEL => Sender::Kernel,
-            _ if queued.sender > 0 => Sender::Process(queued.sender),
-            // A timer, for one, has none.
-            _ => Sender::Unknown,
+        origin: match queued.sender {
+            _ if queued.is_kernels => Sender::Kernel,
+            Some(process) => Sender::Process(process),
+            None => Sender::Unknown,
         },
     }
 }

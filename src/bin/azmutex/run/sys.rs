@@ -7,9 +7,7 @@ use std::fs::File;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::io::Read as _;
 use std::mem::MaybeUninit;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::{io, ptr};
@@ -42,30 +40,27 @@ pub(super) fn kill(target: i32, signal: c_int) -> io::Result<()> {
 }
 
 /// A signal that was read from a descriptor.
-#[cfg(any(target_os = "linux", target_os = "android"))]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Queued {
     pub(super) signal: c_int,
-    /// How it was sent, as `si_code`.
-    pub(super) code: c_int,
-    pub(super) sender: i32,
+    /// The process that sent it, unless the system did.
+    pub(super) sender: Option<i32>,
+    pub(super) is_kernels: bool,
 }
 
-/// The real-time signals, read from a descriptor. To handle each would take a table that is copied
-/// for every one of them.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) struct RealTimeSignals(File);
+/// The real-time signals of Linux, read from a descriptor. To handle each would take a table that is
+/// copied for every one of them. Other systems have none that anybody uses.
+pub(super) struct RealTimeSignals(Option<File>);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl RealTimeSignals {
-    /// Blocks those that are not ignored in this thread and in those that it starts. They are read
-    /// here from then on.
+    /// Blocks those that are not ignored, in this thread and in those that it starts; another
+    /// thread would take them. They are read here from then on.
     pub(super) fn block() -> io::Result<Self> {
         let mut fd = -1;
         SignalMask::change(libc::SIG_BLOCK, |set| {
-            let wanted =
-                (libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|&signal| !is_ignored(signal));
-            for signal in wanted {
+            let all = libc::SIGRTMIN()..=libc::SIGRTMAX();
+            for signal in all.filter(|&signal| !is_ignored(signal)) {
                 // SAFETY: `set` is an initialised set, and the number is a signal's.
                 unsafe { libc::sigaddset(set, signal) };
             }
@@ -76,18 +71,14 @@ impl RealTimeSignals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and ours.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
-    }
-
-    /// Readable when one has arrived.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self(Some(fd.into())))
     }
 
     /// The next one that has arrived. Never blocks.
     pub(super) fn take(&self) -> Option<Queued> {
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-        if !matches!((&self.0).read(&mut info), Ok(length) if length == info.len()) {
+        if !matches!(self.0.as_ref()?.read(&mut info), Ok(length) if length == info.len()) {
             return None;
         }
         // SAFETY: the structure is made of integers alone, so any bytes are a value of it, and
@@ -95,9 +86,28 @@ impl RealTimeSignals {
         let info = unsafe { ptr::read_unaligned(info.as_ptr().cast::<libc::signalfd_siginfo>()) };
         Some(Queued {
             signal: info.ssi_signo.cast_signed(),
-            code: info.ssi_code,
-            sender: info.ssi_pid.cast_signed(),
+            // A timer, for one, has none.
+            sender: Some(info.ssi_pid.cast_signed()).filter(|&pid| pid > 0),
+            is_kernels: info.ssi_code == libc::SI_KERNEL,
         })
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl RealTimeSignals {
+    pub(super) fn block() -> io::Result<Self> {
+        Ok(Self(None))
+    }
+
+    pub(super) fn take(&self) -> Option<Queued> {
+        None
+    }
+}
+
+impl RealTimeSignals {
+    /// Readable when one has arrived.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd)
     }
 }
 
