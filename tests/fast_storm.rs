@@ -35,7 +35,7 @@ const RATE: u32 = 100;
 /// The rates of the clients' clocks.
 const RATES: [u32; 5] = [100, 96, 104, 98, 102];
 const CLIENTS: usize = 12;
-const LOCKS: usize = 4;
+const LOCKS: usize = 6;
 const LEASE: Duration = Duration::from_secs(15);
 /// What is left of the default margin of 1.25 s to a client whose clock is 4 % too slow.
 const MARGIN: Duration = Duration::from_millis(650);
@@ -97,6 +97,15 @@ struct Shared {
     counters: [AtomicU64; LOCKS],
     holds: AtomicU64,
     is_over: AtomicBool,
+}
+
+/// Ends the storm, also if what drives it panics: the clients would go on for ever.
+struct EndsWith<'a>(&'a Shared);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Shared {
@@ -171,6 +180,7 @@ impl Storm {
                     scope.spawn(move || Client::new(number, seed, shared, emulator, proxy).run())
                 })
                 .collect();
+            let end = EndsWith(shared);
             let mut random = Random::new(seed, 0);
             let started = Instant::now();
             let mut next = started;
@@ -187,7 +197,7 @@ impl Storm {
                 }
                 thread::sleep(Duration::from_millis(1));
             }
-            shared.is_over.store(true, Ordering::SeqCst);
+            drop(end);
             // What is hung or held has to go on for the clients to end.
             while !clients.iter().all(|client| client.is_finished()) {
                 for (pump, proxy) in pumps.iter_mut().zip(proxies) {
@@ -354,7 +364,7 @@ impl<'a> Client<'a> {
             end: start,
         });
         self.shared.holds.fetch_add(1, Ordering::SeqCst);
-        let lasts = match self.random.weighted(&[68, 22, 6, 4]) {
+        let lasts = match self.random.weighted(&[70, 22, 6, 2]) {
             0 => self.random.millis(0, 50),
             1 => self.random.millis(50, 500),
             2 => self.random.millis(500, 4000),

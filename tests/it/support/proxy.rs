@@ -356,13 +356,19 @@ impl FaultProxy {
     /// Forwards the requests that [`Fault::Defer`] and [`Fault::Duplicate`] kept, oldest first,
     /// each once and on a connection of its own. Returns what the service answered.
     pub(crate) fn deliver_late(&self) -> Vec<ReplyHead> {
+        let answers = self.try_deliver_late().into_iter();
+        answers
+            .map(|answer| answer.expect("the service answers the late request"))
+            .collect()
+    }
+
+    /// The same; a request that does not arrive is lost.
+    pub(crate) fn try_deliver_late(&self) -> Vec<io::Result<ReplyHead>> {
         let late = std::mem::take(&mut self.shared.state.lock().late);
         late.iter()
             .map(|(method, request)| {
-                Conn::connect(&self.shared)
-                    .and_then(|mut service| service.exchange(method, request))
-                    .expect("the service answers the late request")
-                    .head
+                let mut service = Conn::connect(&self.shared)?;
+                Ok(service.exchange(method, request)?.head)
             })
             .collect()
     }

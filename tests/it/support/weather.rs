@@ -249,6 +249,7 @@ impl Pump {
     pub(crate) fn let_go(proxy: &FaultProxy) {
         proxy.release_held();
         proxy.release_hung();
-        proxy.deliver_late();
+        // A service that is too busy for them makes them lost ones.
+        drop(proxy.try_deliver_late());
     }
 }
