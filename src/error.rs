@@ -116,7 +116,10 @@ impl Error {
 
     /// Whether the service may have done what was asked although it did not say so.
     pub(crate) fn is_ambiguous(&self) -> bool {
-        self.is_transient() && self.kind() != ErrorKind::Throttled
+        // A 503 of the service's own says that it was too busy to begin; one without its code may
+        // be of something in between, which lost the answer.
+        let refused = self.0.status == Some(429) || self.service_code() == Some("ServerBusy");
+        self.is_transient() && !(self.kind() == ErrorKind::Throttled && refused)
     }
 
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {

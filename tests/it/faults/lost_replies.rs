@@ -3,7 +3,7 @@
 use azmutex::{ErrorKind, LeaseDuration, LeaseState, Released};
 
 use super::*;
-use crate::support::proxy::internal_error;
+use crate::support::proxy::{gateway_unavailable, internal_error};
 use crate::support::{LONG, on_local_services};
 
 on_local_services! {
@@ -23,7 +23,7 @@ on_local_services! {
 }
 
 /// Each way to lose a request or its reply at once.
-fn losses() -> [Fault; 6] {
+fn losses() -> [Fault; 7] {
     [
         Fault::DropBefore,
         Fault::DropAfter,
@@ -31,6 +31,7 @@ fn losses() -> [Fault; 6] {
         Fault::ResetAfter,
         Fault::Truncate(30),
         Fault::AnswerAfter(internal_error()),
+        Fault::AnswerAfter(gateway_unavailable()),
     ]
 }
 
@@ -199,6 +200,7 @@ fn break_whose_reply_was_lost_is_not_sent_again(backend: &Backend) {
         Fault::ResetAfter,
         Fault::Truncate(30),
         Fault::AnswerAfter(internal_error()),
+        Fault::AnswerAfter(gateway_unavailable()),
     ];
     for (round, fault) in acted.into_iter().enumerate() {
         mutex
@@ -207,7 +209,11 @@ fn break_whose_reply_was_lost_is_not_sent_again(backend: &Backend) {
         setup.once_on("break", fault.clone());
         // A second one could hit whoever holds the lease by then.
         let error = within(TIMEOUT, || mutex.break_lease(KEY, None)).expect_err("no answer");
-        let kinds = [ErrorKind::Transport, ErrorKind::Service];
+        let kinds = [
+            ErrorKind::Transport,
+            ErrorKind::Service,
+            ErrorKind::Throttled,
+        ];
         assert!(kinds.contains(&error.kind()), "{fault:?}: {error}");
         assert_eq!(setup.seen("break").len(), round + 1, "{fault:?}");
         assert_eq!(setup.state(), LeaseState::Broken);

@@ -996,6 +996,12 @@ pub(crate) fn server_busy(retry_after: Option<u64>) -> Vec<u8> {
     error_reply(503, "ServerBusy", "The server is busy.", &headers)
 }
 
+/// A 503 of something between the client and the service, which knows nothing of the service.
+pub(crate) fn gateway_unavailable() -> Vec<u8> {
+    let headers = [("Content-Type", "text/plain")];
+    reply(503, "Service Unavailable", &headers, b"upstream reset")
+}
+
 /// 500 `InternalError`.
 pub(crate) fn internal_error() -> Vec<u8> {
     let message = "The server encountered an internal error. Please retry the request.";
