@@ -8,7 +8,7 @@ use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::event::{Event, no_panic};
 use crate::lease::Acquisition;
 use crate::sync::{Condvar, Mutex};
 use crate::tick::Tick;
@@ -180,7 +180,7 @@ impl Plan<'_> {
         let Some(delay) = faults.put_up_with(&error) else {
             return Err(error);
         };
-        log::debug!("{error}; trying again in {delay:?}");
+        no_panic(|| log::debug!("{error}; trying again in {delay:?}"));
         waiter.notice(Event::AcquireFailed {
             attempt,
             error: error.clone(),
@@ -201,12 +201,7 @@ impl Plan<'_> {
     /// Half of what an operation may take, so that one that is not answered can be sent again.
     fn attempt_timeout(&self, now: Tick, until: Tick) -> Duration {
         let half = self.request_timeout / 2;
-        let left = until.since(now);
-        if left.is_zero() {
-            half
-        } else {
-            half.min(left.max(LEAST_ATTEMPT))
-        }
+        half.min(until.since(now).max(LEAST_ATTEMPT))
     }
 }
 

@@ -70,6 +70,21 @@ fn all_end_in_time(mutex: &AzureMutex) {
 }
 
 #[test]
+fn wait_that_ends_at_once_ends_soon_when_the_service_hangs() {
+    let backend = Backend::emulator();
+    let setup = Setup::before(&backend);
+    setup.proxy.always(Some(Fault::HangBefore));
+    let mutex = AzureMutex::new(setup.options().request_timeout(LONG));
+    let locker = Locker::new(mutex.expect("the options are sound"), KEY);
+    let locker = locker.expect("the key is sound");
+    let before = Instant::now();
+    let result = locker.try_lock_for(Duration::from_micros(10));
+    fails(result, ErrorKind::Transport);
+    let took = before.elapsed();
+    assert!(took < SEC + SLACK / 2, "{took:?}");
+}
+
+#[test]
 fn every_call_ends_by_its_timeout_when_the_service_hangs() {
     let backend = Backend::emulator();
     let setup = Setup::before(&backend);
