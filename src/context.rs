@@ -1,6 +1,5 @@
 //! What all guards of a locker have in common.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,7 @@ use crate::acquire::{Granted, Patience, Plan, Refused, Waiter};
 use crate::azure::names::{LeaseDuration, LeaseId};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::event::{Event, no_panic};
 use crate::lease::Terms;
 use crate::mutex::AzureMutex;
 use crate::record::Previous;
@@ -16,6 +15,9 @@ use crate::recorder::{Recorder, Under, Written};
 use crate::seat::Seat;
 use crate::stop::StopToken;
 use crate::sync::{Condvar, Mutex};
+
+/// A thread that looked up all the time would take a processor for itself.
+const LEAST_LOOK_UP: Duration = Duration::from_millis(20);
 
 /// Hears what happens to a lock.
 pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
@@ -70,7 +72,7 @@ impl Context {
     pub(crate) fn look_up(&self) -> Duration {
         let renewal = self.terms.renew_every / 2;
         if self.recorder.names_later() {
-            renewal.min(self.recorder.delay)
+            renewal.min(self.recorder.delay.max(LEAST_LOOK_UP))
         } else {
             renewal
         }
@@ -128,7 +130,7 @@ impl Context {
     /// Logs `event` and tells the observer. Never with a lock held, and never panics.
     pub(crate) fn notice(&self, event: &Event) {
         let target = self.target();
-        match event {
+        no_panic(|| match event {
             Event::Lost { reason } => log::warn!("lost the lock `{target}`: {reason}"),
             Event::Unproven => log::warn!("the lock `{target}` is unproven: not renewed in time"),
             Event::RecordFailed { error } => {
@@ -138,11 +140,11 @@ impl Context {
                 log::warn!("{error}; still held for {remaining:?} without a renewal");
             }
             event => log::debug!("`{target}`: {event:?}"),
-        }
+        });
         if let Some(observer) = &self.observer
-            && catch_unwind(AssertUnwindSafe(|| observer(event))).is_err()
+            && !no_panic(|| observer(event))
         {
-            log::error!("the observer of the lock `{target}` panicked");
+            no_panic(|| log::error!("the observer of the lock `{target}` panicked"));
         }
     }
 

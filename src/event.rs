@@ -1,3 +1,4 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::azure::names::LeaseId;
@@ -63,4 +64,9 @@ pub enum Event {
     },
     /// The lock was released.
     Released,
+}
+
+/// Calls what is the user's, an observer or a logger. Returns whether it did not panic.
+pub(crate) fn no_panic(call: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(call)).is_ok()
 }

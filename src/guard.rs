@@ -7,7 +7,7 @@ use crate::azure::client::MAX_CONTENT;
 use crate::azure::names::LeaseId;
 use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::event::{Event, no_panic};
 use crate::keeper::{Keeper, Shared};
 use crate::lease::{Claim, LossReason};
 use crate::mutex::Released;
@@ -40,7 +40,8 @@ use crate::record::Previous;
 /// guard is leaked ([`mem::forget`](std::mem::forget), a cycle of `Rc`), or in a forked child. A
 /// process that is gone renews nothing, so its lease runs out within its duration. A leaked guard
 /// in a process that lives is renewed for ever, unless
-/// [`max_hold`](crate::LockerBuilder::max_hold) bounds it.
+/// [`max_hold`](crate::LockerBuilder::max_hold) bounds it. The copy in a forked child hears of no
+/// renewal and of no release: it is not to be asked.
 ///
 /// # Examples
 ///
@@ -203,6 +204,9 @@ impl LeaseGuard {
 
     /// Releases the lock and tells what became of it. `Drop` does the same, and logs a failure.
     ///
+    /// If the lease was broken this ends its break period, so that nobody waits for a holder that
+    /// is done.
+    ///
     /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5
     /// seconds by default.
     ///
@@ -237,17 +241,17 @@ impl Drop for LeaseGuard {
         if self.released {
             return;
         }
-        match self.finish() {
+        let result = self.finish();
+        let target = self.context.target();
+        // A second panic while unwinding would end the process.
+        no_panic(|| match result {
             Ok(Released::Released) => {}
             Ok(Released::AlreadyLost) => {
-                log::warn!(
-                    "the lock `{}` had been lost before its release",
-                    self.context.target()
-                );
+                log::warn!("the lock `{target}` had been lost before its release");
             }
             Err(error) if error.kind() == ErrorKind::System => {}
             Err(error) => log::warn!("{error}; the lease runs out by itself"),
-        }
+        });
     }
 }
 

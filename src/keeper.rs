@@ -13,8 +13,8 @@ use crate::azure::names::LeaseId;
 use crate::clock::Clock;
 use crate::context::{Acquired, Context};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::lease::{Claim, Hold, Renewal, Step};
+use crate::event::{Event, no_panic};
+use crate::lease::{Claim, Hold, Parting, Renewal, Step};
 use crate::mutex::Released;
 use crate::record::Record;
 use crate::recorder::Written;
@@ -261,13 +261,13 @@ impl Keeper {
         let timeout = self.context.release_timeout;
         let served = !self.seat.take_back(&self.context, &self.shared);
         let mut state = self.shared.state.lock();
-        let needed = match &mut state.hold {
+        let parting = match &mut state.hold {
             Some(hold) => {
-                let needed = hold.release();
+                let parting = hold.release();
                 self.shared.publish(hold);
-                needed
+                parting
             }
-            None => true,
+            None => Parting::Release,
         };
         state.task = Task::End;
         self.shared.changed.notify_all();
@@ -284,13 +284,20 @@ impl Keeper {
         let record = std::mem::take(&mut state.record);
         drop(state);
         let left = || timeout.saturating_sub(started.elapsed());
-        let result = if needed {
-            self.mark_released(id, record, left() / 2);
-            self.context
-                .mutex
-                .release_within(&self.context.key, id, left())
-        } else {
-            Ok(Released::AlreadyLost)
+        let (mutex, key) = (&self.context.mutex, &self.context.key);
+        let result = match parting {
+            Parting::Release => {
+                self.mark_released(id, record, left() / 2);
+                mutex.release_within(key, id, left())
+            }
+            Parting::EndBreak => {
+                // A favour to whoever waits, and nothing that could fail.
+                if let Err(error) = mutex.release_within(key, id, left()) {
+                    no_panic(|| log::debug!("{error}; its break period runs out by itself"));
+                }
+                Ok(Released::AlreadyLost)
+            }
+            Parting::Nothing => Ok(Released::AlreadyLost),
         };
         // The thread had nothing to do but end, unless a request or an observer holds it up.
         let mut state = self.shared.state.lock();
@@ -386,10 +393,8 @@ impl Thread<'_> {
     fn run(&self) {
         // Nothing here is known to panic. If something does, the claim still ends at the deadline.
         while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
-            log::error!(
-                "the renewal thread of `{}` panicked; it goes on",
-                self.context.target()
-            );
+            let target = self.context.target();
+            no_panic(|| log::error!("the renewal thread of `{target}` panicked; it goes on"));
         }
     }
 

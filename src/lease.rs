@@ -57,6 +57,18 @@ pub enum LossReason {
     Released,
 }
 
+/// What is left to do when a hold ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// There is a lease to release, as far as is known.
+    Release,
+    /// The lease was broken. A release ends its break period, which was to give this holder the
+    /// time to come to an end.
+    EndBreak,
+    /// The service said that the lease is gone.
+    Nothing,
+}
+
 impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -207,11 +219,15 @@ impl Hold {
         })
     }
 
-    /// The guard ends the hold. Returns whether there is a lease to release, as far as is known.
-    pub(crate) fn release(&mut self) -> bool {
+    /// The guard ends the hold.
+    pub(crate) fn release(&mut self) -> Parting {
         self.lose(LossReason::Released);
-        // After `max_hold` the lease may still have a while to run.
-        matches!(self.lost, Some(LossReason::Released | LossReason::MaxHold))
+        match self.lost {
+            // After `max_hold` the lease may still have a while to run.
+            Some(LossReason::Released | LossReason::MaxHold) => Parting::Release,
+            Some(LossReason::Broken) => Parting::EndBreak,
+            _ => Parting::Nothing,
+        }
     }
 
     /// Ends the hold; whatever a late renewal says does not matter any more.
@@ -456,17 +472,17 @@ mod tests {
     }
 
     #[test]
-    fn release_is_needed_unless_the_service_said_that_the_lease_is_lost() {
-        for (reason, needed) in [
-            (None, true),
-            (Some(LossReason::MaxHold), true),
-            (Some(LossReason::Broken), false),
-            (Some(LossReason::Taken), false),
-            (Some(LossReason::Deleted), false),
+    fn release_is_needed_unless_the_service_said_that_the_lease_is_gone() {
+        for (reason, parting) in [
+            (None, Parting::Release),
+            (Some(LossReason::MaxHold), Parting::Release),
+            (Some(LossReason::Broken), Parting::EndBreak),
+            (Some(LossReason::Taken), Parting::Nothing),
+            (Some(LossReason::Deleted), Parting::Nothing),
         ] {
             let mut hold = Hold::new(terms(), at(0));
             reason.inspect(|&reason| hold.lose(reason));
-            assert_eq!(hold.release(), needed, "{reason:?}");
+            assert_eq!(hold.release(), parting, "{reason:?}");
             assert!(matches!(hold.claim(at(1)), Claim::Lost(_)));
         }
     }

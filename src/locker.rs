@@ -310,7 +310,8 @@ impl LockerBuilder {
     }
 
     /// How long the lock is held before its holder writes who it is. Defaults to 250 milliseconds;
-    /// zero writes before `lock` returns.
+    /// less than 20 milliseconds may become as much. Zero writes before `lock` returns, for which
+    /// it takes up to half a [`request_timeout`](crate::MutexOptions::request_timeout) more.
     pub fn holder_delay(mut self, delay: Duration) -> Self {
         self.holder_delay = delay;
         self
@@ -323,9 +324,10 @@ impl LockerBuilder {
     /// greater than any handed out before, also after the blob was deleted as long as clocks are
     /// right; it is the time in milliseconds where that is greater than the last token plus one.
     /// Costs up to three requests more for a lock and unlock. If the token cannot be stored within
-    /// the [`request_timeout`](crate::MutexOptions::request_timeout), which is added to the time
-    /// that a bounded wait may take, the lease is released and `lock` fails; with
-    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if it was broken meanwhile.
+    /// the [`request_timeout`](crate::MutexOptions::request_timeout), the lease is released within
+    /// the [`release_timeout`](Self::release_timeout) and `lock` fails; with
+    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if it was broken meanwhile. Both are
+    /// added to the time that a bounded wait may take.
     ///
     /// All lockers of a key should agree on this setting: one without it that says who it is erases
     /// the last token, and then clocks alone keep the order.

@@ -7,6 +7,7 @@ use crate::azure::client::Client;
 use crate::azure::names::{LeaseDuration, LeaseId, break_period, check_key};
 use crate::azure::status::LeaseStatus;
 use crate::error::{Error, ErrorKind};
+use crate::event::no_panic;
 use crate::options::MutexOptions;
 use crate::record::Holder;
 use crate::recorder::{self, Under};
@@ -428,10 +429,11 @@ impl AzureMutex {
 
     /// Releases an ID that may have been granted although nobody was told.
     pub(crate) fn take_back(&self, key: &str, id: LeaseId, timeout: Duration) {
-        match self.release_within(key, id, timeout) {
+        let result = self.release_within(key, id, timeout);
+        no_panic(|| match result {
             Ok(_) => log::debug!("took back what may have been granted on `{key}`"),
             Err(error) => log::warn!("{error}; if it was granted, it runs out by itself"),
-        }
+        });
     }
 
     fn until_answered<T>(

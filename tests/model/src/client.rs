@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use crate::lease::{Acquisition, Claim, Hold, LossReason, Renewal, Step, Terms};
+use crate::lease::{Acquisition, Claim, Hold, LossReason, Parting, Renewal, Step, Terms};
 use crate::mistakes::Mistake;
 use crate::record::Record;
 use crate::service::{DURATION, Id, Op, Reply, Stored};
@@ -266,7 +266,7 @@ impl Client {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Holding(mut held) => {
                 let before = held.hold.clone();
-                let needed = held.hold.release();
+                let parting = held.hold.release();
                 held.remembered = false;
                 if manner.makes(Mistake::RenewsAfterRelease) {
                     held.hold = before;
@@ -282,10 +282,9 @@ impl Client {
                     // The thread hears of it after the release.
                     self.renewed(manner, sent, now, Some(reply));
                 }
-                if needed {
-                    self.send(Op::Release, now);
-                } else {
-                    self.over(manner);
+                match parting {
+                    Parting::Release | Parting::EndBreak => self.send(Op::Release, now),
+                    Parting::Nothing => self.over(manner),
                 }
             }
             Phase::Creating(acquisition) | Phase::Acquiring(acquisition) => {
