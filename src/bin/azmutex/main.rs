@@ -15,6 +15,7 @@ mod usage;
 mod value;
 mod verbs;
 mod waiting;
+mod writer;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -31,17 +32,18 @@ fn main() -> ExitCode {
     };
     let global = &cli.global;
     logger::start(global);
-    let result = match &cli.command {
-        Command::Run(args) => return run::run(args, global),
-        command => verbs::dispatch(command, global),
+    let code = match &cli.command {
+        Command::Run(args) => run::run(args, global),
+        command => match verbs::dispatch(command, global) {
+            Ok(code) => code.into(),
+            Err(failure) => {
+                failure.report(global);
+                failure.code.into()
+            }
+        },
     };
-    match result {
-        Ok(code) => code.into(),
-        Err(failure) => {
-            failure.report(global);
-            failure.code.into()
-        }
-    }
+    output::flush(writer::soon());
+    code
 }
 
 fn parse() -> Result<Cli, clap::Error> {

@@ -3,13 +3,14 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use azmutex::{Error, ErrorKind, Holder};
 
 use crate::args::{Global, LogFormat, When};
 use crate::exit::Code;
 use crate::times::rfc3339;
+use crate::writer::{Writer, soon};
 
 /// Why a command ends without having done what was asked.
 #[derive(Debug, Clone)]
@@ -118,29 +119,64 @@ impl From<Error> for Failure {
     }
 }
 
-/// Writes `azmutex: TEXT` to stderr, in one piece.
-///
+/// What is to be written to stderr.
+enum Line {
+    Text(String),
+    /// One that the next replaces, without an end; an empty one only takes the last away.
+    Drawn(String),
+}
+
+static STDERR: Writer<Line> = Writer::new(write);
+
+/// Whether stderr is written to from a thread.
+static APART: AtomicBool = AtomicBool::new(false);
+
+/// Has nothing that is said from here on wait for somebody to read it: a lock is to be kept
+/// meanwhile. [`flush`] before the end.
+pub(crate) fn never_wait_for_stderr() {
+    APART.store(true, Ordering::Relaxed);
+}
+
+/// Waits until everything is written to stderr, or until `end`.
+pub(crate) fn flush(end: Instant) {
+    STDERR.flush(end);
+}
+
+fn put(line: Line) {
+    if APART.load(Ordering::Relaxed) {
+        STDERR.push(line);
+    } else {
+        write(line);
+    }
+}
+
 /// Never fails: with nobody to read it, there is nobody to tell either.
-pub(crate) fn say(text: &str) {
-    // What is written takes the place of a line that is redrawn.
-    let erase = if DRAWN.swap(false, Ordering::Relaxed) {
+fn write(line: Line) {
+    let mut err = io::stderr().lock();
+    let drawn = matches!(&line, Line::Drawn(text) if !text.is_empty());
+    let erase = if DRAWN.swap(drawn, Ordering::Relaxed) || drawn {
         ERASE
     } else {
         ""
     };
-    let line = format!("{erase}azmutex: {}\n", redact(text));
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    let (Line::Text(text) | Line::Drawn(text)) = line;
+    let _ = err.write_all(format!("{erase}{text}").as_bytes());
+}
+
+/// Writes `azmutex: TEXT` to stderr, in one piece.
+pub(crate) fn say(text: &str) {
+    put(Line::Text(format!("azmutex: {}\n", redact(text))));
 }
 
 /// Draws a line on a terminal that the next one, or the next message, replaces. Cut so that it
 /// stays one line; an empty one takes it away.
 pub(crate) fn draw(line: &str) {
-    if line.is_empty() && !DRAWN.swap(false, Ordering::Relaxed) {
-        return;
-    }
-    DRAWN.store(!line.is_empty(), Ordering::Relaxed);
-    let line: String = redact(line).chars().take(columns() - 1).collect();
-    let _ = write!(io::stderr().lock(), "{ERASE}{line}");
+    draw_whole(&redact(line).chars().take(columns() - 1).collect::<String>());
+}
+
+/// Like [`draw`], for a line that fits.
+pub(crate) fn draw_whole(line: &str) {
+    put(Line::Drawn(line.to_owned()));
 }
 
 /// Whether there is a line on the terminal that is to be replaced.
@@ -161,9 +197,7 @@ fn columns() -> usize {
 
 /// Writes an object to stderr, as a line.
 pub(crate) fn say_object(object: &Object) {
-    let _ = io::stderr()
-        .lock()
-        .write_all(format!("{object}\n").as_bytes());
+    put(Line::Text(format!("{object}\n")));
 }
 
 /// Warns on stderr, unless `-q`.
@@ -192,12 +226,17 @@ pub(crate) fn print_line(line: &str) {
 pub(crate) fn print(text: &str) {
     match try_print(text) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(0),
         Err(error) => {
             say(&format!("error: cannot write to stdout: {error}"));
-            std::process::exit(Code::Bug as i32);
+            exit(Code::Bug as i32);
         }
     }
+}
+
+fn exit(code: i32) -> ! {
+    flush(soon());
+    std::process::exit(code)
 }
 
 /// Writes to stdout, for those who have something to undo if nobody reads it.

@@ -10,6 +10,9 @@ mod system {
     use signal_hook::iterator::Signals;
     use signal_hook::low_level::emulate_default_handler;
 
+    use crate::output;
+    use crate::writer::soon;
+
     /// Calls `then` with each signal that asks this process to end.
     ///
     /// Signals that this process was started with as ignored stay so: under nohup, in the
@@ -39,6 +42,7 @@ mod system {
 
     /// Ends this process as `signal` would have, so that whoever waits for it sees so.
     pub(crate) fn die(signal: i32) -> ! {
+        output::flush(soon());
         let _ = emulate_default_handler(signal);
         // Process 1 survives it.
         std::process::exit(128 + signal)
@@ -49,12 +53,16 @@ mod system {
 mod system {
     use std::io;
 
+    use crate::output;
+    use crate::writer::soon;
+
     /// The system ends the process by itself; the lease runs out.
     pub(crate) fn watch(_: impl Fn(i32) + Send + 'static) -> io::Result<()> {
         Ok(())
     }
 
     pub(crate) fn die(signal: i32) -> ! {
+        output::flush(soon());
         std::process::exit(128 + signal)
     }
 }

@@ -7,6 +7,8 @@ use azmutex::{LeaseDuration, LeaseState};
 use super::tool::Tool;
 #[cfg(unix)]
 use super::tool::{Running, bare};
+#[cfg(unix)]
+use crate::support::{eventually, fill};
 
 fn is_held(tool: &Tool) -> bool {
     tool.mutex().status("a").unwrap().state() == LeaseState::Leased
@@ -100,6 +102,43 @@ fn hold_that_loses_the_lock_stops_the_script() {
     ));
     assert_eq!(hold.wait().code(), Some(121));
     assert_eq!(script.wait().unwrap().signal(), Some(15));
+}
+
+#[cfg(unix)]
+#[test]
+fn hold_keeps_watch_when_nobody_reads_the_log() {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let tool = Tool::new();
+    let mut script = std::process::Command::new("cat");
+    let mut script = script.stdin(Stdio::piped()).spawn().unwrap();
+    let pid = script.id().to_string();
+    let mut command = tool.command(&["hold", "a", "--ready", "-vv", "--for-pid", &pid]);
+    command.args(["--on-lost-signal", "TERM", "--renew-every", "200ms"]);
+    let (unread, err) = std::io::pipe().unwrap();
+    let mut hold = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(err.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut line = String::new();
+    let out = hold.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    assert_eq!(line, "READY\n");
+    let err = fill(err);
+    // Some of them may be renewals before the pipe was full.
+    let before = tool.emulator().requests();
+    eventually(|| (tool.emulator().requests() >= before + 5).then_some(()));
+    tool.run(&["break", "a", "--yes", "--now"]).exits(0);
+    // Long before the lease would have run out.
+    eventually(|| script.try_wait().unwrap());
+    assert_eq!(script.wait().unwrap().signal(), Some(15));
+    let code = eventually(|| hold.try_wait().unwrap()).code();
+    assert_eq!(code, Some(121));
+    drop((unread, err));
 }
 
 #[test]

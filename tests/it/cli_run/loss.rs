@@ -1,14 +1,18 @@
 //! The lock is lost: the command is gone before anybody else can have it.
 
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use azmutex::LeaseState;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::{
-    PATIENCE, Running, Scratch, Service, assert_dies, events, is_dead, names, number, unique,
+    PATIENCE, Running, Scratch, Service, Written, assert_dies, events, eventually, is_dead, names,
+    number, unique,
 };
-use crate::support::proxy::{Fault, FaultProxy};
+use crate::support::fill;
+use crate::support::proxy::{Fault, FaultProxy, RequestHead, internal_error};
 
 /// Two processes that end by nothing but `SIGKILL`.
 const STUBBORN: &str = "
@@ -186,7 +190,7 @@ fn failing_renewals_are_told_with_the_time_that_is_left() {
     let mut run = through.run(["--lease", "15s", "--renew-every", "300ms"]);
     let run = Running::start(run.args([&*lock, "-c", "echo ready; exec sleep 1000"]));
     run.out.wait_for("ready");
-    proxy.always(Some(Fault::Answer(crate::support::proxy::internal_error())));
+    proxy.always(Some(Fault::Answer(internal_error())));
     run.err.wait_for("azmutex: warning: cannot renew ");
     run.err
         .wait_for("(attempt 1); the command will be stopped in ");
@@ -236,11 +240,11 @@ fn command_is_gone_in_time_when_nobody_reads_what_is_said() {
     run.args(["--event-fd", "0", &*lock, "-c", script]);
     let mut child = run
         .stdin(event_end)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (out, _) = super::support::Written::collect(child.stdout.take().unwrap());
+    let (out, _) = Written::collect(child.stdout.take().unwrap());
     let pid = number(&out.wait_for("."), "pid");
     service
         .mutex()
@@ -253,20 +257,49 @@ fn command_is_gone_in_time_when_nobody_reads_what_is_said() {
         "{:?}",
         broken.elapsed()
     );
-    assert!(super::support::eventually(PATIENCE, || child
-        .try_wait()
-        .unwrap()
-        .is_some()));
+    assert!(eventually(PATIENCE, || child.try_wait().unwrap().is_some()));
     assert_eq!(child.wait().unwrap().code(), Some(121));
     drop(events);
 }
 
-/// The end of a pipe that takes no more.
-fn fill(pipe: std::io::PipeWriter) -> std::io::PipeWriter {
-    use std::io::Write as _;
-
-    rustix::io::ioctl_fionbio(&pipe, true).unwrap();
-    while (&pipe).write(&[b'\n'; 4096]).is_ok() {}
-    rustix::io::ioctl_fionbio(&pipe, false).unwrap();
-    pipe
+#[test]
+fn lock_is_kept_when_nobody_reads_the_log() {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let through = Service::at(proxy.connection_string());
+    let scratch = Scratch::new();
+    let lock = unique("unread");
+    let (unread, err) = std::io::pipe().unwrap();
+    let mut run = through.run(["-vv", "--lease", "15s", "--renew-every", "200ms"]);
+    run.arg("--event-file").arg(scratch.file("events"));
+    run.args([&*lock, "-c", "echo ready; read line; exit 3"]);
+    let mut child = run
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(err.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    drop(run);
+    let (out, _) = Written::collect(child.stdout.take().unwrap());
+    out.wait_for("ready");
+    let err = fill(err);
+    let is_renewal = |request: &RequestHead| request.lease_action() == Some("renew");
+    let renewed = |times: usize| {
+        let before = proxy.seen().iter().filter(|seen| is_renewal(seen)).count();
+        proxy.wait_for(before + times, |seen| is_renewal(seen), PATIENCE);
+    };
+    renewed(3);
+    // Nor is it held up by a failure, which even a log without -v would tell of.
+    proxy.when(is_renewal, Fault::Answer(internal_error()));
+    renewed(3);
+    drop(child.stdin.take());
+    assert!(eventually(PATIENCE, || child.try_wait().unwrap().is_some()));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(service.state(&lock), LeaseState::Available);
+    let events = events(&scratch.file("events"));
+    assert_eq!(
+        names(&events),
+        ["acquired", "started", "renewal_failed", "exit"]
+    );
+    drop((unread, err));
 }

@@ -101,6 +101,19 @@ pub(crate) fn go_on(process: &std::process::Child) {
     kill_process(Pid::from_child(process), Signal::CONT).expect("it has not ended");
 }
 
+/// The end of a pipe that takes no more.
+#[cfg(unix)]
+pub(crate) fn fill(pipe: std::io::PipeWriter) -> std::io::PipeWriter {
+    use std::io::Write as _;
+
+    rustix::io::ioctl_fionbio(&pipe, true).expect("a pipe");
+    while (&pipe).write(&[b'\n'; 4096]).is_ok() {}
+    // What is left is less than a page.
+    while (&pipe).write(b"\n").is_ok() {}
+    rustix::io::ioctl_fionbio(&pipe, false).expect("a pipe");
+    pipe
+}
+
 /// What an observer heard, for a test that waits for it.
 pub(crate) struct Events {
     receiver: Receiver<Event>,

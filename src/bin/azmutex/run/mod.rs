@@ -44,6 +44,7 @@ mod worker;
 /// Runs the command as `args` say, and returns what it returned.
 #[cfg(unix)]
 pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+    crate::output::never_wait_for_stderr();
     session::run(args, global)
 }
 

@@ -71,6 +71,7 @@ impl End {
         match self {
             Self::Code(code) => ExitCode::from(code),
             Self::Signal(signal) => {
+                crate::output::flush(crate::writer::soon());
                 // The system ignores it for the first process, unless that handles it.
                 if std::process::id() != 1 {
                     sys::raise_default(signal);

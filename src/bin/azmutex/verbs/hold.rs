@@ -13,7 +13,7 @@ use super::acquire::not_acquired;
 use crate::args::{Global, HoldArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, Object, try_print, warn};
+use crate::output::{Failure, Object, never_wait_for_stderr, try_print, warn};
 use crate::process::Process;
 use crate::signals;
 use crate::stdin::{self, Stdin};
@@ -33,6 +33,7 @@ enum End {
 }
 
 pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
+    never_wait_for_stderr();
     let process = args.for_pid.map(Process::open).transpose()?;
     let stdin = Stdin::look();
     if stdin == Stdin::Null && process.is_none() {

@@ -1,0 +1,141 @@
+//! Writing from a thread, since a terminal or a pipe that nobody reads blocks whoever writes to it.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many lines may wait to be written. The oldest make room for more.
+const ROOM: usize = 256;
+
+/// How long the end waits for the last lines.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// When what is not written by then is given up.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + LAST_WORDS
+}
+
+/// What is to be written to one place. Nobody who adds to it is held up.
+pub(crate) struct Writer<T> {
+    write: fn(T),
+    state: Mutex<State<T>>,
+    /// A line was added or written.
+    changed: Condvar,
+}
+
+struct State<T> {
+    lines: VecDeque<T>,
+    has_thread: bool,
+    is_writing: bool,
+    /// It was waited for in vain, and nothing was written since.
+    is_stuck: bool,
+}
+
+impl<T: Send> Writer<T> {
+    /// One that does `write` with each line. Its thread starts with the first of them.
+    pub(crate) const fn new(write: fn(T)) -> Self {
+        Self {
+            write,
+            state: Mutex::new(State {
+                lines: VecDeque::new(),
+                has_thread: false,
+                is_writing: false,
+                is_stuck: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn push(&'static self, line: T) {
+        let mut state = self.state();
+        if state.lines.len() >= ROOM {
+            state.lines.pop_front();
+        }
+        state.lines.push_back(line);
+        if !state.has_thread {
+            let thread = thread::Builder::new().name("azmutex:writer".to_owned());
+            state.has_thread = thread.spawn(|| self.work()).is_ok();
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits until everything is written, or until `end`.
+    pub(crate) fn flush(&self, end: Instant) {
+        let mut state = self.state();
+        while state.has_thread && !state.is_stuck && (state.is_writing || !state.lines.is_empty()) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.is_stuck = true;
+                return;
+            }
+            let result = self.changed.wait_timeout(state, left);
+            state = result.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn work(&self) {
+        let mut state = self.state();
+        loop {
+            while let Some(line) = state.lines.pop_front() {
+                state.is_writing = true;
+                drop(state);
+                (self.write)(line);
+                state = self.state();
+                state.is_writing = false;
+                state.is_stuck = false;
+                self.changed.notify_all();
+            }
+            let result = self.changed.wait(state);
+            state = result.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn lines_are_written_in_order_and_before_the_end() {
+        static WRITTEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+        static WRITER: Writer<usize> = Writer::new(|line| WRITTEN.lock().unwrap().push(line));
+        for line in 0..ROOM {
+            WRITER.push(line);
+        }
+        WRITER.flush(Instant::now() + PATIENCE);
+        assert_eq!(*WRITTEN.lock().unwrap(), Vec::from_iter(0..ROOM));
+    }
+
+    #[test]
+    fn nobody_is_held_up_by_what_cannot_be_written() {
+        static WRITTEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+        static WRITER: Writer<usize> = Writer::new(|line| WRITTEN.lock().unwrap().push(line));
+        let mut unread = WRITTEN.lock().unwrap();
+        WRITER.push(0);
+        while !WRITER.state().is_writing {
+            thread::yield_now();
+        }
+        for line in 1..ROOM + 4 {
+            WRITER.push(line);
+        }
+        WRITER.flush(Instant::now());
+        // It was waited for already.
+        WRITER.flush(Instant::now() + PATIENCE * 100);
+        assert_eq!(unread.len(), 0);
+        unread.push(usize::MAX);
+        drop(unread);
+        while WRITER.state().is_stuck {
+            thread::yield_now();
+        }
+        WRITER.flush(Instant::now() + PATIENCE);
+        let kept = [usize::MAX, 0].into_iter().chain(4..ROOM + 4);
+        assert_eq!(*WRITTEN.lock().unwrap(), Vec::from_iter(kept));
+    }
+}
