@@ -1,25 +1,47 @@
 //! What comes after the command: what it left behind, the release, the end.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use azmutex::LeaseState;
 use rustix::process::Signal;
 
 use super::support::{
-    PATIENCE, Running, Scratch, Service, assert_dies, events, finish, is_dead, number, unique,
+    PATIENCE, Running, Scratch, Service, assert_dies, azmutex, events, finish, is_dead, number,
+    unique,
 };
 use crate::support::proxy::{Fault, FaultProxy, internal_error};
 
 /// Leaves a process behind that ends when the input does.
 const LEAVE: &str = "exec 4<&0; cat <&4 >/dev/null 2>&1 & echo pid=$!.; exit 3";
 
+/// The same in a session of its own, which the process has before the script goes on.
+const LEAVE_SESSION: &str = "
+    exec 4<&0
+    pid=$(setsid sh -c 'echo $$; exec cat <&4 >/dev/null 2>&1' &)
+    echo pid=$pid.
+    exit 3";
+
+/// Both, and what is known of them where: the system has to say what has left the group.
+const LEFT: &[&str] = if cfg!(target_os = "linux") {
+    &[LEAVE, LEAVE_SESSION]
+} else {
+    &[LEAVE]
+};
+
+/// Each script in each group.
+fn in_groups<'a>(scripts: &'a [&'a str]) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let groups = ["own", "shared", "session"].into_iter();
+    groups.flat_map(move |group| scripts.iter().map(move |script| (group, *script)))
+}
+
 #[test]
 fn straggler_is_warned_of_and_lives_on() {
     let service = Service::emulator();
-    for group in ["own", "shared", "session"] {
+    for (group, script) in in_groups(LEFT) {
         let lock = unique("warn");
-        let mut run = service.run(["--process-group", group, &lock, "-c", LEAVE]);
-        let mut run = Running::start(run.stdin(std::process::Stdio::piped()));
+        let mut run = service.run(["--process-group", group, &lock, "-c", script]);
+        let mut run = Running::start(run.stdin(Stdio::piped()));
         let status = run.wait();
         assert_eq!(status.code(), Some(3));
         let pid = number(&run.out.wait_for("."), "pid");
@@ -40,8 +62,12 @@ fn straggler_is_warned_of_and_lives_on() {
 #[test]
 fn straggler_is_killed_if_that_is_asked_for() {
     let service = Service::emulator();
-    for group in ["own", "shared"] {
-        let script = "(trap '' TERM; sleep 1000; sleep 1000) & echo pid=$!.; exit 3";
+    let scripts = [
+        "(trap '' TERM; sleep 1000; sleep 1000) & echo pid=$!.; exit 3",
+        "pid=$(setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000 >/dev/null 2>&1' &)
+         echo pid=$pid.; exit 3",
+    ];
+    for (group, script) in in_groups(&scripts[..LEFT.len()]) {
         let mut run = service.run(["--stragglers=kill", "-k", "300ms", "--process-group", group]);
         let done = finish(run.args([&*unique("kill"), "-c", script]));
         assert_eq!(done.code(), 3, "{done:?}");
@@ -53,7 +79,7 @@ fn straggler_is_killed_if_that_is_asked_for() {
 #[test]
 fn lock_is_held_until_stragglers_are_gone_if_that_is_asked_for() {
     let service = Service::emulator();
-    for group in ["own", "shared"] {
+    for (group, script) in in_groups(LEFT) {
         let lock = unique("wait");
         let mut run = service.run([
             "--stragglers=wait",
@@ -61,14 +87,53 @@ fn lock_is_held_until_stragglers_are_gone_if_that_is_asked_for() {
             group,
             &lock,
             "-c",
-            LEAVE,
+            script,
         ]);
-        let mut run = Running::start(run.stdin(std::process::Stdio::piped()));
+        let mut run = Running::start(run.stdin(Stdio::piped()));
         run.err.wait_for("behind; holding");
         assert_eq!(service.state(&lock), LeaseState::Leased);
         drop(run.child.stdin.take());
         assert_eq!(run.finish().code(), 3);
         assert!(service.state(&lock).is_free());
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn orphans_are_reaped_while_the_command_runs() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        let script = "
+            orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!')
+            while [ -e /proc/$orphan ]; do sleep 0.05; done
+            echo gone";
+        let mut run = service.run(["--process-group", group, &unique("orphan"), "-c", script]);
+        let done = finish(&mut run);
+        assert_eq!((&*done.out, &*done.err), ("gone\n", ""), "{group}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn children_from_before_azmutex_are_none_of_its_business() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        let azmutex = azmutex().display();
+        let lock = unique("before");
+        let script = format!(
+            "cat >/dev/null 2>&1 <&4 & echo pid=$!.
+             exec {azmutex} run --stragglers=kill --process-group {group} {lock} true"
+        );
+        let mut command = Command::new("sh");
+        service.prepare(&mut command);
+        let script = format!("exec 4<&0; {script}");
+        let mut run = Running::start(command.args(["-c", &script]).stdin(Stdio::piped()));
+        let status = run.wait();
+        let pid = number(&run.out.wait_for("."), "pid");
+        assert_eq!((status.code(), &*run.err.text()), (Some(0), ""), "{group}");
+        assert!(!is_dead(pid), "{group}");
+        drop(run.child.stdin.take());
+        assert_dies(pid);
     }
 }
 

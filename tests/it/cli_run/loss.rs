@@ -148,6 +148,30 @@ fn command_is_gone_within_a_renewal_and_the_grace_when_the_lease_is_broken() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn processes_that_left_the_group_are_gone_too() {
+    let service = Service::emulator();
+    // The first of each is in a group or a session of its own.
+    let inner = "sh -c 'trap \"\" TERM; echo pid=$$.; while :; do sleep 1; done'";
+    for leave in ["timeout 1000", "setsid"] {
+        for group in ["own", "shared", "session"] {
+            let lock = unique("left-group");
+            let mut run = service.run(["--lease", "15s", "--renew-every", "300ms", "-k", "300ms"]);
+            run.args(["--process-group", group, &*lock, "-c"]);
+            let mut run = Running::start(run.arg(format!("{leave} {inner}; echo not reached")));
+            let pid = number(&run.out.wait_for("."), "pid");
+            service
+                .mutex()
+                .break_lease(&lock, Some(Duration::ZERO))
+                .unwrap();
+            let status = run.wait();
+            assert!(is_dead(pid), "{leave}, {group}: {}", run.err.text());
+            assert_eq!(status.code(), Some(121));
+        }
+    }
+}
+
 #[test]
 fn command_is_killed_at_once_if_that_is_asked_for() {
     let service = Service::emulator();

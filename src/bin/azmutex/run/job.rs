@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, waitid, waitpid};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP};
+use rustix::process::{
+    Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, getpgrp, waitid, waitpid,
+};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP};
 
-use super::process;
+use super::process::{self, Process};
 use super::program::{Program, c_string};
 use super::sys::{self, Launch, SignalMask};
 use super::terminal::{Group, Place, Terminal};
@@ -54,6 +56,8 @@ pub(super) struct Job {
     stopped: bool,
     /// Orphans of the command become children of this process.
     adopts: bool,
+    /// Children that this process had before, from the program that it took the place of.
+    others: Vec<i32>,
     /// Some child has moved since they were looked at.
     moved: bool,
 }
@@ -61,12 +65,13 @@ pub(super) struct Job {
 impl Job {
     /// Starts the command. To be called on the main thread: the system watches the thread that
     /// starts a child, not its process.
-    pub(super) fn start(start: Start<'_>, place: Place, adopt: bool) -> io::Result<Self> {
-        let adopts = adopt || place.group == Group::Shared;
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let adopts = rustix::process::getpid().as_raw_nonzero().get() == 1
-            || (adopts
-                && rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok());
+    pub(super) fn start(start: Start<'_>, place: Place) -> io::Result<Self> {
+        let adopts = adopt_orphans();
+        let others = if adopts && sys::ended_child().is_ok() {
+            children()
+        } else {
+            Vec::new()
+        };
         // Only a foreground group may pass the foreground on.
         let foreground =
             place.hands_over() && place.terminal.as_ref().is_some_and(Terminal::is_ours);
@@ -100,6 +105,7 @@ impl Job {
                 reaped: false,
                 stopped: false,
                 adopts,
+                others,
                 moved: false,
             }),
             Err(error) => {
@@ -153,11 +159,11 @@ impl Job {
         }
     }
 
-    /// Sends `signal` to the command: those that end or stop it to all of its processes, the rest
-    /// to the first, since helpers may not expect them.
+    /// Passes `signal` on to the command: those that end or stop it to its group, as a terminal
+    /// does, the rest to the first process, since helpers may not expect them.
     pub(super) fn signal(&self, signal: c_int) {
         match signal {
-            SIGHUP | SIGINT | SIGQUIT | SIGTERM | SIGCONT | SIGTSTP => self.signal_all(signal),
+            SIGHUP | SIGINT | SIGQUIT | SIGTERM | SIGCONT | SIGTSTP => self.signal_group(signal),
             _ => self.signal_first(signal),
         }
     }
@@ -168,31 +174,54 @@ impl Job {
         }
     }
 
-    /// Sends `signal` to all processes of the command.
+    /// Sends `signal` to the command's group, or to all of its processes if it shares ours.
+    pub(super) fn signal_group(&self, signal: c_int) {
+        if self.has_group() && !self.reaped {
+            let _ = sys::kill(-self.pid(), signal);
+        } else {
+            self.signal_all(signal);
+        }
+    }
+
+    /// Sends `signal` to all processes of the command, also those in other groups.
     pub(super) fn signal_all(&self, signal: c_int) {
-        match self.group {
-            Group::Own | Group::Session => {
-                // A group keeps its number from being used again for as long as it has members.
-                let _ = sys::kill(-self.pid(), signal);
+        // A group keeps its number from being used again for as long as it has members: its first
+        // process for one, until that is reaped.
+        if self.has_group() && !(self.reaped && process::are_listed()) {
+            let _ = sys::kill(-self.pid(), signal);
+            self.signal_members(signal, Some(self.pid()));
+        } else {
+            self.signal_first(signal);
+            self.signal_members(signal, None);
+        }
+    }
+
+    /// Stops what the suspend key does not reach.
+    pub(super) fn stop_outside(&self) {
+        let group = if self.has_group() {
+            self.pid()
+        } else {
+            getpgrp().as_raw_nonzero().get()
+        };
+        self.signal_members(SIGSTOP, Some(group));
+    }
+
+    /// Sends `signal` to all listed processes but the first and those in the group `told`.
+    fn signal_members(&self, signal: c_int, told: Option<i32>) {
+        // A process may fork while the signal goes round: again, until nobody is new.
+        let mut known = Vec::new();
+        if !self.reaped {
+            known.push(self.pid());
+        }
+        for _ in 0..ROUNDS {
+            let mut new = self.members();
+            new.retain(|process| Some(process.group) != told && !known.contains(&process.pid));
+            if new.is_empty() {
+                break;
             }
-            Group::Shared => {
-                self.signal_first(signal);
-                // A process may fork while the signal goes round: again, until nobody is new.
-                let mut told = vec![self.pid()];
-                for _ in 0..ROUNDS {
-                    let members = self.members();
-                    let new: Vec<_> = members
-                        .into_iter()
-                        .filter(|pid| !told.contains(pid))
-                        .collect();
-                    if new.is_empty() {
-                        break;
-                    }
-                    for pid in new {
-                        let _ = sys::kill(pid, signal);
-                        told.push(pid);
-                    }
-                }
+            for process in new {
+                let _ = sys::kill(process.pid, signal);
+                known.push(process.pid);
             }
         }
     }
@@ -200,6 +229,10 @@ impl Job {
     /// Kills all processes of the command.
     pub(super) fn kill_all(&self) {
         self.signal_all(SIGKILL);
+    }
+
+    fn has_group(&self) -> bool {
+        self.group != Group::Shared
     }
 
     /// Whether `pid` is of the command, so that what it sends to this process is no news to it.
@@ -221,7 +254,7 @@ impl Job {
     /// What the command did since the last call. Does not wait.
     pub(super) fn poll(&mut self) -> Option<Change> {
         if self.adopts && std::mem::take(&mut self.moved) {
-            self.reap_adopted();
+            self.reap_others();
         }
         if self.ended.is_some() {
             return None;
@@ -248,9 +281,10 @@ impl Job {
         waitid(WaitId::Pid(self.pid), options).ok().flatten()
     }
 
-    /// Takes the status of the command's first process, after which its number is free.
+    /// Takes the status of the command's first process if it has ended, after which its number is
+    /// free.
     pub(super) fn reap(&mut self) {
-        if !self.reaped && self.child.wait().is_ok() {
+        if self.ended.is_some() && !self.reaped && self.child.wait().is_ok() {
             self.reaped = true;
         }
     }
@@ -259,54 +293,72 @@ impl Job {
     /// known is left out; `None` if nothing is left.
     pub(super) fn left(&mut self) -> Option<Vec<i32>> {
         self.reap();
-        if self.adopts {
-            self.reap_adopted();
+        // Without children there are no descendants, so that nobody has to be looked for.
+        if self.adopts && !self.reap_others() {
+            return None;
         }
-        match self.group {
-            Group::Own | Group::Session => {
-                if is_gone(&sys::kill(-self.pid(), 0)) {
-                    return None;
-                }
-                let members = self.members();
-                // Zombies are of no consequence. Where there is no list, the group counts.
-                if members.is_empty() && process::of(std::process::id() as i32).is_some() {
-                    return None;
-                }
-                Some(members)
-            }
-            Group::Shared => Some(self.members()).filter(|members| !members.is_empty()),
-        }
+        let members = self.members();
+        let left = if !members.is_empty() {
+            true
+        } else if self.adopts {
+            // Some cannot be seen, or have ended since.
+            self.others.is_empty() && self.reap_others()
+        } else {
+            // Zombies are of no consequence. Where there is no list, the group counts.
+            self.has_group() && !process::are_listed() && !is_gone(&sys::kill(-self.pid(), 0))
+        };
+        left.then(|| members.iter().map(|process| process.pid).collect())
     }
 
     /// The processes of the command that run, as far as they can be listed.
-    fn members(&self) -> Vec<i32> {
+    fn members(&self) -> Vec<Process> {
         let all = process::all();
         let (pid, own) = (self.pid(), std::process::id() as i32);
-        let running = |process: &process::Process| !process.is_zombie;
-        match self.group {
-            Group::Own | Group::Session => all
-                .iter()
-                .filter(|process| process.group == pid && running(process))
-                .map(|process| process.pid)
-                .collect(),
-            // Orphans are children of this process then, and it has no other children.
-            Group::Shared => process::descendants(&all, own)
-                .iter()
-                .filter(|process| running(process))
-                .map(|process| process.pid)
-                .collect(),
+        let mut found = process::descendants(&all, own, &self.others);
+        if !self.adopts && self.has_group() {
+            let is_new = |process: &&Process| process.group == pid && !found.contains(process);
+            let orphans: Vec<_> = all.iter().filter(is_new).copied().collect();
+            found.extend(orphans);
         }
+        found.retain(|process| !process.is_zombie);
+        found
     }
 
-    /// Takes the status of orphans that became children of this process.
-    fn reap_adopted(&self) {
-        let (pid, own) = (self.pid(), std::process::id() as i32);
-        for process in process::all() {
-            if process.parent == own && process.is_zombie && process.pid != pid {
-                let _ = waitpid(Pid::from_raw(process.pid), WaitOptions::NOHANG);
+    /// Takes the status of children other than the first, which are orphans. Returns whether there
+    /// are children then.
+    fn reap_others(&mut self) -> bool {
+        loop {
+            let pid = match sys::ended_child() {
+                Ok(Some(pid)) if pid != self.pid() || self.reaped => pid,
+                Ok(_) => return true,
+                Err(error) => return error.raw_os_error() != Some(libc::ECHILD),
+            };
+            if waitpid(Pid::from_raw(pid), WaitOptions::NOHANG).is_err() {
+                return true;
             }
+            self.others.retain(|&other| other != pid);
         }
     }
+}
+
+/// Has orphans of descendants become children of this process. Returns whether they do.
+fn adopt_orphans() -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::process::{getpid, set_child_subreaper};
+        getpid().is_init() || set_child_subreaper(Some(getpid())).is_ok()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    false
+}
+
+/// The children of this process.
+fn children() -> Vec<i32> {
+    let own = std::process::id() as i32;
+    let all = process::all().into_iter();
+    all.filter(|process| process.parent == own)
+        .map(|process| process.pid)
+        .collect()
 }
 
 fn status_of(status: &WaitIdStatus) -> Option<Status> {

@@ -26,6 +26,11 @@ pub(super) fn all() -> Vec<Process> {
         .collect()
 }
 
+/// Whether processes can be listed.
+pub(super) fn are_listed() -> bool {
+    of(std::process::id() as i32).is_some()
+}
+
 /// The process `pid`, if it exists and can be seen.
 pub(super) fn of(pid: i32) -> Option<Process> {
     parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
@@ -47,13 +52,15 @@ fn parse(stat: &str) -> Option<Process> {
     })
 }
 
-/// Those of `all` that descend from `root`, without it.
-pub(super) fn descendants(all: &[Process], root: i32) -> Vec<Process> {
+/// Those of `all` that descend from `root`, without it, and without `others` and what descends from
+/// them.
+pub(super) fn descendants(all: &[Process], root: i32, others: &[i32]) -> Vec<Process> {
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
         for process in all.iter().filter(|process| process.parent == parent) {
-            if process.pid != root && !found.iter().any(|known| known.pid == process.pid) {
+            let is_new = !found.iter().any(|known| known.pid == process.pid);
+            if is_new && process.pid != root && !others.contains(&process.pid) {
                 found.push(*process);
                 parents.push(process.pid);
             }
@@ -119,12 +126,14 @@ mod tests {
             is_zombie: false,
         };
         let all = [process(2, 1), process(3, 2), process(4, 3), process(5, 1)];
-        let mut pids: Vec<_> = descendants(&all, 2)
-            .iter()
-            .map(|process| process.pid)
-            .collect();
-        pids.sort_unstable();
-        assert_eq!(pids, [3, 4]);
+        let pids = |root, others: &[i32]| {
+            let found = descendants(&all, root, others);
+            let mut pids: Vec<_> = found.iter().map(|process| process.pid).collect();
+            pids.sort_unstable();
+            pids
+        };
+        assert_eq!(pids(2, &[]), [3, 4]);
+        assert_eq!(pids(1, &[3]), [2, 5]);
     }
 
     #[cfg(target_os = "linux")]

@@ -22,7 +22,7 @@ use super::timer::{self, Timer};
 use super::voice::Voice;
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{Global, RunArgs, Stragglers};
+use crate::args::{Global, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, clean, print_line, with_cause};
@@ -264,8 +264,7 @@ impl<'a> Plan<'a> {
             dies_with_parent: !self.args.no_pdeathsig,
         };
         let place = Place::find(self.args.process_group);
-        let adopt = self.args.stragglers != Stragglers::Warn;
-        Job::start(start, place, adopt).map_err(|error| self.program.not_started(&error))
+        Job::start(start, place).map_err(|error| self.program.not_started(&error))
     }
 
     fn refused(

@@ -39,6 +39,29 @@ pub(super) fn kill(target: i32, signal: c_int) -> io::Result<()> {
     }
 }
 
+/// A child of this process that has ended and whose status nobody has taken, if there is one; it
+/// stays so. `ECHILD` if there are no children at all.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn ended_child() -> io::Result<Option<i32>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: waitid writes nothing but `info`, which all zeroes are a valid value of. It holds the
+    // number of a child, or zeroes still.
+    let pid = unsafe {
+        if libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        info.assume_init().si_pid()
+    };
+    Ok(Some(pid).filter(|&pid| pid > 0))
+}
+
+/// Of no use where orphans do not become children of this process.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn ended_child() -> io::Result<Option<i32>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// A signal that was read from a descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Queued {

@@ -339,7 +339,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 if !self.fence.is_frozen() {
                     self.job.give_terminal();
                     if self.job.is_stopped() {
-                        self.job.signal_all(SIGCONT);
+                        self.job.signal_group(SIGCONT);
                     }
                 }
                 return;
@@ -374,7 +374,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             // A stopped process takes no other signal before it goes on; one that is frozen
             // because of the lock does later.
             if self.job.is_stopped() && !self.fence.is_frozen() {
-                self.job.signal_all(SIGCONT);
+                self.job.signal_group(SIGCONT);
             }
             if let Some(after) = self.context.args.kill_after_signal {
                 self.kill_at.get_or_insert(now + after);

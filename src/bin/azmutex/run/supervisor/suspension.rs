@@ -52,7 +52,7 @@ impl Supervisor<'_, '_> {
         let wants_terminal = matches!(signal, SIGTTIN | SIGTTOU);
         if wants_terminal && self.job.group() == Group::Own && self.job.is_foreground() {
             self.job.give_terminal();
-            self.job.signal_all(SIGCONT);
+            self.job.signal_group(SIGCONT);
             return;
         }
         if self.context.args.on_suspend == OnSuspend::IgnoreStop {
@@ -65,7 +65,7 @@ impl Supervisor<'_, '_> {
             if signal == SIGSTOP {
                 self.note_stopped();
             } else {
-                self.job.signal_all(SIGCONT);
+                self.job.signal_group(SIGCONT);
             }
             return;
         }
@@ -84,6 +84,7 @@ impl Supervisor<'_, '_> {
     /// Stops with the command, as the shell expects of a job.
     fn suspend(&mut self) {
         self.fence.freeze(timer::now());
+        self.job.stop_outside();
         self.job.take_terminal();
         let name = self.context.name();
         let event = events::plain("suspended", name);
