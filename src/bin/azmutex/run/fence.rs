@@ -127,15 +127,15 @@ impl Fence {
     fn act(&mut self, now: Duration, view: View, late: bool) -> Act {
         let lost_grace = self.grace.min(LOST_GRACE);
         match self.state {
-            State::Holding | State::Frozen { .. } if self.on_lost == OnLost::Continue => {
+            // Without the lock the warning is the next step, which is due at once.
+            State::Frozen { .. } if self.on_lost == OnLost::Continue => {
+                self.state = State::Holding;
+                Act::Thaw
+            }
+            State::Holding if self.on_lost == OnLost::Continue => {
                 if view.lost || view.remaining.is_zero() {
-                    let frozen = self.is_frozen();
                     self.state = State::Warned;
-                    // Somebody has to let it go on.
-                    if frozen { Act::Thaw } else { Act::Warn }
-                } else if self.is_frozen() {
-                    self.state = State::Holding;
-                    Act::Thaw
+                    Act::Warn
                 } else {
                     Act::Nothing
                 }
@@ -292,6 +292,23 @@ mod tests {
         assert_eq!(fence.step(105 * SEC, held(0)), (Act::Warn, None));
         assert_eq!(fence.step(106 * SEC, LOST), (Act::Nothing, None));
         assert!(!fence.has_struck());
+    }
+
+    #[test]
+    fn continue_lets_a_frozen_child_go_on_and_warns() {
+        for view in [held(0), LOST] {
+            let mut fence = fence(OnLost::Continue);
+            fence.step(100 * SEC, held(55));
+            fence.freeze(110 * SEC);
+            let thawed = fence.step(900 * SEC, view);
+            assert_eq!(thawed, (Act::Thaw, Some(Duration::ZERO)));
+            assert_eq!(fence.step(900 * SEC, view), (Act::Warn, None));
+            assert_eq!(fence.step(901 * SEC, view), (Act::Nothing, None));
+        }
+        let mut held_on = fence(OnLost::Continue);
+        held_on.freeze(110 * SEC);
+        assert_eq!(held_on.step(111 * SEC, held(9)), (Act::Thaw, Some(9 * SEC)));
+        assert_eq!(held_on.step(112 * SEC, held(8)).0, Act::Nothing);
     }
 
     #[test]
