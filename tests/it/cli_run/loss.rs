@@ -1,6 +1,6 @@
 //! The lock is lost: the command is gone before anybody else can have it.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use azmutex::LeaseState;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::{
-    PATIENCE, Running, Scratch, Service, Written, assert_dies, events, eventually, is_dead, names,
-    number, unique,
+    PATIENCE, Running, Scratch, Service, Written, assert_dies, azmutex, events, eventually, finish,
+    is_dead, names, number, unique,
 };
 use crate::support::fill;
 use crate::support::proxy::{Fault, FaultProxy, RequestHead, internal_error};
@@ -170,6 +170,51 @@ fn processes_that_left_the_group_are_gone_too() {
             assert_eq!(status.code(), Some(121));
         }
     }
+}
+
+#[test]
+fn command_that_cannot_be_killed_is_not_waited_for_and_the_lock_not_released() {
+    let scratch = Scratch::new();
+    // It becomes another user's, whom this one may not signal.
+    let become_root = scratch.file("become-root");
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let make = "
+        cp \"$(command -v setpriv)\" \"$0\" && chmod 4755 \"$0\" &&
+        setpriv \"$@\" \"$AZ\" --version && setpriv \"$@\" \"$0\" --reuid=0 true";
+    let mut probe = Command::new("sh");
+    probe
+        .args(["-c", make])
+        .arg(&become_root)
+        .args(nobody)
+        .env("AZ", azmutex());
+    if !finish(&mut probe).status.success() {
+        eprintln!("skipped: there is no changing of users here");
+        return;
+    }
+    let service = Service::emulator();
+    let lock = unique("unkillable");
+    let mut command = Command::new("setpriv");
+    service.prepare(&mut command);
+    command.args(nobody).arg(azmutex());
+    command.args(["run", "--on-lost=kill", "--lease", "15s", "--renew-every"]);
+    command.args(["300ms", &*lock]).arg(&become_root);
+    // Its output is its own, or the end of this test would wait for it.
+    let script = "echo pid=$$.; exec cat >/dev/null 2>&1";
+    command.args(["--reuid=0", "sh", "-c", script]);
+    let mut run = Running::start(command.stdin(Stdio::piped()));
+    let pid = number(&run.out.wait_for("."), "pid");
+    service
+        .mutex()
+        .break_lease(&lock, Some(Duration::ZERO))
+        .unwrap();
+    let stdin = run.child.stdin.take();
+    let status = run.wait();
+    assert!(!is_dead(pid));
+    drop(stdin);
+    assert_dies(pid);
+    let done = run.finish();
+    assert_eq!(status.code(), Some(121), "{done:?}");
+    assert!(done.err.contains("is not released, since"), "{done:?}");
 }
 
 #[test]

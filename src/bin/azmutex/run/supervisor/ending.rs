@@ -24,6 +24,7 @@ pub(super) enum Leftovers {
 }
 
 /// How far the end is.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Over { dead: bool },
     Look(Option<Duration>),
@@ -34,12 +35,7 @@ impl Supervisor<'_, '_> {
     pub(super) fn finish(&mut self) -> Progress {
         let now = timer::now();
         if self.job.ended().is_none() {
-            // A process that cannot be killed is in the system's hands.
-            return match self.killed {
-                Some(at) if now >= at + DEATH && self.lost => Progress::Over { dead: false },
-                Some(at) => Progress::Look(Some((at + DEATH).saturating_sub(now))),
-                None => Progress::Look(None),
-            };
+            return unended(self.killed, self.lost, now);
         }
         if self.leftovers != Leftovers::Done {
             if self.fence.has_struck() || self.killed.is_some() {
@@ -124,6 +120,17 @@ impl Supervisor<'_, '_> {
     }
 }
 
+/// What to do about a command that has not ended.
+fn unended(killed: Option<Duration>, lost: bool, now: Duration) -> Progress {
+    match killed.map(|at| at + DEATH) {
+        Some(end) if now < end => Progress::Look(Some(end - now)),
+        // One that cannot be killed is in the system's hands. Nothing is kept for it any more.
+        Some(_) if lost => Progress::Over { dead: false },
+        // There is a signal when it ends.
+        _ => Progress::Look(None),
+    }
+}
+
 /// `2 processes (4711, 4712)`.
 fn count(pids: &[i32]) -> String {
     const SHOWN: usize = 8;
@@ -139,6 +146,22 @@ fn count(pids: &[i32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn command_that_cannot_be_killed_is_left_alone_after_a_while() {
+        let sec = Duration::from_secs;
+        assert_eq!(unended(None, false, sec(100)), Progress::Look(None));
+        for lost in [false, true] {
+            let soon = unended(Some(sec(100)), lost, sec(103));
+            assert_eq!(soon, Progress::Look(Some(sec(7))));
+        }
+        for later in [110, 500] {
+            let kept = unended(Some(sec(100)), false, sec(later));
+            assert_eq!(kept, Progress::Look(None));
+            let lost = unended(Some(sec(100)), true, sec(later));
+            assert_eq!(lost, Progress::Over { dead: false });
+        }
+    }
 
     #[test]
     fn leftovers_are_counted_and_named() {

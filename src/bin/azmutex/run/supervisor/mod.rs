@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use azmutex::{Event, LeaseGuard, LeaseWatch, Locker, LossReason, StopToken};
 use signal_hook::consts::{
-    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGWINCH,
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGWINCH,
 };
 
 use self::ending::{Leftovers, Progress};
@@ -144,9 +144,12 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     fn over(mut self, dead: bool) -> Ended {
         self.job.reap();
         self.job.take_terminal();
-        let status = self.job.ended().unwrap_or(Status::Exited(0));
+        let killed = Status::Killed {
+            signal: SIGKILL,
+            dumped: false,
+        };
         Ended {
-            status,
+            status: self.job.ended().unwrap_or(killed),
             lost: self.lost,
             dead,
             guard: self.guard.take().map(ManuallyDrop::into_inner),
