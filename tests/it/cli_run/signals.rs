@@ -84,6 +84,24 @@ fn real_time_signals_reach_the_command_each_time() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn alarm_from_before_azmutex_reaches_the_command() {
+    let service = Service::emulator();
+    // In seconds: enough to start in, and that is all that it is for.
+    let start = "alarm 3; exec @ARGV";
+    let script = "trap 'echo heard ALRM; exit 7' ALRM; echo ready; while :; do read line; done";
+    for group in ["own", "shared"] {
+        let mut command = Command::new("perl");
+        service.prepare(&mut command);
+        command.args(["-e", start]).arg(azmutex());
+        command.args(["run", "--process-group", group, &*unique("alarm")]);
+        let done = finish(command.args(["-c", script]).stdin(Stdio::piped()));
+        let expected = (7, "ready\nheard ALRM\n");
+        assert_eq!((done.code(), &*done.out), expected, "{group}: {done:?}");
+    }
+}
+
 #[test]
 fn command_that_dies_of_a_passed_signal_ends_azmutex_by_it() {
     let service = Service::emulator();

@@ -389,7 +389,12 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     fn forwards(&self, arrived: Arrived) -> bool {
         let shared = self.job.group() == Group::Shared;
         match arrived.origin {
-            Sender::Kernel => !shared,
+            // It sends these to the whole group, but a hang-up to who leads the session.
+            Sender::Kernel => match arrived.signal {
+                SIGINT | SIGQUIT | SIGTSTP | SIGWINCH | SIGCONT => !shared,
+                SIGHUP => !shared || leads_session(),
+                _ => true,
+            },
             // Where the system does not say, keys on a terminal are the likely origin of these.
             Sender::Unknown => {
                 let key = matches!(arrived.signal, SIGINT | SIGQUIT | SIGTSTP | SIGWINCH);
@@ -427,6 +432,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             .min();
         next.map(|at| at.saturating_sub(now))
     }
+}
+
+fn leads_session() -> bool {
+    rustix::process::getsid(None) == Ok(rustix::process::getpid())
 }
 
 fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
