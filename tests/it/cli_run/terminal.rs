@@ -99,6 +99,14 @@ impl Shell {
         self.read = read;
         seen
     }
+
+    /// Waits for a line `pid=N.`, which no line that is typed begins with.
+    #[track_caller]
+    fn expect_pid(&mut self) -> i32 {
+        self.expect("\npid=");
+        let pid = self.expect(".");
+        number(&format!("pid={pid}"), "pid")
+    }
 }
 
 impl Drop for Shell {
@@ -246,6 +254,34 @@ fn lock_is_released_while_suspended_if_that_is_asked_for() {
     shell.line("abc");
     shell.expect("got-abc");
     shell.expect("end=0.");
+}
+
+#[test]
+fn terminal_comes_back_from_a_group_that_was_killed() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let scratch = Scratch::new();
+    let lock = unique("tty");
+    let script = format!(
+        "$AZ run --on-lost=kill --lease 15s --renew-every 300ms {lock} bash --norc --noprofile -i
+         echo rc=$?.; read line; echo g\"\"ot-$line\n"
+    );
+    let script = scratch.write("script", &script, 0o644);
+    shell.line(&format!(
+        "PS1='in''ner '; export PS1; sh {}",
+        script.display()
+    ));
+    shell.expect("inner ");
+    // In a group of its own, by the shell within.
+    shell.line("sh -c 'echo r\"\"eady; exec sleep 1000'");
+    shell.expect("ready");
+    service
+        .mutex()
+        .break_lease(&lock, Some(Duration::ZERO))
+        .unwrap();
+    shell.expect("rc=121.");
+    shell.line("abc");
+    shell.expect("got-abc");
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub(super) struct Job {
     pid: Pid,
     group: Group,
     terminal: Option<Terminal>,
+    /// The terminal was given to the command, which may have given it to others.
+    lent: bool,
     ended: Option<Status>,
     /// Its status was taken, and its number may be another's soon.
     reaped: bool,
@@ -101,6 +103,7 @@ impl Job {
                 child,
                 group: place.group,
                 terminal: place.terminal,
+                lent: foreground,
                 ended: None,
                 reaped: false,
                 stopped: false,
@@ -145,17 +148,17 @@ impl Job {
         self.terminal.as_ref().is_some_and(Terminal::is_ours)
     }
 
-    /// Puts the command in the foreground, if this process is there.
-    pub(super) fn give_terminal(&self) {
-        if let (Group::Own, Some(terminal)) = (self.group, &self.terminal) {
-            terminal.give(self.pid);
+    /// Puts the command in the foreground, if this process is there and the command has not ended.
+    pub(super) fn give_terminal(&mut self) {
+        if let (Group::Own, Some(terminal), None) = (self.group, &self.terminal, self.ended) {
+            self.lent |= terminal.give(self.pid);
         }
     }
 
-    /// Puts this process in the foreground, if the command is there.
-    pub(super) fn take_terminal(&self) {
+    /// Puts this process in the foreground, if the command is there, or was and left it to nobody.
+    pub(super) fn take_terminal(&mut self) {
         if let (Group::Own, Some(terminal)) = (self.group, &self.terminal) {
-            terminal.take_back(self.pid);
+            self.lent &= !terminal.take_back(self.pid, self.lent);
         }
     }
 

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::OwnedFd;
 
-use rustix::process::{Pid, getpgrp};
+use rustix::io::Errno;
+use rustix::process::{Pid, getpgrp, test_kill_process_group};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
 use crate::args::ProcessGroup;
@@ -109,18 +110,20 @@ impl Terminal {
         tcgetpgrp(&self.0) == Ok(group)
     }
 
-    /// Puts `group` in the foreground, if this process's group is there.
-    pub(super) fn give(&self, group: Pid) {
-        if self.is_ours() {
-            let _ = tcsetpgrp(&self.0, group);
-        }
+    /// Whether the foreground group has no processes any more.
+    fn is_deserted(&self) -> bool {
+        tcgetpgrp(&self.0).is_ok_and(|group| test_kill_process_group(group) == Err(Errno::SRCH))
     }
 
-    /// Puts this process's group back, if `group` is there.
-    pub(super) fn take_back(&self, group: Pid) {
-        if self.is_of(group) {
-            let _ = tcsetpgrp(&self.0, getpgrp());
-        }
+    /// Puts `group` in the foreground, if this process's group is there. Returns whether it was.
+    pub(super) fn give(&self, group: Pid) -> bool {
+        self.is_ours() && tcsetpgrp(&self.0, group).is_ok()
+    }
+
+    /// Puts this process's group back, if `group` is there, or, with `lent`, a group of which nobody
+    /// is left. Returns whether it did.
+    pub(super) fn take_back(&self, group: Pid, lent: bool) -> bool {
+        (self.is_of(group) || (lent && self.is_deserted())) && tcsetpgrp(&self.0, getpgrp()).is_ok()
     }
 
     /// Puts this process's group back, whoever is there.
