@@ -113,7 +113,6 @@ fn orphans_are_reaped_while_the_command_runs() {
     }
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn children_from_before_azmutex_are_none_of_its_business() {
     let service = Service::emulator();
@@ -222,4 +221,49 @@ fn lock_is_kept_as_long_as_asked_for() {
     }));
     let status = run.finish().status;
     assert!(matches!(status.code(), Some(3) | None), "{status:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn signal_after_the_end_reaches_nobody_who_has_the_number_now() {
+    // Numbers can be chosen in a process namespace of one's own.
+    const SCRIPT: &str = "
+        $AZ run --min-hold 1h $LOCK -c 'exit 3' &
+        az=$!
+        until pid=$(sed -n 's/.*\"started\".*\"pid\":\\([0-9]*\\).*/\\1/p' $EVENTS) && [ $pid ]; do
+            sleep 0.05
+        done
+        while [ -e /proc/$pid ]; do sleep 0.05; done
+        until [ \"$other\" = $pid ]; do
+            [ $other ] && kill -9 $other
+            echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
+            setsid sleep 1000 >/dev/null 2>&1 &
+            other=$!
+        done
+        until [ \"$(cut -d' ' -f5 /proc/$pid/stat)\" = $pid ]; do sleep 0.05; done
+        kill -TERM $az
+        wait $az
+        kill -KILL $other
+        wait $other
+        echo other=$?.";
+    let mut probe = Command::new("unshare");
+    probe.args(["--pid", "--fork", "--mount-proc", "sh", "-c"]);
+    probe.arg("echo 100 >/proc/sys/kernel/ns_last_pid");
+    if !finish(&mut probe).status.success() {
+        eprintln!("skipped: there is no choosing of process numbers here");
+        return;
+    }
+    let service = Service::emulator();
+    let scratch = Scratch::new();
+    let file = scratch.write("events", "", 0o644);
+    let mut command = Command::new("unshare");
+    service.prepare(&mut command);
+    command
+        .env("AZ", azmutex())
+        .env("LOCK", unique("number"))
+        .env("EVENTS", &file)
+        .env("AZMUTEX_EVENT_FILE", &file)
+        .args(["--pid", "--fork", "--mount-proc", "bash", "-c", SCRIPT]);
+    let done = finish(&mut command);
+    assert!(done.out.contains("other=137."), "{done:?}");
 }

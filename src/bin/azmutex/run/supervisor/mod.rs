@@ -355,6 +355,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if arrived.ends() {
             self.hurried = true;
         }
+        if self.leftovers == Leftovers::Done {
+            // Its numbers may be others' by now.
+            return;
+        }
         let now = timer::now();
         if signal == SIGINT {
             if self.interrupted.is_some_and(|last| now <= last + TWICE) {
