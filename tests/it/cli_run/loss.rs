@@ -173,6 +173,37 @@ fn processes_that_left_the_group_are_gone_too() {
 }
 
 #[test]
+fn command_is_not_started_when_azmutex_wakes_up_without_the_lock() {
+    let probe = ["-c", "strace -D -o /dev/null true"];
+    if !finish(Command::new("sh").args(probe)).status.success() {
+        eprintln!("skipped: there is no strace that can stop it at the right place");
+        return;
+    }
+    let service = Service::emulator();
+    let lock = unique("not-started");
+    let mut command = Command::new("strace");
+    service.prepare(&mut command);
+    // It looks for a terminal when it has the lock, and is stopped there.
+    command.args(["-D", "-f", "-o", "/dev/null", "-P", "/dev/tty", "-e"]);
+    command
+        .args(["inject=openat:signal=SIGSTOP:when=1"])
+        .arg(azmutex());
+    command.args(["run", "--lease", "15s", &*lock, "echo", "ran"]);
+    let run = Running::start(&mut command);
+    let is_leased = || {
+        let status = service.mutex().status(&lock);
+        status.is_ok_and(|status| status.state() == LeaseState::Leased)
+    };
+    assert!(eventually(PATIENCE, is_leased));
+    let rival = service.locker(&lock).lock().unwrap();
+    run.signal(Signal::CONT);
+    let done = run.finish();
+    assert_eq!((done.code(), &*done.out), (121, ""), "{done:?}");
+    assert!(done.err.contains("the command was not started"), "{done:?}");
+    assert!(rival.is_held());
+}
+
+#[test]
 fn command_that_cannot_be_killed_is_not_waited_for_and_the_lock_not_released() {
     let scratch = Scratch::new();
     // It becomes another user's, whom this one may not signal.

@@ -157,9 +157,13 @@ impl<'a> Plan<'a> {
         let event = events::acquired(context.name(), &self.lock.url, &guard, waited);
         context.event(&event);
         self.tell_previous(&mut context, &guard);
-        let job = match self.start(&mut context, &guard, mask) {
+        let (start, place) = self.prepare(&mut context, &guard, mask);
+        if let Err(error) = guard.check() {
+            return Ok(self.too_late(&mut context, *guard, &error, started, acquired));
+        }
+        let job = match Job::start(start, place) {
             Ok(job) => job,
-            Err(failure) => {
+            Err(error) => {
                 let released = release(&mut context, *guard) == Release::Done;
                 self.conclude(
                     &mut context,
@@ -169,7 +173,7 @@ impl<'a> Plan<'a> {
                     Some(acquired),
                     released,
                 );
-                return Err(failure);
+                return Err(self.program.not_started(&error));
             }
         };
         let event = events::started(context.name(), job.pid());
@@ -248,12 +252,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn start(
+    /// Everything that the command's start takes but the lock.
+    fn prepare(
         &self,
         context: &mut Context<'_>,
         guard: &LeaseGuard,
         mask: SignalMask,
-    ) -> Result<Job, Failure> {
+    ) -> (Start<'_>, Place) {
         // ^Z stopped this process until now; from here on it goes by the command.
         let _ = context.signals.install_stop();
         let start = Start {
@@ -263,8 +268,27 @@ impl<'a> Plan<'a> {
             handled: context.signals.handled().to_vec(),
             dies_with_parent: !self.args.no_pdeathsig,
         };
-        let place = Place::find(self.args.process_group);
-        Job::start(start, place).map_err(|error| self.program.not_started(&error))
+        (start, Place::find(self.args.process_group))
+    }
+
+    /// This process, or the machine, stood still for so long that the lease ran out.
+    fn too_late(
+        &self,
+        context: &mut Context<'_>,
+        guard: LeaseGuard,
+        error: &Error,
+        started: Duration,
+        acquired: Duration,
+    ) -> End {
+        let why = cause(error);
+        context
+            .voice
+            .error(&format!("{why}; the command was not started"));
+        let event = events::lost(context.name(), &why);
+        context.event(&event);
+        let released = release(context, guard) == Release::Done;
+        self.conclude(context, "lost", None, started, Some(acquired), released);
+        End::Code(self.args.lost_exit_code)
     }
 
     fn refused(
