@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use azmutex::LeaseState;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::support::{
-    PATIENCE, Scratch, Service, Written, azmutex, eventually, is_ignored, unique,
+    PATIENCE, Scratch, Service, Written, azmutex, eventually, is_ignored, number, unique,
 };
+use crate::support::proxy::{Fault, FaultProxy, RequestHead};
 
 const INTERRUPT: &str = "\x03";
 const SUSPEND: &str = "\x1a";
@@ -254,6 +256,101 @@ fn lock_is_released_while_suspended_if_that_is_asked_for() {
     shell.line("abc");
     shell.expect("got-abc");
     shell.expect("end=0.");
+}
+
+#[test]
+fn command_that_is_killed_while_its_lock_is_waited_for_again_is_the_end() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let lock = unique("tty");
+    shell.line(&format!(
+        "$AZ run --on-suspend=release {lock} -c 'echo pid=$$.; read line'; echo rc=$?."
+    ));
+    let pid = shell.expect_pid();
+    shell.keys(SUSPEND);
+    shell.expect("Stopped");
+    let rival = service.locker(&lock).try_lock().expect("it was released");
+    shell.line("fg; echo end=$?.");
+    shell.expect("waiting for ");
+    let pid = Pid::from_raw(pid).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    shell.expect("end=137.");
+    drop(rival);
+    assert!(service.state(&lock).is_free());
+}
+
+#[test]
+fn suspend_key_while_the_lock_is_waited_for_again_stops_and_goes_on() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let lock = unique("tty");
+    shell.line(&format!(
+        "$AZ run --on-suspend=release {lock} -c {READ}; echo rc=$?."
+    ));
+    shell.expect("ready");
+    shell.keys(SUSPEND);
+    shell.expect("Stopped");
+    let rival = service.locker(&lock).try_lock().expect("it was released");
+    shell.line("fg; echo end=$?.");
+    shell.expect("waiting for ");
+    shell.keys(SUSPEND);
+    shell.expect("Stopped");
+    drop(rival);
+    shell.line("fg; echo end=$?.");
+    shell.expect("$AZ run");
+    shell.line("abc");
+    shell.expect("got-abc");
+    shell.expect("end=0.");
+}
+
+#[test]
+fn signal_during_the_release_for_a_suspended_command_is_not_lost() {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let is_release = |request: &RequestHead| request.lease_action() == Some("release");
+    proxy.always_when(is_release, Fault::HangBefore);
+    let mut shell = Shell::start(&Service::at(proxy.connection_string()));
+    let lock = unique("tty");
+    shell.line(&format!(
+        "$AZ run --on-suspend=release {lock} -c 'echo pid=$AZMUTEX_PID.; read line'; echo rc=$?."
+    ));
+    let pid = shell.expect_pid();
+    shell.keys(SUSPEND);
+    proxy.wait_for(1, |seen| is_release(&seen.request), PATIENCE);
+    let pid = Pid::from_raw(pid).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    shell.expect("rc=121.");
+    proxy.release_hung();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn processes_that_the_suspend_key_does_not_reach_are_stopped_too() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    for group in ["own", "shared"] {
+        let lock = unique("tty");
+        let script = "'timeout 1000 sh -c \"echo pid=\\$\\$.; exec sleep 1000\" & read line; \
+                      kill $!; wait; echo g\"\"ot-$line'";
+        shell.line(&format!(
+            "$AZ run --process-group {group} {lock} -c {script}; echo rc=$?."
+        ));
+        let pid = shell.expect_pid();
+        let stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.contains(") T ")
+        };
+        assert!(!stopped());
+        shell.keys(SUSPEND);
+        shell.expect("Stopped");
+        assert!(stopped(), "{group}");
+        shell.line("fg; echo end=$?.");
+        shell.expect("$AZ run");
+        assert!(eventually(PATIENCE, || !stopped()));
+        shell.line("abc");
+        shell.expect("got-abc");
+        shell.expect("end=0.");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What all phases of a run share.
 
-use std::io;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use azmutex::LeaseGuard;
@@ -44,9 +44,18 @@ impl<'a> Context<'a> {
         self.voice.event(object);
     }
 
-    /// Releases without waiting for it; a report follows. Without a thread for it the lease runs out
-    /// by itself.
-    pub(super) fn release(&mut self, guard: LeaseGuard) -> io::Result<()> {
-        self.worker.start(move || Report::Released(guard.release()))
+    /// Releases without waiting for it; a report follows. Without a thread for it the guard is given
+    /// back: to drop it would wait for the network.
+    #[must_use]
+    pub(super) fn release(&mut self, guard: LeaseGuard) -> Option<LeaseGuard> {
+        let (hand, take) = mpsc::channel::<LeaseGuard>();
+        let release = move || match take.recv() {
+            Ok(guard) => Report::Released(guard.release()),
+            Err(_) => unreachable!("it is handed over"),
+        };
+        match self.worker.start(release) {
+            Ok(()) => hand.send(guard).err().map(|mpsc::SendError(guard)| guard),
+            Err(_) => Some(guard),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -142,7 +143,8 @@ impl<'a> Plan<'a> {
         let locker = self.locker(&stop, &context)?;
         let started = timer::now();
         let limit = self.args.waiting.limit();
-        let guard = match waiting::wait(&mut context, &locker, &stop, limit)
+        let heed = |_| ControlFlow::Continue(());
+        let guard = match waiting::wait(&mut context, &locker, &stop, limit, heed)
             .map_err(cannot_start)?
         {
             Waited::Granted(guard) => guard,
@@ -151,6 +153,7 @@ impl<'a> Plan<'a> {
                 self.conclude(&mut context, "interrupted", None, started, None, false);
                 return Ok(End::Signal(signal));
             }
+            Waited::Abandoned => unreachable!("nobody abandons it"),
         };
         let acquired = timer::now();
         let waited = acquired - started;
@@ -514,8 +517,10 @@ enum Release {
 
 /// Releases on a thread, and waits for it no longer than it may take.
 fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
-    if let Err(error) = context.release(guard) {
-        return Release::Failed(error.to_string());
+    if let Some(guard) = context.release(guard) {
+        // This process ends and renews no more.
+        std::mem::forget(guard);
+        return Release::Failed("no thread can be started for it".to_owned());
     }
     let end = timer::now() + RELEASE + Duration::from_millis(500);
     loop {

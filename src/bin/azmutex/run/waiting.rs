@@ -2,6 +2,8 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::mem;
+use std::ops::ControlFlow;
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use rustix::process::getpgrp;
 use super::context::Context;
 use super::events;
 use super::mail::Report;
+use super::signals::Arrived;
 use super::timer;
 use crate::output::clean;
 use crate::times::span;
@@ -32,14 +35,18 @@ pub(super) enum Waited {
     Refused(TryLockError),
     /// A signal ended it, and what may have been granted is released.
     Signalled(c_int),
+    /// Nobody wants it any more, and what may have been granted is released.
+    Abandoned,
 }
 
-/// Waits for the lock, for at most `limit`.
+/// Waits for the lock, for at most `limit`. `heed` is given the signals that do not end it, and may
+/// abandon it.
 pub(super) fn wait(
     context: &mut Context<'_>,
     locker: &Locker,
     stop: &StopToken,
     limit: Option<Duration>,
+    mut heed: impl FnMut(Arrived) -> ControlFlow<()>,
 ) -> io::Result<Waited> {
     let there = locker.clone();
     context.worker.start(move || {
@@ -50,16 +57,16 @@ pub(super) fn wait(
         Report::Waited(result.map(Box::new))
     })?;
     let mut shown = Shown::new(limit);
-    let signal = loop {
+    let ended = 'waiting: loop {
         let wait = shown.show(context, locker);
         context.sleep(wait);
         for arrived in context.signals.take() {
             if arrived.ends() {
-                shown.interrupted = Some(arrived.signal);
+                break 'waiting Waited::Signalled(arrived.signal);
             }
-        }
-        if let Some(signal) = shown.interrupted {
-            break signal;
+            if heed(arrived).is_break() {
+                break 'waiting Waited::Abandoned;
+            }
         }
         while let Some(report) = context.mail.take() {
             match report {
@@ -82,7 +89,7 @@ pub(super) fn wait(
     context.voice.clear();
     stop.stop();
     clean_up(context, locker);
-    Ok(Waited::Signalled(signal))
+    Ok(ended)
 }
 
 /// Releases what may have been granted meanwhile, as far as it can be done in a moment. Another
@@ -96,7 +103,8 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker) {
                 Report::Waited(result) => {
                     waited = true;
                     if let Ok(guard) = result {
-                        releasing = context.release(*guard).is_ok();
+                        // Without a thread for the release the lease runs out.
+                        releasing = context.release(*guard).map(mem::forget).is_none();
                     }
                 }
                 Report::Released(_) => releasing = false,
@@ -126,7 +134,6 @@ struct Shown {
     lines: u32,
     next: Duration,
     failed: Option<Duration>,
-    interrupted: Option<c_int>,
 }
 
 impl Shown {
@@ -141,7 +148,6 @@ impl Shown {
             lines: 0,
             next: Duration::ZERO,
             failed: None,
-            interrupted: None,
         }
     }
 

@@ -83,6 +83,9 @@ impl Supervisor<'_, '_> {
                     count(&left)
                 );
                 self.context.voice.warn(&text);
+                if self.fence.is_frozen() {
+                    self.job.signal_all(SIGCONT);
+                }
                 None
             }
             (Stragglers::Wait, Leftovers::Awaited) => Some(Progress::Look(Some(LOOK * 5))),

@@ -2,15 +2,17 @@
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use azmutex::{Lease, LossReason};
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
-use signal_hook::consts::{SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
 
 use super::{Acquisition, Supervisor};
 use crate::args::{self, OnSuspend};
 use crate::run::events;
+use crate::run::job::Job;
 use crate::run::mail::Report;
 use crate::run::process;
 use crate::run::terminal::Group;
@@ -60,8 +62,8 @@ impl Supervisor<'_, '_> {
             self.note_stopped();
             return;
         }
-        if process::is_orphaned(getpid().as_raw_nonzero().get()) {
-            // Nobody could ever continue this process: as if there were no job control.
+        if is_orphaned() {
+            // As if there were no job control.
             if signal == SIGSTOP {
                 self.note_stopped();
             } else {
@@ -93,7 +95,10 @@ impl Supervisor<'_, '_> {
             self.context
                 .voice
                 .note(&format!("suspended; {name} is released until it goes on"));
-            self.release();
+            if let Some(signal) = self.release() {
+                self.give_up(Some(signal));
+                return;
+            }
         } else {
             let left = short(self.watch.remaining());
             self.context.voice.note(&format!(
@@ -101,17 +106,9 @@ impl Supervisor<'_, '_> {
             ));
         }
         self.context.voice.flush();
-        let _ = match self.job.group() {
-            Group::Shared => kill_process(getpid(), Signal::STOP),
-            // Whoever started this in the same group waits for the terminal too.
-            Group::Own | Group::Session => kill_current_process_group(Signal::STOP),
-        };
+        stop(&self.job);
         // Here it goes on, a moment or a day later.
         self.fence.freeze(timer::now());
-        if self.job.group() == Group::Shared {
-            // The shell has continued the command as well, which is too early.
-            self.job.signal_all(SIGSTOP);
-        }
         if self.guard.is_none() {
             self.acquire_again();
         } else if self.context.args.on_lost != args::OnLost::Continue {
@@ -119,46 +116,74 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Releases the lock for a command that stands still.
-    fn release(&mut self) {
-        let Some(guard) = self.guard.take() else {
-            return;
-        };
-        if self
-            .context
-            .release(ManuallyDrop::into_inner(guard))
-            .is_ok()
-        {
-            let end = timer::now() + Duration::from_secs(5);
-            while timer::now() < end {
-                match self.context.mail.take() {
-                    Some(Report::Released(_)) => return,
-                    Some(_) => {}
-                    None => self.context.sleep(Some(end.saturating_sub(timer::now()))),
+    /// Releases the lock for a command that stands still. Returns the signal that asked for the end
+    /// meanwhile.
+    fn release(&mut self) -> Option<c_int> {
+        let guard = ManuallyDrop::into_inner(self.guard.take()?);
+        if let Some(guard) = self.context.release(guard) {
+            self.guard = Some(ManuallyDrop::new(guard));
+            return None;
+        }
+        let end = timer::now() + Duration::from_secs(5);
+        let mut asked = None;
+        while timer::now() < end {
+            while let Some(report) = self.context.mail.take() {
+                if matches!(report, Report::Released(_)) {
+                    return asked;
+                }
+            }
+            self.context.sleep(Some(end.saturating_sub(timer::now())));
+            for arrived in self.context.signals.take() {
+                if arrived.ends() {
+                    asked.get_or_insert(arrived.signal);
+                } else if arrived.signal == SIGCHLD {
+                    self.job.child_moved();
                 }
             }
         }
+        asked
     }
 
     /// Waits for the lock again before the command goes on.
     fn acquire_again(&mut self) {
         self.job.signal_all(SIGSTOP);
-        let Acquisition { locker, stop } = self.acquisition;
+        if is_over(&mut self.job).is_break() {
+            return;
+        }
+        let Acquisition {
+            locker,
+            stop: token,
+        } = self.acquisition;
         let limit = self.context.args.waiting.limit();
-        match waiting::wait(self.context, locker, stop, limit) {
+        let job = &mut self.job;
+        let waited = waiting::wait(self.context, locker, token, limit, |arrived| {
+            match arrived.signal {
+                SIGCHLD => job.child_moved(),
+                SIGTSTP if !is_orphaned() => stop(job),
+                _ => {}
+            }
+            is_over(job)
+        });
+        match waited {
             Ok(Waited::Granted(guard)) => {
                 self.watch = guard.watch();
                 self.guard = Some(ManuallyDrop::new(*guard));
                 self.fence.freeze(timer::now());
             }
-            other => {
-                if let Ok(Waited::Signalled(signal)) = other {
-                    self.job.signal(signal);
-                }
-                self.tell_loss("it was not acquired again; killing the command");
-                self.kill();
-            }
+            // It was killed where it stood, and did nothing without the lock.
+            Ok(Waited::Abandoned) => {}
+            Ok(Waited::Signalled(signal)) => self.give_up(Some(signal)),
+            Ok(Waited::Refused(_)) | Err(_) => self.give_up(None),
         }
+    }
+
+    /// Ends a command that stands still and has no lock to go on under.
+    fn give_up(&mut self, signal: Option<c_int>) {
+        if let Some(signal) = signal {
+            self.job.signal(signal);
+        }
+        self.tell_loss("it was not acquired again; killing the command");
+        self.kill();
     }
 
     /// Lets a command go on that was stopped because of the lock, or with this process.
@@ -192,5 +217,33 @@ impl Supervisor<'_, '_> {
             Err(Some(reason)) => Proof::Refused(reason),
             Err(None) => Proof::Due(timer::now() + VERIFY_AGAIN),
         };
+    }
+}
+
+/// Stops this process, and whoever started it in the same group and waits for the terminal too.
+fn stop(job: &Job) {
+    let shared = job.group() == Group::Shared;
+    let _ = if shared {
+        kill_process(getpid(), Signal::STOP)
+    } else {
+        kill_current_process_group(Signal::STOP)
+    };
+    if shared {
+        // The shell has continued the command as well, which is too early.
+        job.signal_all(SIGSTOP);
+    }
+}
+
+/// Whether nobody could ever continue this process.
+fn is_orphaned() -> bool {
+    process::is_orphaned(getpid().as_raw_nonzero().get())
+}
+
+/// Looks at what the command did. Breaks if it ended.
+fn is_over(job: &mut Job) -> ControlFlow<()> {
+    while job.poll().is_some() {}
+    match job.ended() {
+        Some(_) => ControlFlow::Break(()),
+        None => ControlFlow::Continue(()),
     }
 }
