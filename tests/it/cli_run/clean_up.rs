@@ -243,6 +243,7 @@ fn signal_after_the_end_reaches_nobody_who_has_the_number_now() {
         until [ \"$(cut -d' ' -f5 /proc/$pid/stat)\" = $pid ]; do sleep 0.05; done
         kill -TERM $az
         wait $az
+        echo az=$?.
         kill -KILL $other
         wait $other
         echo other=$?.";
@@ -265,5 +266,5 @@ fn signal_after_the_end_reaches_nobody_who_has_the_number_now() {
         .env("AZMUTEX_EVENT_FILE", &file)
         .args(["--pid", "--fork", "--mount-proc", "bash", "-c", SCRIPT]);
     let done = finish(&mut command);
-    assert!(done.out.contains("other=137."), "{done:?}");
+    assert_eq!(done.out, "az=3.\nother=137.\n", "{done:?}");
 }

@@ -5,9 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
-use rustix::process::{
-    Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, getpgrp, waitid, waitpid,
-};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, waitid, waitpid};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP};
 
 use super::process::{self, Process};
@@ -202,11 +200,11 @@ impl Job {
     /// Stops what the suspend key does not reach.
     pub(super) fn stop_outside(&self) {
         let group = if self.has_group() {
-            self.pid()
+            Some(self.pid())
         } else {
-            getpgrp().as_raw_nonzero().get()
+            sys::group_of(0)
         };
-        self.signal_members(SIGSTOP, Some(group));
+        self.signal_members(SIGSTOP, group);
     }
 
     /// Sends `signal` to all listed processes but the first and those in the group `told`.
@@ -243,8 +241,7 @@ impl Job {
         let own = pid == self.pid();
         match self.group {
             _ if own => true,
-            Group::Own | Group::Session => Pid::from_raw(pid)
-                .is_some_and(|pid| rustix::process::getpgid(Some(pid)) == Ok(self.pid)),
+            Group::Own | Group::Session => sys::group_of(pid) == Some(self.pid()),
             Group::Shared => process::descends(pid, self.pid()),
         }
     }

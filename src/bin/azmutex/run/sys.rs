@@ -39,6 +39,13 @@ pub(super) fn kill(target: i32, signal: c_int) -> io::Result<()> {
     }
 }
 
+/// The process group of `pid`, or of this process for 0. It is 0 itself if it has no number in this
+/// process's namespace, which a safe wrapper does not expect.
+pub(super) fn group_of(pid: i32) -> Option<i32> {
+    // SAFETY: getpgid takes an integer and touches no memory.
+    Some(unsafe { libc::getpgid(pid) }).filter(|&group| group >= 0)
+}
+
 /// A child of this process that has ended and whose status nobody has taken, if there is one; it
 /// stays so. `ECHILD` if there are no children at all.
 #[cfg(any(target_os = "linux", target_os = "android"))]
