@@ -66,7 +66,11 @@ pub(crate) const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("77", "", "access denied"),
     ("78", "", "configuration: account, credential or endpoint"),
-    ("121", "lock lost, command ended", "lock lost (hold)"),
+    (
+        "121",
+        "lock lost: command ended, or not started",
+        "lock lost (hold)",
+    ),
     ("125", "azmutex failed before the command started", ""),
     ("126", "the command cannot be executed", ""),
     ("127", "the command was not found", ""),
