@@ -63,6 +63,10 @@ impl<T: Send> Writer<T> {
     /// Waits until everything is written, or until `end`.
     pub(crate) fn flush(&self, end: Instant) {
         let mut state = self.state();
+        if !state.has_thread {
+            // None could be started.
+            state.lines.drain(..).for_each(self.write);
+        }
         while state.has_thread && !state.is_stuck && (state.is_writing || !state.lines.is_empty()) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
