@@ -172,6 +172,51 @@ fn processes_that_left_the_group_are_gone_too() {
     }
 }
 
+/// Runs `args` under a lock that is broken once there is a line of output. Returns what was put out.
+#[cfg(target_os = "linux")]
+fn broken_once_ready(service: &Service, args: &[&str]) -> String {
+    let lock = unique("asked-to-end");
+    let mut run = service.run(["--lease", "15s", "--renew-every", "300ms", "-k", "5s"]);
+    let run = Running::start(run.arg(&lock).args(args));
+    run.out.wait_for("ready\n");
+    service
+        .mutex()
+        .break_lease(&lock, Some(Duration::ZERO))
+        .unwrap();
+    let done = run.finish();
+    assert_eq!(done.code(), 121, "{done:?}");
+    done.out
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cleans_up_in_another_group_is_asked_once_and_left_alone() {
+    let service = Service::emulator();
+    // Its trap starts processes, and at once.
+    let inner = "trap \"echo heard; sleep 0.2 && sleep 0.2 && echo cleaned; exit\" TERM; \
+                 echo ready; sleep 1000 & wait";
+    for outer in [
+        format!("trap : TERM; setsid sh -c '{inner}' & wait; wait"),
+        format!("setsid sh -c '{inner}' & wait"),
+    ] {
+        let out = broken_once_ready(&service, &["-c", &outer]);
+        assert_eq!(out, "ready\nheard\ncleaned\n", "{outer}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn command_of_a_nested_run_is_asked_once() {
+    let service = Service::emulator();
+    // Each wait ends early if there is a signal.
+    let inner = "trap 'echo heard' TERM; echo ready; sleep 1000 & wait $!; \
+                 sleep 0.5 & wait $!; sleep 0.5 & wait $!";
+    let azmutex = azmutex().to_str().unwrap();
+    let nested = ["--", azmutex, "run", &*unique("nested"), "sh", "-c", inner];
+    let out = broken_once_ready(&service, &nested);
+    assert_eq!(out, "ready\nheard\n");
+}
+
 #[test]
 fn command_is_not_started_when_azmutex_wakes_up_without_the_lock() {
     let probe = ["-c", "strace -D -o /dev/null true"];

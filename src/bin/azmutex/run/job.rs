@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
@@ -58,6 +59,10 @@ pub(super) struct Job {
     adopts: bool,
     /// Children that this process had before, from the program that it took the place of.
     others: Vec<i32>,
+    /// Those outside of the group that were asked to end.
+    told: Vec<i32>,
+    /// Processes outside of the group that were stopped here.
+    frozen: Vec<i32>,
     /// Some child has moved since they were looked at.
     moved: bool,
 }
@@ -66,12 +71,12 @@ impl Job {
     /// Starts the command. To be called on the main thread: the system watches the thread that
     /// starts a child, not its process.
     pub(super) fn start(start: Start<'_>, place: Place) -> io::Result<Self> {
-        let adopts = adopt_orphans();
-        let others = if adopts && sys::ended_child().is_ok() {
+        let others = if sys::ended_child().is_ok() {
             children()
         } else {
             Vec::new()
         };
+        let adopts = adopt_orphans(others.is_empty());
         // Only a foreground group may pass the foreground on.
         let foreground =
             place.hands_over() && place.terminal.as_ref().is_some_and(Terminal::is_ours);
@@ -107,6 +112,8 @@ impl Job {
                 stopped: false,
                 adopts,
                 others,
+                told: Vec::new(),
+                frozen: Vec::new(),
                 moved: false,
             }),
             Err(error) => {
@@ -175,61 +182,117 @@ impl Job {
         }
     }
 
-    /// Sends `signal` to the command's group, or to all of its processes if it shares ours.
+    /// Sends `signal` to the command's group; where that is ours, to the command's processes in it.
     pub(super) fn signal_group(&self, signal: c_int) {
-        if self.has_group() && !self.reaped {
-            let _ = sys::kill(-self.pid(), signal);
-        } else {
-            self.signal_all(signal);
-        }
-    }
-
-    /// Sends `signal` to all processes of the command, also those in other groups.
-    pub(super) fn signal_all(&self, signal: c_int) {
         // A group keeps its number from being used again for as long as it has members: its first
         // process for one, until that is reaped.
         if self.has_group() && !(self.reaped && process::are_listed()) {
             let _ = sys::kill(-self.pid(), signal);
-            self.signal_members(signal, Some(self.pid()));
         } else {
             self.signal_first(signal);
-            self.signal_members(signal, None);
+            self.signal_listed(signal, |process| self.is_in_group(process));
         }
     }
 
-    /// Stops what the suspend key does not reach.
-    pub(super) fn stop_outside(&self) {
-        let group = if self.has_group() {
-            Some(self.pid())
-        } else {
-            sys::group_of(0)
+    /// Sends `signal` to the listed processes that are `wanted`, but for the first. Returns to which.
+    fn signal_listed(&self, signal: c_int, wanted: impl Fn(&Process) -> bool) -> Vec<i32> {
+        // A process may fork while the signal goes round: again, until nobody is new. But what a
+        // handler of another signal starts is to be left alone.
+        let rounds = match signal {
+            SIGKILL | SIGSTOP => ROUNDS,
+            _ => 1,
         };
-        self.signal_members(SIGSTOP, group);
-    }
-
-    /// Sends `signal` to all listed processes but the first and those in the group `told`.
-    fn signal_members(&self, signal: c_int, told: Option<i32>) {
-        // A process may fork while the signal goes round: again, until nobody is new.
-        let mut known = Vec::new();
-        if !self.reaped {
-            known.push(self.pid());
-        }
-        for _ in 0..ROUNDS {
+        let mut told = Vec::new();
+        for _ in 0..rounds {
             let mut new = self.members();
-            new.retain(|process| Some(process.group) != told && !known.contains(&process.pid));
+            new.retain(|process| {
+                let is_first = process.pid == self.pid() && !self.reaped;
+                !is_first && wanted(process) && !told.contains(&process.pid)
+            });
             if new.is_empty() {
                 break;
             }
             for process in new {
                 let _ = sys::kill(process.pid, signal);
-                known.push(process.pid);
+                told.push(process.pid);
             }
+        }
+        told
+    }
+
+    /// Asks all of the command to end by `signal`: its group, and outside of that the orphans and
+    /// the first of each other group, such as a timeout(1), which passes it on. What a nested
+    /// azmutex started is left to that.
+    pub(super) fn end(&mut self, signal: c_int) {
+        self.signal_group(signal);
+        self.told.clear();
+        self.end_outside(signal, |process| process.pid == process.group);
+        // A stopped process takes no other signal before it goes on.
+        self.thaw();
+    }
+
+    /// Asks those to end that have become orphans since.
+    pub(super) fn end_orphans(&mut self, signal: c_int) {
+        self.end_outside(signal, |_| false);
+    }
+
+    fn end_outside(&mut self, signal: c_int, wanted: impl Fn(&Process) -> bool) {
+        let own = std::process::id() as i32;
+        let members = self.members();
+        let nested = members.iter().filter(|process| process.is_azmutex);
+        let sheltered: Vec<_> = nested
+            .flat_map(|nested| process::descendants(&members, nested.pid, &[]))
+            .collect();
+        for process in members {
+            let is_orphan = self.adopts && process.parent == own;
+            if (is_orphan || wanted(&process))
+                && process.pid != self.pid()
+                && !self.is_in_group(&process)
+                && !sheltered.contains(&process)
+                && !self.told.contains(&process.pid)
+            {
+                let _ = sys::kill(process.pid, signal);
+                let _ = sys::kill(process.pid, SIGCONT);
+                self.told.push(process.pid);
+            }
+        }
+    }
+
+    /// Stops all of the command.
+    pub(super) fn freeze(&mut self) {
+        self.signal_group(SIGSTOP);
+        self.freeze_outside();
+    }
+
+    /// Stops what the suspend key does not reach.
+    pub(super) fn freeze_outside(&mut self) {
+        let frozen = self.signal_listed(SIGSTOP, |process| {
+            !process.is_stopped && !self.is_in_group(process)
+        });
+        self.frozen.extend(frozen);
+    }
+
+    /// Lets the command go on. What is stopped outside of its group for reasons of its own stays so.
+    pub(super) fn thaw(&mut self) {
+        self.signal_group(SIGCONT);
+        let frozen = mem::take(&mut self.frozen);
+        if !frozen.is_empty() {
+            self.signal_listed(SIGCONT, |process| frozen.contains(&process.pid));
         }
     }
 
     /// Kills all processes of the command.
     pub(super) fn kill_all(&self) {
-        self.signal_all(SIGKILL);
+        self.signal_group(SIGKILL);
+        self.signal_listed(SIGKILL, |_| true);
+    }
+
+    fn is_in_group(&self, process: &Process) -> bool {
+        if self.has_group() {
+            process.group == self.pid()
+        } else {
+            Some(process.group) == sys::group_of(0)
+        }
     }
 
     fn has_group(&self) -> bool {
@@ -253,7 +316,7 @@ impl Job {
 
     /// What the command did since the last call. Does not wait.
     pub(super) fn poll(&mut self) -> Option<Change> {
-        if self.adopts && std::mem::take(&mut self.moved) {
+        if self.adopts && mem::take(&mut self.moved) {
             self.reap_others();
         }
         if self.ended.is_some() {
@@ -314,7 +377,8 @@ impl Job {
     fn members(&self) -> Vec<Process> {
         let all = process::all();
         let (pid, own) = (self.pid(), std::process::id() as i32);
-        let mut found = process::descendants(&all, own, &self.others);
+        let root = if self.adopts { own } else { pid };
+        let mut found = process::descendants(&all, root, &self.others);
         if !self.adopts && self.has_group() {
             let is_new = |process: &&Process| process.group == pid && !found.contains(process);
             let orphans: Vec<_> = all.iter().filter(is_new).copied().collect();
@@ -342,14 +406,20 @@ impl Job {
 }
 
 /// Has orphans of descendants become children of this process. Returns whether they do.
-fn adopt_orphans() -> bool {
+///
+/// Not if it is not `alone` but has other children, whose orphans are not the command's; the first
+/// process has no choice.
+fn adopt_orphans(alone: bool) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         use rustix::process::{getpid, set_child_subreaper};
-        getpid().is_init() || set_child_subreaper(Some(getpid())).is_ok()
+        getpid().is_init() || (alone && set_child_subreaper(Some(getpid())).is_ok())
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    false
+    {
+        let _ = alone;
+        false
+    }
 }
 
 /// The children of this process.

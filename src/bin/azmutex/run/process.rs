@@ -9,11 +9,13 @@ pub(super) struct Process {
     pub(super) session: i32,
     /// It has ended, and nobody has asked for its status yet.
     pub(super) is_zombie: bool,
+    pub(super) is_stopped: bool,
+    pub(super) is_azmutex: bool,
 }
 
 /// All processes; none where they cannot be listed.
 pub(super) fn all() -> Vec<Process> {
-    if !cfg!(any(target_os = "linux", target_os = "android")) {
+    if !are_listed() {
         return Vec::new();
     }
     let Ok(entries) = std::fs::read_dir("/proc") else {
@@ -26,9 +28,12 @@ pub(super) fn all() -> Vec<Process> {
         .collect()
 }
 
-/// Whether processes can be listed.
+/// Whether processes can be listed, by the numbers that they have for this one.
 pub(super) fn are_listed() -> bool {
-    of(std::process::id() as i32).is_some()
+    // In a namespace of its own it may see the list of another one.
+    let own = std::fs::read_link("/proc/self");
+    cfg!(any(target_os = "linux", target_os = "android"))
+        && own.is_ok_and(|own| own.as_os_str() == &*std::process::id().to_string())
 }
 
 /// The process `pid`, if it exists and can be seen.
@@ -39,7 +44,7 @@ pub(super) fn of(pid: i32) -> Option<Process> {
 fn parse(stat: &str) -> Option<Process> {
     let (pid, rest) = stat.split_once(' ')?;
     // The name is in parentheses, and may hold any character itself.
-    let (_, rest) = rest.rsplit_once(')')?;
+    let (name, rest) = rest.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
@@ -49,6 +54,8 @@ fn parse(stat: &str) -> Option<Process> {
         group: number()?,
         session: number()?,
         is_zombie: matches!(state, "Z" | "X" | "x"),
+        is_stopped: matches!(state, "T" | "t"),
+        is_azmutex: name == "(azmutex",
     })
 }
 
@@ -124,6 +131,8 @@ mod tests {
             group: 1,
             session: 1,
             is_zombie: false,
+            is_stopped: false,
+            is_azmutex: false,
         };
         let all = [process(2, 1), process(3, 2), process(4, 3), process(5, 1)];
         let pids = |root, others: &[i32]| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use signal_hook::consts::{SIGCONT, SIGTERM};
+use signal_hook::consts::SIGTERM;
 
 use super::Supervisor;
 use crate::args::Stragglers;
@@ -59,6 +59,7 @@ impl Supervisor<'_, '_> {
     fn bury(&mut self, now: Duration) -> Option<Progress> {
         let left = self.job.left()?;
         let Some(killed) = self.killed else {
+            self.job.end_orphans(self.context.args.signal.0);
             return Some(Progress::Look(Some(LOOK)));
         };
         if now < killed + DEATH {
@@ -84,7 +85,7 @@ impl Supervisor<'_, '_> {
                 );
                 self.context.voice.warn(&text);
                 if self.fence.is_frozen() {
-                    self.job.signal_all(SIGCONT);
+                    self.job.thaw();
                 }
                 None
             }
@@ -104,12 +105,13 @@ impl Supervisor<'_, '_> {
                 }
                 if now >= kill_at {
                     self.job.kill_all();
+                } else {
+                    self.job.end_orphans(SIGTERM);
                 }
                 Some(Progress::Look(Some(LOOK)))
             }
             (Stragglers::Kill, _) => {
-                self.job.signal_all(SIGTERM);
-                self.job.signal_all(SIGCONT);
+                self.job.end(SIGTERM);
                 let text = format!(
                     "sent SIGTERM to {} that the command left behind",
                     count(&left)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use azmutex::{Event, LeaseGuard, LeaseWatch, Locker, LossReason, StopToken};
 use signal_hook::consts::{
-    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGWINCH,
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH,
 };
 
 use self::ending::{Leftovers, Progress};
@@ -177,7 +177,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 self.context.event(&event);
             }
             Act::Freeze => {
-                self.job.signal_all(SIGSTOP);
+                self.job.freeze();
                 self.context.voice.warn(&format!(
                     "azmutex was not running until after its deadline; stopped {} until {} is \
                      renewed",
@@ -210,9 +210,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     fn terminate(&mut self, grace: Duration) {
         let signal = self.context.args.signal;
-        self.job.signal_all(signal.0);
-        // A stopped process takes no other signal before it goes on.
-        self.job.signal_all(SIGCONT);
+        self.job.end(signal.0);
         let text = format!(
             "sent {signal} to {}, SIGKILL in {}",
             self.target(),
@@ -372,7 +370,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if self.job.ended().is_some() {
             // What it left behind.
             if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
-                self.job.signal_all(signal);
+                self.job.end(signal);
             }
             return;
         }

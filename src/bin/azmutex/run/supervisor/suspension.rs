@@ -41,7 +41,7 @@ pub(super) enum Proof {
 impl Supervisor<'_, '_> {
     pub(super) fn child_stopped(&mut self, signal: c_int) {
         if self.fence.has_struck() || self.killed.is_some() {
-            self.job.signal_all(SIGCONT);
+            self.job.thaw();
             return;
         }
         if self.fence.is_frozen() {
@@ -86,7 +86,7 @@ impl Supervisor<'_, '_> {
     /// Stops with the command, as the shell expects of a job.
     fn suspend(&mut self) {
         self.fence.freeze(timer::now());
-        self.job.stop_outside();
+        self.job.freeze_outside();
         self.job.take_terminal();
         let name = self.context.name();
         let event = events::plain("suspended", name);
@@ -106,7 +106,7 @@ impl Supervisor<'_, '_> {
             ));
         }
         self.context.voice.flush();
-        stop(&self.job);
+        stop(&mut self.job);
         // Here it goes on, a moment or a day later.
         self.fence.freeze(timer::now());
         if self.guard.is_none() {
@@ -146,7 +146,7 @@ impl Supervisor<'_, '_> {
 
     /// Waits for the lock again before the command goes on.
     fn acquire_again(&mut self) {
-        self.job.signal_all(SIGSTOP);
+        self.job.freeze();
         if is_over(&mut self.job).is_break() {
             return;
         }
@@ -189,7 +189,7 @@ impl Supervisor<'_, '_> {
     /// Lets a command go on that was stopped because of the lock, or with this process.
     pub(super) fn resume(&mut self) {
         self.job.give_terminal();
-        self.job.signal_all(SIGCONT);
+        self.job.thaw();
         let event = events::plain("resumed", self.context.name());
         self.context.event(&event);
     }
@@ -221,7 +221,7 @@ impl Supervisor<'_, '_> {
 }
 
 /// Stops this process, and whoever started it in the same group and waits for the terminal too.
-fn stop(job: &Job) {
+fn stop(job: &mut Job) {
     let shared = job.group() == Group::Shared;
     let _ = if shared {
         kill_process(getpid(), Signal::STOP)
@@ -230,7 +230,7 @@ fn stop(job: &Job) {
     };
     if shared {
         // The shell has continued the command as well, which is too early.
-        job.signal_all(SIGSTOP);
+        job.freeze();
     }
 }
 
