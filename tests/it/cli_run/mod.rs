@@ -5,7 +5,7 @@ mod concurrency;
 mod exit_status;
 mod loss;
 mod signals;
-mod support;
+pub(crate) mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod waiting;

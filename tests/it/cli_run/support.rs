@@ -364,7 +364,7 @@ pub(super) fn names(events: &[serde_json::Value]) -> Vec<&str> {
 }
 
 /// Whether this process ignores the signal, and so do those that it starts.
-pub(super) fn is_ignored(signal: i32) -> bool {
+pub(crate) fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
