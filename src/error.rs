@@ -3,8 +3,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lease::LossReason;
-
 /// Why an operation failed.
 ///
 /// One opaque type for the whole crate: [`kind`](Self::kind) says what a caller can do about it,
@@ -63,6 +61,36 @@ pub enum ErrorKind {
     Transport,
     /// Another client holds the lease. Not a failure: wait, or try again later.
     WouldBlock,
+}
+
+/// Why a lease was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LossReason {
+    /// Somebody broke the lease.
+    Broken,
+    /// The lease has another ID now, or none: it ran out and another client acquired it or wrote
+    /// to the blob, or somebody released or changed it by its ID.
+    Taken,
+    /// The blob or its container was deleted.
+    Deleted,
+    /// The guard was held for longer than [`max_hold`](crate::LockerBuilder::max_hold), so it was
+    /// no longer renewed and ran out.
+    MaxHold,
+    /// The guard released it.
+    Released,
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broken => "the lease was broken by another client",
+            Self::Taken => "the lease ID is no longer the blob's: it ran out or was taken over",
+            Self::Deleted => "the lock blob was deleted",
+            Self::MaxHold => "the lock was held for longer than max_hold and not renewed any more",
+            Self::Released => "the lock was released",
+        })
+    }
 }
 
 impl Error {
@@ -319,4 +347,17 @@ impl From<TryLockError> for Error {
             TryLockError::WouldBlock => Self::new(ErrorKind::WouldBlock, error.to_string()),
         }
     }
+}
+
+/// Shows a rejected value, shortened so that an error stays readable.
+pub(crate) fn quoted(value: &str) -> String {
+    let mut out: String = value
+        .chars()
+        .take(64)
+        .flat_map(char::escape_debug)
+        .collect();
+    if value.chars().nth(64).is_some() {
+        out.push('…');
+    }
+    format!("`{out}`")
 }

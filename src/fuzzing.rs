@@ -9,14 +9,16 @@ use time::OffsetDateTime;
 use ureq::http::{HeaderName, HeaderValue, Uri};
 
 use crate::azure::credential::Credential;
-use crate::azure::names::{LeaseId, check_account, check_container, check_key};
-use crate::azure::wire::{self, Reply};
-use crate::azure::{refusal, status};
-use crate::clock::Clock;
+use crate::azure::requests;
+use crate::azure::validate::{check_account, check_container, check_key};
+use crate::azure::{errors, status};
+use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
-use crate::lease::LossReason;
-use crate::options::{Endpoint, MutexOptions};
-use crate::record::{Holder, Record};
+use crate::holder::record::{Holder, Record};
+use crate::http::message::Reply;
+use crate::lease::ids::LeaseId;
+use crate::mutex::options::{Endpoint, MutexOptions};
+use crate::time::clock::Clock;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -44,7 +46,7 @@ pub fn reply(data: &[u8]) {
         body: body.to_vec(),
     };
 
-    let error = refusal::read_error(&reply, NOW, "check it");
+    let error = errors::read_error(&reply, NOW, "check it");
     let text = error.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
     assert!(text.len() < 4096 + 2 * head.len(), "{} bytes", text.len());
@@ -128,13 +130,13 @@ pub fn name(data: &[u8]) {
     if check_key(&text).is_err() {
         return;
     }
-    let path = wire::blob_path("/account", "locks", &text);
+    let path = requests::blob_path("/account", "locks", &text);
     let sent = path.strip_prefix("/account/locks/").expect("the container");
     assert_eq!(percent_decode_str(sent).decode_utf8(), Ok(text.clone()));
     // What the service sees is what was asked for and signed: nothing in between rewrites it.
     let url: Uri = format!("https://host{path}").parse().expect("a URL");
     assert_eq!((url.path(), url.query()), (&*path, None));
-    let mut request = wire::acquire(&path, LeaseId::random(), Default::default());
+    let mut request = requests::acquire(&path, LeaseId::random(), Default::default());
     let credential = Credential::shared_key("a2V5").expect("a key");
     credential.authorize(&mut request, "account", NOW);
     let target = request.target();
@@ -143,7 +145,7 @@ pub fn name(data: &[u8]) {
     #[cfg(feature = "emulator")]
     crate::emulator::fuzzing::check_path(&path, &text);
     // The prefix of a list, and the marker of its next page.
-    let list = wire::list_blobs("/locks", &text, Some(&text)).target();
+    let list = requests::list_blobs("/locks", &text, Some(&text)).target();
     let url: Uri = format!("https://host{}", *list).parse().expect("a URL");
     for name in ["prefix", "marker"] {
         let pairs = url.query().unwrap_or_default().split('&');
@@ -246,7 +248,7 @@ fn check_endpoint(endpoint: &Endpoint) {
 fn check_credential(credential: &Credential) {
     let _ = credential.check_not_ended(Clock::System.wall());
     let _ = credential.hint(NOW);
-    let mut request = wire::renew("/locks/key", LeaseId::random());
+    let mut request = requests::renew("/locks/key", LeaseId::random());
     credential.authorize(&mut request, "account", NOW);
     assert!(!format!("{request:?}").contains(SECRET));
     let target = request.target();

@@ -96,45 +96,36 @@
 
 #![forbid(unsafe_code)]
 
-mod acquire;
 mod azure;
-mod backoff;
-mod clock;
-mod context;
+mod callback;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod error;
-mod event;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod guard;
-mod keeper;
+mod holder;
+mod http;
 mod lease;
-mod locker;
+mod lock;
 mod mutex;
-mod options;
-mod record;
-mod recorder;
-mod seat;
-mod stop;
 #[cfg_attr(azmutex_interleavings, path = "../tests/interleavings/sync.rs")]
 mod sync;
-mod tick;
-mod transport;
+mod time;
 
 pub use azure::credential::Credential;
-pub use azure::names::{LeaseDuration, LeaseId};
 pub use azure::status::{LeaseState, LeaseStatus};
-pub use error::{Error, ErrorKind, TryLockError};
-pub use event::Event;
-pub use guard::{LeaseGuard, LeaseWatch};
-pub use lease::LossReason;
-pub use locker::{Locker, LockerBuilder};
-pub use mutex::{AzureMutex, Lease, Locks, Released};
-pub use options::MutexOptions;
-pub use record::{Holder, Previous};
-pub use stop::StopToken;
+pub use error::{Error, ErrorKind, LossReason, TryLockError};
+pub use holder::record::{Holder, Previous};
+pub use lease::ids::{LeaseDuration, LeaseId};
+pub use lock::event::Event;
+pub use lock::guard::{LeaseGuard, LeaseWatch};
+pub use lock::locker::{Locker, LockerBuilder};
+pub use lock::stop::StopToken;
+pub use mutex::azure_mutex::{AzureMutex, Released};
+pub use mutex::lease::Lease;
+pub use mutex::locks::Locks;
+pub use mutex::options::MutexOptions;
 
 /// The README's examples are tested like any other.
 #[cfg(all(doctest, feature = "emulator"))]

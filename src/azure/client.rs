@@ -8,17 +8,18 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::credential::Credential;
-use super::date;
-use super::names::{LeaseDuration, LeaseId};
-use super::refusal::read_error;
+use super::errors::read_error;
+use super::requests;
 use super::status::{self, LeaseStatus, Page};
-use super::wire::{self, Reply, Request};
-use crate::clock::Clock;
+use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
-use crate::lease::LossReason;
-use crate::record::Record;
-use crate::tick::Tick;
-use crate::transport::{MAX_PAGE, Transport};
+use crate::holder::record::Record;
+use crate::http::agent::{MAX_PAGE, Transport};
+use crate::http::message::{Reply, Request};
+use crate::lease::ids::{LeaseDuration, LeaseId};
+use crate::time::clock::Clock;
+use crate::time::dates;
+use crate::time::tick::Tick;
 
 /// The most that a lock blob may hold as the value that it guards.
 pub(crate) const MAX_CONTENT: usize = 4 * 1024 * 1024;
@@ -91,7 +92,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<(Tick, String), Error> {
         let sent = self.clock.now();
-        let request = wire::acquire(&self.path(key), id, duration);
+        let request = requests::acquire(&self.path(key), id, duration);
         let reply = self.call(request, None, timeout).and_then(|reply| {
             if status::read_lease_id(&reply)? == id {
                 return Ok(reply);
@@ -114,7 +115,7 @@ impl Client {
 
     /// Renews. A reply that names another ID is a loss, not a success.
     pub(crate) fn renew(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
-        self.expect_id(wire::renew(&self.path(key), id), id, timeout)
+        self.expect_id(requests::renew(&self.path(key), id), id, timeout)
             .map_err(|error| held(error).during("renew lease on", &self.target(key)))
     }
 
@@ -126,7 +127,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<(), Error> {
         self.expect_id(
-            wire::change(&self.path(key), id, proposed),
+            requests::change(&self.path(key), id, proposed),
             proposed,
             timeout,
         )
@@ -134,7 +135,7 @@ impl Client {
     }
 
     pub(crate) fn release(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
-        self.call(wire::release(&self.path(key), id), None, timeout)
+        self.call(requests::release(&self.path(key), id), None, timeout)
             .map(drop)
             .map_err(|error| held(error).during("release lease on", &self.target(key)))
     }
@@ -148,7 +149,7 @@ impl Client {
         if_match: Option<&str>,
         timeout: Duration,
     ) -> Result<Duration, Error> {
-        let request = wire::break_lease(&self.path(key), period, if_match);
+        let request = requests::break_lease(&self.path(key), period, if_match);
         self.call(request, None, timeout)
             .map(|reply| status::read_lease_time(&reply))
             .map_err(|error| match (error.kind(), error.service_code()) {
@@ -162,17 +163,21 @@ impl Client {
     }
 
     pub(crate) fn status(&self, key: &str, timeout: Duration) -> Result<LeaseStatus, Error> {
-        self.call(wire::get_properties(&self.path(key), None), None, timeout)
-            .map(|reply| status::read_status(key, &reply))
-            .map_err(|error| error.during("read the status of", &self.target(key)))
+        self.call(
+            requests::get_properties(&self.path(key), None),
+            None,
+            timeout,
+        )
+        .map(|reply| status::read_status(key, &reply))
+        .map_err(|error| error.during("read the status of", &self.target(key)))
     }
 
     /// What the service's clock says, to the second, whatever else the reply says.
     pub(crate) fn service_time(&self, timeout: Duration) -> Result<OffsetDateTime, Error> {
-        let request = wire::list_blobs(&self.container_path(), "azmutex-", None);
+        let request = requests::list_blobs(&self.container_path(), "azmutex-", None);
         self.exchange(request, Some(MAX_PAGE), timeout)
             .and_then(|(reply, _)| {
-                let date = reply.header("date").and_then(date::parse_http);
+                let date = reply.header("date").and_then(dates::parse_http);
                 date.ok_or_else(|| Error::new(ErrorKind::Protocol, "the reply has no date"))
             })
             .map_err(|error| error.during("ask for the time of", &self.target("")))
@@ -186,7 +191,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<(String, Record), Error> {
         self.call(
-            wire::get_properties(&self.path(key), Some(id)),
+            requests::get_properties(&self.path(key), Some(id)),
             None,
             timeout,
         )
@@ -204,7 +209,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<String, Error> {
         self.call(
-            wire::set_metadata(&self.path(key), id, record, if_match),
+            requests::set_metadata(&self.path(key), id, record, if_match),
             None,
             timeout,
         )
@@ -220,7 +225,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Vec<u8>, Error> {
         let limit = Some(MAX_CONTENT as u64);
-        self.call(wire::get_content(&self.path(key), id), limit, timeout)
+        self.call(requests::get_content(&self.path(key), id), limit, timeout)
             .map(|reply| reply.body)
             .map_err(|error| held(error).during("read the content of", &self.target(key)))
     }
@@ -237,7 +242,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<String, Error> {
         self.call(
-            wire::put_content(&self.path(key), id, record, content, if_match),
+            requests::put_content(&self.path(key), id, record, content, if_match),
             None,
             timeout,
         )
@@ -251,7 +256,7 @@ impl Client {
         marker: Option<&str>,
         timeout: Duration,
     ) -> Result<Page, Error> {
-        let request = wire::list_blobs(&self.container_path(), prefix, marker);
+        let request = requests::list_blobs(&self.container_path(), prefix, marker);
         self.call(request, Some(MAX_PAGE), timeout)
             // It came whole, so asking again would not make it readable.
             .and_then(|reply| status::read_page(&reply.body).map_err(Error::permanent))
@@ -261,7 +266,7 @@ impl Client {
     /// Creates the container unless it exists.
     pub(crate) fn create_container(&self, timeout: Duration) -> Result<(), Error> {
         let result = self.call(
-            wire::create_container(&self.container_path()),
+            requests::create_container(&self.container_path()),
             None,
             timeout,
         );
@@ -278,7 +283,7 @@ impl Client {
 
     /// Creates the blob, empty, unless it exists.
     pub(crate) fn create_blob(&self, key: &str, timeout: Duration) -> Result<(), Error> {
-        let result = self.call(wire::create_blob(&self.path(key)), None, timeout);
+        let result = self.call(requests::create_blob(&self.path(key)), None, timeout);
         match result {
             Err(error)
                 if matches!(
@@ -295,7 +300,7 @@ impl Client {
     }
 
     fn path(&self, key: &str) -> String {
-        wire::blob_path(&self.base, &self.container, key)
+        requests::blob_path(&self.base, &self.container, key)
     }
 
     fn container_path(&self) -> String {

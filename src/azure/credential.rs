@@ -9,10 +9,10 @@ use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::date;
 use super::sign;
-use super::wire::Request;
 use crate::error::Error;
+use crate::http::message::Request;
+use crate::time::dates;
 
 /// The right to use a storage account: its key, or a shared access signature (SAS).
 ///
@@ -104,7 +104,7 @@ impl Credential {
         }
         let expires = match value("se") {
             None => None,
-            Some(text) => Some(date::parse_utc(&text).ok_or_else(|| {
+            Some(text) => Some(dates::parse_utc(&text).ok_or_else(|| {
                 let text = text.escape_debug();
                 Error::config(format!(
                     "invalid SAS: its end `se={text}` is not a time such as 2026-01-31T12:00:00Z"
@@ -115,7 +115,7 @@ impl Credential {
             token: Zeroizing::new(token.to_owned()),
             expires,
         }));
-        credential.check_not_ended(crate::clock::Clock::System.wall())?;
+        credential.check_not_ended(crate::time::clock::Clock::System.wall())?;
         Ok(credential)
     }
 
@@ -123,7 +123,7 @@ impl Credential {
     pub(crate) fn check_not_ended(&self, now: OffsetDateTime) -> Result<(), Error> {
         match self.ended(now) {
             Some(end) => {
-                let end = date::utc(end);
+                let end = dates::utc(end);
                 Err(Error::config(format!(
                     "invalid SAS: it ended at {end}; make a new one"
                 )))
@@ -145,7 +145,7 @@ impl Credential {
     /// Adds to `request` what proves who asks. `now` goes into `x-ms-date`, so every retry has to
     /// be authorized afresh.
     pub(crate) fn authorize(&self, request: &mut Request<'_>, account: &str, now: OffsetDateTime) {
-        request.headers.push(("x-ms-date".into(), date::http(now)));
+        request.headers.push(("x-ms-date".into(), dates::http(now)));
         match &self.0 {
             Scheme::SharedKey(key) => {
                 let length = request.body.len().to_string();
@@ -176,7 +176,9 @@ impl Credential {
     /// What to check when the service did not accept the credential at `now`.
     pub(crate) fn hint(&self, now: OffsetDateTime) -> Cow<'static, str> {
         match (&self.0, self.ended(now)) {
-            (_, Some(end)) => format!("the SAS ended at {}; make a new one", date::utc(end)).into(),
+            (_, Some(end)) => {
+                format!("the SAS ended at {}; make a new one", dates::utc(end)).into()
+            }
             (Scheme::SharedKey(_), None) => "check the account name and key".into(),
             (Scheme::Sas(_), None) => "check that the SAS is whole and covers this".into(),
         }
@@ -188,7 +190,7 @@ impl fmt::Debug for Credential {
         match &self.0 {
             Scheme::SharedKey(_) => f.write_str("Credential(account key)"),
             Scheme::Sas(sas) => match sas.expires {
-                Some(end) => write!(f, "Credential(SAS until {})", date::utc(end)),
+                Some(end) => write!(f, "Credential(SAS until {})", dates::utc(end)),
                 None => f.write_str("Credential(SAS)"),
             },
         }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::date;
-use super::names::LeaseId;
-use super::wire::{METADATA, Reply};
+use super::requests::METADATA;
 use super::xml::{self, elements, text_of, texts};
 use crate::error::{Error, ErrorKind};
-use crate::record::{Holder, Record};
+use crate::holder::record::{Holder, Record};
+use crate::http::message::Reply;
+use crate::lease::ids::LeaseId;
+use crate::time::dates;
 
 /// The state of a lease, as the service tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,7 +142,7 @@ pub(crate) fn read_status(key: &str, reply: &Reply) -> LeaseStatus {
         state: LeaseState::parse(header("x-ms-lease-state")),
         infinite: header("x-ms-lease-duration") == "infinite",
         etag: header("etag").to_owned(),
-        last_modified: date::parse_http(header("last-modified")).map(SystemTime::from),
+        last_modified: dates::parse_http(header("last-modified")).map(SystemTime::from),
         record: read_record(reply),
     }
 }
@@ -197,7 +198,7 @@ pub(crate) fn read_page(body: &[u8]) -> Result<Page, Error> {
             } else {
                 format!("\"{etag}\"")
             },
-            last_modified: date::parse_http(&property("Last-Modified")).map(SystemTime::from),
+            last_modified: dates::parse_http(&property("Last-Modified")).map(SystemTime::from),
             record: read_listed_record(blob),
         });
     }
@@ -240,7 +241,7 @@ pub(crate) fn read_lease_time(reply: &Reply) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::azure::wire::tests::reply;
+    use crate::http::message::tests::reply;
 
     #[test]
     fn status_is_read_from_the_headers() {

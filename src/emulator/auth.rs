@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 
 use super::failure::{self, Failure};
 use super::request::Request;
-use crate::azure::date;
 use crate::azure::sign;
+use crate::time::dates;
 
 /// The account that every emulator of the service has.
 pub(super) const ACCOUNT: &str = "devstoreaccount1";
@@ -80,13 +80,13 @@ impl Guard {
         if sas.is_valid_at(wall) {
             return Ok(());
         }
-        let shown = |at: Option<OffsetDateTime>| at.map(date::http).unwrap_or_default();
+        let shown = |at: Option<OffsetDateTime>| at.map(dates::http).unwrap_or_default();
         Err(Failure::authentication(&format!(
             "Signature not valid in the specified time frame: Start [{}] - Expiry [{}] - \
              Current [{}]",
             shown(sas.start),
             shown(sas.expiry),
-            date::http(wall)
+            dates::http(wall)
         )))
     }
 }
@@ -94,7 +94,7 @@ impl Guard {
 fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
     let text = request.header("x-ms-date").or(request.header("date"));
     let text = text.unwrap_or_default();
-    match date::parse_http(text) {
+    match dates::parse_http(text) {
         Some(date) if (wall - date).unsigned_abs() <= DATE_TOLERANCE => Ok(()),
         // Said of dates in the future too.
         Some(_) => Err(Failure::authentication(&format!(
@@ -130,7 +130,7 @@ impl Sas {
             found.map(|(_, value)| value.as_str())
         };
         let date = |name| match value(name) {
-            Some(text) => date::parse_utc(text).map(Some),
+            Some(text) => dates::parse_utc(text).map(Some),
             None => Some(None),
         };
         value("sig").filter(|sig| !sig.is_empty())?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::tick::Tick;
+use crate::time::tick::Tick;
 
 /// What the service shows of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

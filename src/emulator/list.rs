@@ -6,7 +6,7 @@ use super::reply::element;
 use super::request::Request;
 use super::service::list_marker;
 use super::store::{Blob, Moment, Page};
-use crate::azure::date;
+use crate::time::dates;
 
 /// The document behind its declaration. `endpoint`: the account's, without a slash at its end.
 pub(super) fn xml(
@@ -67,8 +67,8 @@ fn push_blob(out: &mut String, name: &str, blob: &Blob, form: &Form, now: Moment
     out.push_str("<Blob>");
     element(out, "Name", name);
     out.push_str("<Properties>");
-    let created = date::http(blob.created);
-    let modified = date::http(blob.stamp.modified);
+    let created = dates::http(blob.created);
+    let modified = dates::http(blob.stamp.modified);
     let etag = blob.stamp.bare_etag();
     let length = blob.data.content.len().to_string();
     let lease = blob.lease.state(now.tick);

@@ -51,9 +51,9 @@ use std::thread::JoinHandle;
 use self::auth::{ACCOUNT, Guard, KEY, Sas};
 use self::server::Server;
 use crate::error::Error;
-use crate::options::MutexOptions;
+use crate::mutex::options::MutexOptions;
 
-pub use crate::clock::TestClock as Clock;
+pub use crate::time::clock::TestClock as Clock;
 
 /// A Blob service in this process, as far as locks need one.
 ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::failure::{Failure, Origin};
-use crate::azure::date;
+use crate::time::dates;
 
 const SERVICE: &str = "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0";
 const FRONT_DOOR: &str = "Microsoft-HTTPAPI/2.0";
@@ -230,7 +230,7 @@ fn echo(out: &mut String, context: &Context<'_>) {
 }
 
 fn end(out: &mut String, context: &Context<'_>) {
-    header(out, "Date", &date::http(context.wall));
+    header(out, "Date", &dates::http(context.wall));
     if context.is_last {
         header(out, "Connection", "close");
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::failure::{self, Failure};
 use super::store::{Access, Metadata};
-use crate::azure::date::parse_http;
+use crate::time::dates::parse_http;
 
 /// The most that metadata may come to, names and values together.
 const METADATA_LIMIT: usize = 8 * 1024;

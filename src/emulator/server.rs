@@ -16,7 +16,7 @@ use super::reply::{Context, Reply};
 use super::request::Request;
 use super::service;
 use super::store::{Moment, Store};
-use crate::clock::TestClock;
+use crate::time::clock::TestClock;
 
 const HEAD_LIMIT: usize = 64 * 1024;
 const BODY_LIMIT: usize = 8 * 1024 * 1024;

@@ -19,7 +19,7 @@ use super::reply::{Body, Reply};
 use super::request::{Request, Target};
 use super::store::{Access, Blob, Container, LeaseAction, LeaseOutcome, Metadata, Moment, NewBlob};
 use super::store::{Stamp, Store};
-use crate::azure::date;
+use crate::time::dates;
 
 /// The most blobs that a page of a list holds.
 const PAGE: usize = 5000;
@@ -187,7 +187,7 @@ fn is_version(text: &str) -> bool {
 
 fn stamped(status: u16, stamp: &Stamp) -> Reply {
     Reply::new(status)
-        .entity("Last-Modified", date::http(stamp.modified))
+        .entity("Last-Modified", dates::http(stamp.modified))
         .entity("ETag", stamp.etag())
 }
 
@@ -305,7 +305,7 @@ fn blob_properties(blob: &Blob, request: &Request<'_>, now: Moment) -> Result<Re
         reply = reply.entity("Content-Range", part);
     }
     reply = reply
-        .entity("Last-Modified", date::http(blob.stamp.modified))
+        .entity("Last-Modified", dates::http(blob.stamp.modified))
         .entity("Accept-Ranges", "bytes")
         .entity("ETag", blob.stamp.etag());
     if request.is_head() {
@@ -316,7 +316,7 @@ fn blob_properties(blob: &Blob, request: &Request<'_>, now: Moment) -> Result<Re
     reply = with_lease(reply, &blob.lease, now)
         .extra("x-ms-blob-type", blob.data.kind)
         .extra("x-ms-server-encrypted", "true")
-        .extra("x-ms-creation-time", date::http(blob.created));
+        .extra("x-ms-creation-time", dates::http(blob.created));
     let content = Arc::clone(&blob.data.content);
     let body = Body::Content(content, range.unwrap_or(0..length));
     Ok(with_metadata(reply, &blob.data.metadata).body(body))

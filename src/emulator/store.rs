@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::failure::{self, Failure, Resource};
 use super::lease::{Lease, Refusal, Term};
-use crate::tick::Tick;
+use crate::time::tick::Tick;
 
 /// How long the name of a deleted container stays taken.
 const DELETING: Duration = Duration::from_secs(30);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::azure::date;
+use crate::time::dates;
 
 const OTHER_KEY: &str = "bm90IHRoZSBrZXkgb2YgdGhpcyBhY2NvdW50";
 const SAS: &str = "sv=2021-04-10&sr=c&sp=rwdl&se=2999-01-01T00%3A00%3A00Z&sig=aG1hYw%2B%2Fs%3D";
@@ -26,7 +26,7 @@ fn send_dated(setup: &mut Setup, key: &str, date: &str) -> Answer {
 #[test]
 fn wrong_key_is_refused_with_the_string_to_sign() {
     let mut setup = Setup::with_blob();
-    let date = date::http(setup.emulator.clock().wall());
+    let date = dates::http(setup.emulator.clock().wall());
     assert_eq!(send_dated(&mut setup, KEY, &date).status, 200);
     let answer = send_dated(&mut setup, OTHER_KEY, &date);
     assert_eq!(answer.code(), (403, "AuthenticationFailed"));
@@ -51,7 +51,7 @@ fn date_is_accepted_within_15_minutes() {
     // Dates on the wire have no fractions of a second.
     let table = [(-899, 200), (-902, 403), (899, 200), (902, 403)];
     for (offset, status) in table {
-        let date = date::http(wall + time::Duration::seconds(offset));
+        let date = dates::http(wall + time::Duration::seconds(offset));
         let answer = send_dated(&mut setup, KEY, &date);
         assert_eq!(answer.status, status, "{offset}");
     }
@@ -131,7 +131,7 @@ fn sas_is_accepted_as_told() {
 #[test]
 fn sas_is_accepted_until_it_expires() {
     let clock = Clock::frozen();
-    let expiry = date::utc(clock.wall() + Duration::from_secs(60));
+    let expiry = dates::utc(clock.wall() + Duration::from_secs(60));
     let sas = format!("sv=2021-04-10&se={expiry}&sig=x");
     let mut setup = Setup::with(|builder| builder.clock(clock.clone()).sas(&sas));
     let target = format!("/locks?restype=container&{sas}");

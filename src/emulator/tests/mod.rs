@@ -13,8 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
-use crate::azure::date;
 use crate::azure::sign;
+use crate::time::dates;
 
 const VERSION: &str = "2021-04-10";
 
@@ -84,7 +84,7 @@ impl Setup {
 
     /// Sends a signed request for a path behind the account.
     fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let date = date::http(self.emulator.clock().wall());
+        let date = dates::http(self.emulator.clock().wall());
         let mut headers = headers.to_vec();
         headers.push(("x-ms-date", &date));
         headers.push(("x-ms-version", self.version));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::azure::date;
+use crate::time::dates;
 
 const A: &str = "aaaaaaaa-0000-4000-8000-00000000000a";
 const B: &str = "bbbbbbbb-0000-4000-8000-00000000000b";
@@ -137,7 +137,7 @@ fn service_makes_an_id_when_none_is_proposed() {
 fn metadata_keeps_its_case_and_is_replaced_as_a_whole() {
     let mut setup = Setup::with_blob();
     // Signed in lower case, sent as a client may spell it.
-    let date = date::http(setup.emulator.clock().wall());
+    let date = dates::http(setup.emulator.clock().wall());
     let headers = |name| {
         [
             (name, "Bob"),

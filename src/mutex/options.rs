@@ -5,9 +5,9 @@ use std::time::Duration;
 use ureq::http::Uri;
 
 use crate::azure::credential::Credential;
-use crate::azure::names::{check_account, check_container};
-use crate::clock::Clock;
+use crate::azure::validate::{check_account, check_container};
 use crate::error::Error;
+use crate::time::clock::Clock;
 
 /// The account that every emulator has. Public, not a secret.
 const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
@@ -464,4 +464,5 @@ fn wrong(rule: &str) -> Error {
 }
 
 #[cfg(test)]
+#[path = "options_tests.rs"]
 mod tests;

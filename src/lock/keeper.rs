@@ -8,20 +8,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acquire::{Patience, Refused, Waiter, stopped, until_answered};
-use crate::azure::names::LeaseId;
-use crate::clock::Clock;
-use crate::context::{Acquired, Context};
+use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, no_panic};
-use crate::lease::{Claim, Hold, Parting, Renewal, Step};
-use crate::mutex::Released;
-use crate::record::Record;
-use crate::recorder::Written;
-use crate::seat::Seat;
-use crate::stop::StopToken;
+use crate::holder::record::Record;
+use crate::lease::hold::{Claim, Hold, Parting, Renewal, Step};
+use crate::lease::ids::LeaseId;
+use crate::lock::acquire::{Patience, Refused, Waiter, stopped, until_answered};
+use crate::lock::context::{Acquired, Context};
+use crate::lock::event::Event;
+use crate::lock::recorder::Written;
+use crate::lock::seat::Seat;
+use crate::lock::stop::StopToken;
+use crate::mutex::azure_mutex::Released;
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
-use crate::tick::Tick;
+use crate::time::clock::Clock;
+use crate::time::tick::Tick;
 
 /// One guard's state.
 pub(crate) struct Shared {

@@ -2,17 +2,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acquire::{Patience, Refused};
-use crate::azure::names::{LeaseDuration, check_key};
-use crate::context::{Context, Observer};
+use crate::azure::validate::check_key;
 use crate::error::{Error, TryLockError};
-use crate::event::Event;
-use crate::guard::LeaseGuard;
-use crate::keeper::Keeper;
-use crate::lease::Terms;
-use crate::mutex::AzureMutex;
-use crate::recorder::Recorder;
-use crate::stop::StopToken;
+use crate::lease::hold::Terms;
+use crate::lease::ids::LeaseDuration;
+use crate::lock::acquire::{Patience, Refused};
+use crate::lock::context::{Context, Observer};
+use crate::lock::event::Event;
+use crate::lock::guard::LeaseGuard;
+use crate::lock::keeper::Keeper;
+use crate::lock::recorder::Recorder;
+use crate::lock::stop::StopToken;
+use crate::mutex::azure_mutex::AzureMutex;
 use crate::sync::{Condvar, Mutex};
 
 /// One lock: a key, and how to wait for it and keep it.

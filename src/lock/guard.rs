@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::azure::client::MAX_CONTENT;
-use crate::azure::names::LeaseId;
-use crate::context::{Acquired, Context};
+use crate::callback::no_panic;
+use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, no_panic};
-use crate::keeper::{Keeper, Shared};
-use crate::lease::{Claim, LossReason};
-use crate::mutex::Released;
-use crate::record::Previous;
+use crate::holder::record::Previous;
+use crate::lease::hold::Claim;
+use crate::lease::ids::LeaseId;
+use crate::lock::context::{Acquired, Context};
+use crate::lock::event::Event;
+use crate::lock::keeper::{Keeper, Shared};
+use crate::mutex::azure_mutex::Released;
 
 /// A held lock. Renews its lease from a thread of its own, and releases it when dropped.
 ///

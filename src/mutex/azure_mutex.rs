@@ -2,16 +2,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::acquire::{Alone, Patience, Plan, until_answered};
+use super::lease::Lease;
+use super::locks::Locks;
+use super::operations::Operations;
+use super::options::MutexOptions;
 use crate::azure::client::Client;
-use crate::azure::names::{LeaseDuration, LeaseId, break_period, check_key};
 use crate::azure::status::LeaseStatus;
+use crate::azure::validate::{break_period, check_key};
+use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind};
-use crate::event::no_panic;
-use crate::options::MutexOptions;
-use crate::record::Holder;
-use crate::recorder::{self, Under};
-use crate::transport::Transport;
+use crate::holder::record::Holder;
+use crate::http::agent::Transport;
+use crate::lease::ids::{LeaseDuration, LeaseId};
+use crate::lock::acquire::{Alone, Patience, Plan, until_answered};
+use crate::lock::recorder::{self, Under};
 
 /// Lease operations by key, one REST action per call. No threads.
 ///
@@ -39,13 +43,7 @@ use crate::transport::Transport;
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
 #[derive(Clone)]
-pub struct AzureMutex(Arc<Inner>);
-
-struct Inner {
-    client: Client,
-    request_timeout: Duration,
-    create_missing: bool,
-}
+pub struct AzureMutex(Arc<Operations>);
 
 impl AzureMutex {
     /// A client of the account and container that `options` name. Sends nothing.
@@ -65,7 +63,7 @@ impl AzureMutex {
             options.endpoint.base,
             options.container,
         );
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Operations {
             client,
             // A time without an end would overflow what it is added to.
             request_timeout: options
@@ -107,10 +105,7 @@ impl AzureMutex {
             fault_wait: timeout / 4 * 3,
         };
         match plan.run(Patience::Once, &Alone) {
-            Ok(granted) => Ok(Lease {
-                key: key.to_owned(),
-                id: granted.id,
-            }),
+            Ok(granted) => Lease::new(key, granted.id),
             Err(refused) => {
                 if let Some(id) = refused.stray {
                     self.take_back(key, id, timeout / 4);
@@ -132,7 +127,8 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn renew(&self, lease: &Lease) -> Result<(), Error> {
-        self.until_answered(|timeout, _| self.0.client.renew(&lease.key, lease.id, timeout))
+        self.0
+            .until_answered(|timeout, _| self.0.client.renew(lease.key(), lease.id(), timeout))
     }
 
     /// Gives the lease another ID, so that whoever knew the old one can no longer use it.
@@ -144,15 +140,12 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn change(&self, lease: &Lease, proposed: LeaseId) -> Result<Lease, Error> {
-        self.until_answered(|timeout, _| {
+        self.0.until_answered(|timeout, _| {
             self.0
                 .client
-                .change(&lease.key, lease.id, proposed, timeout)
+                .change(lease.key(), lease.id(), proposed, timeout)
         })?;
-        Ok(Lease {
-            key: lease.key.clone(),
-            id: proposed,
-        })
+        Lease::new(lease.key(), proposed)
     }
 
     /// Releases `lease`, so that others can acquire it at once.
@@ -167,7 +160,7 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn release(&self, lease: &Lease) -> Result<Released, Error> {
-        self.release_within(&lease.key, lease.id, self.0.request_timeout)
+        self.release_within(lease.key(), lease.id(), self.0.request_timeout)
     }
 
     /// Breaks the lease on `key`, whoever holds it. Returns how long it still runs; until then
@@ -239,7 +232,7 @@ impl AzureMutex {
     ) -> Result<Duration, Error> {
         check_key(key)?;
         let period = period.map(break_period).transpose()?;
-        self.until_answered(|timeout, _| {
+        self.0.until_answered(|timeout, _| {
             let client = &self.0.client;
             let result = client.break_lease(key, period.clone(), etag, timeout);
             // It may have been broken, and another client may hold it by now: that one's lease is
@@ -296,8 +289,8 @@ impl AzureMutex {
     fn under<'a>(&'a self, lease: &'a Lease) -> Under<'a> {
         Under {
             client: &self.0.client,
-            key: &lease.key,
-            id: lease.id,
+            key: lease.key(),
+            id: lease.id(),
         }
     }
 
@@ -325,10 +318,10 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
     pub fn verify(&self, lease: &Lease) -> Result<(), Error> {
-        self.until_answered(|timeout, _| {
+        self.0.until_answered(|timeout, _| {
             self.0
                 .client
-                .read_record(&lease.key, lease.id, timeout)
+                .read_record(lease.key(), lease.id(), timeout)
                 .map(drop)
         })
     }
@@ -356,7 +349,8 @@ impl AzureMutex {
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
     pub fn status(&self, key: &str) -> Result<LeaseStatus, Error> {
         check_key(key)?;
-        self.until_answered(|timeout, _| self.0.client.status(key, timeout))
+        self.0
+            .until_answered(|timeout, _| self.0.client.status(key, timeout))
     }
 
     /// The lock blobs whose keys begin with `prefix`, in the order of their names; all of them for
@@ -372,12 +366,7 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
     pub fn list(&self, prefix: &str) -> Locks {
-        Locks {
-            mutex: self.clone(),
-            prefix: prefix.to_owned(),
-            page: Vec::new().into_iter(),
-            next: Next::First,
-        }
+        Locks::new(Arc::clone(&self.0), prefix)
     }
 
     /// The storage account.
@@ -435,55 +424,11 @@ impl AzureMutex {
             Err(error) => log::warn!("{error}; if it was granted, it runs out by itself"),
         });
     }
-
-    fn until_answered<T>(
-        &self,
-        send: impl FnMut(Duration, bool) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        until_answered(self.0.request_timeout, send)
-    }
 }
 
 impl fmt::Debug for AzureMutex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("AzureMutex").field(&self.0.client).finish()
-    }
-}
-
-/// A lease that somebody acquired: its key and ID.
-///
-/// Whoever has both can renew, change and release it; [`Lease::new`] takes up one that another
-/// process acquired.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Lease {
-    key: String,
-    id: LeaseId,
-}
-
-impl Lease {
-    /// The lease on `key` with a known ID. Asks nobody whether it still exists.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] if `key` is no blob name.
-    pub fn new(key: &str, id: LeaseId) -> Result<Self, Error> {
-        check_key(key)?;
-        Ok(Self {
-            key: key.to_owned(),
-            id,
-        })
-    }
-
-    /// The key: the blob's name.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// The lease ID.
-    #[must_use]
-    pub fn id(&self) -> LeaseId {
-        self.id
     }
 }
 
@@ -496,60 +441,3 @@ pub enum Released {
     /// The lease had been lost before: broken, taken over, or its blob deleted.
     AlreadyLost,
 }
-
-/// The lock blobs of a container. Made by [`AzureMutex::list`].
-#[derive(Debug)]
-#[must_use = "iterators are lazy"]
-pub struct Locks {
-    mutex: AzureMutex,
-    prefix: String,
-    page: std::vec::IntoIter<LeaseStatus>,
-    next: Next,
-}
-
-#[derive(Debug)]
-enum Next {
-    First,
-    Page(String),
-    End,
-}
-
-impl Iterator for Locks {
-    type Item = Result<LeaseStatus, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        // A page may be empty and still not be the last.
-        loop {
-            if let Some(status) = self.page.next() {
-                return Some(Ok(status));
-            }
-            let marker = match &self.next {
-                Next::First => None,
-                Next::Page(marker) => Some(marker.clone()),
-                Next::End => return None,
-            };
-            let page = self.mutex.until_answered(|timeout, _| {
-                self.mutex
-                    .0
-                    .client
-                    .list(&self.prefix, marker.as_deref(), timeout)
-            });
-            match page {
-                Ok(page) => {
-                    self.next = match page.next {
-                        // The same page again would never end.
-                        Some(next) if Some(&next) != marker.as_ref() => Next::Page(next),
-                        _ => Next::End,
-                    };
-                    self.page = page.blobs.into_iter();
-                }
-                Err(error) => {
-                    self.next = Next::End;
-                    return Some(Err(error));
-                }
-            }
-        }
-    }
-}
-
-impl std::iter::FusedIterator for Locks {}

@@ -8,10 +8,10 @@
 //! no earlier. And only a confirmed renew extends it: acquiring again with the same ID would also
 //! succeed after somebody else held the lease in between, and so proves nothing.
 
-use std::fmt;
 use std::time::Duration;
 
-use crate::tick::Tick;
+use crate::error::LossReason;
+use crate::time::tick::Tick;
 
 /// The figures that a hold goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,24 +39,6 @@ impl Terms {
     }
 }
 
-/// Why a lease was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum LossReason {
-    /// Somebody broke the lease.
-    Broken,
-    /// The lease has another ID now, or none: it ran out and another client acquired it or wrote
-    /// to the blob, or somebody released or changed it by its ID.
-    Taken,
-    /// The blob or its container was deleted.
-    Deleted,
-    /// The guard was held for longer than [`max_hold`](crate::LockerBuilder::max_hold), so it was
-    /// no longer renewed and ran out.
-    MaxHold,
-    /// The guard released it.
-    Released,
-}
-
 /// What is left to do when a hold ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parting {
@@ -67,18 +49,6 @@ pub(crate) enum Parting {
     EndBreak,
     /// The service said that the lease is gone.
     Nothing,
-}
-
-impl fmt::Display for LossReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Broken => "the lease was broken by another client",
-            Self::Taken => "the lease ID is no longer the blob's: it ran out or was taken over",
-            Self::Deleted => "the lock blob was deleted",
-            Self::MaxHold => "the lock was held for longer than max_hold and not renewed any more",
-            Self::Released => "the lock was released",
-        })
-    }
 }
 
 /// What a client may claim about its lease at some instant.
@@ -258,53 +228,6 @@ impl Hold {
         };
         // The service may ask for more, but not for so much that the lease is lost by it.
         retry_after.map_or(delay, |asked| delay.max(asked.min(longest)))
-    }
-}
-
-/// The acquires of one lease ID, from the first send until the service grants the lease or the
-/// client gives up.
-///
-/// While a request of this ID is unanswered, the service may have granted it. The same ID is then
-/// sent again: granted twice is granted once. An ID is never used again after giving up, since a
-/// late copy of a request may still arrive.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Acquisition {
-    /// The first send since the service last said that it had not granted the lease.
-    first_unanswered: Option<Tick>,
-    /// Whether the service may have granted the lease without the client making use of it: some
-    /// request was never answered, so that a copy of it may still be under way, or too late.
-    ambiguous: bool,
-}
-
-impl Acquisition {
-    /// An acquire goes out at `now`.
-    pub(crate) fn sending(&mut self, now: Tick) {
-        self.first_unanswered.get_or_insert(now);
-    }
-
-    /// The service said that it did not grant the lease.
-    pub(crate) fn refused(&mut self) {
-        self.first_unanswered = None;
-    }
-
-    /// No answer, or none that says whether the lease was granted.
-    pub(crate) fn unanswered(&mut self) {
-        self.ambiguous = true;
-    }
-
-    /// The service granted the lease, and the client heard of it at `now`. Returns the instant that
-    /// its deadline counts from; `None` if that is so long ago that it is of no use any more, and
-    /// all of it has to be asked for again.
-    pub(crate) fn granted(&mut self, sent: Tick, now: Tick, usable: Duration) -> Option<Tick> {
-        let since = self.first_unanswered.take().unwrap_or(sent).min(sent);
-        let in_time = now.since(since) < usable;
-        self.ambiguous |= !in_time;
-        in_time.then_some(since)
-    }
-
-    /// Whether giving up now has to try to release the ID.
-    pub(crate) fn may_be_granted(&self) -> bool {
-        self.ambiguous
     }
 }
 
@@ -520,45 +443,5 @@ mod tests {
         assert_eq!(hold.step(at(25)), Step::Wait(at(40)));
         hold.renewed(at(25), at(25), asked(0));
         assert_eq!(hold.step(at(25)), Step::Wait(at(30)));
-    }
-
-    #[test]
-    fn acquisition_counts_from_the_first_send_that_was_not_answered() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        acquisition.unanswered();
-        acquisition.sending(at(5));
-        assert_eq!(acquisition.granted(at(5), at(6), 55 * SEC), Some(at(0)));
-        assert!(acquisition.may_be_granted());
-    }
-
-    #[test]
-    fn acquisition_counts_anew_after_a_refusal() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        acquisition.refused();
-        acquisition.sending(at(5));
-        assert_eq!(acquisition.granted(at(5), at(6), 55 * SEC), Some(at(5)));
-        assert!(!acquisition.may_be_granted());
-    }
-
-    #[test]
-    fn grant_heard_of_too_late_is_asked_for_again_and_may_be_left_behind() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        assert_eq!(acquisition.granted(at(0), at(55), 55 * SEC), None);
-        acquisition.sending(at(55));
-        acquisition.refused();
-        assert!(acquisition.may_be_granted());
-    }
-
-    #[test]
-    fn acquisition_with_a_lost_reply_may_be_granted_even_after_a_refusal() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        acquisition.unanswered();
-        acquisition.sending(at(1));
-        acquisition.refused();
-        assert!(acquisition.may_be_granted());
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::date;
-use super::wire::Reply;
 use super::xml::{self, text_of};
+use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
-use crate::lease::LossReason;
+use crate::http::message::Reply;
+use crate::time::dates;
 
 /// The error that a reply with a status of 400 or more stands for.
 ///
@@ -124,7 +124,7 @@ fn meaning(
 
 /// Signed requests are refused when the clocks differ by more than 15 minutes.
 fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
-    let date = date::parse_http(reply.header("date")?)?;
+    let date = dates::parse_http(reply.header("date")?)?;
     let skew = sent - date;
     let minutes = skew.whole_seconds().unsigned_abs() / 60;
     (skew.unsigned_abs() > Duration::from_secs(15 * 60)).then(|| {
@@ -170,7 +170,7 @@ fn retry_after(text: &str, now: OffsetDateTime) -> Option<Duration> {
     match text.trim().parse() {
         Ok(secs) => Some(Duration::from_secs(secs)),
         Err(_) => Some(
-            (date::parse_http(text)? - now)
+            (dates::parse_http(text)? - now)
                 .try_into()
                 .unwrap_or(Duration::ZERO),
         ),
@@ -180,10 +180,10 @@ fn retry_after(text: &str, now: OffsetDateTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::azure::wire::tests::reply;
+    use crate::http::message::tests::reply;
 
     fn wall() -> OffsetDateTime {
-        date::parse_http("Fri, 25 Oct 2019 18:13:24 GMT").unwrap()
+        dates::parse_http("Fri, 25 Oct 2019 18:13:24 GMT").unwrap()
     }
 
     fn error(status: u16, code: &str) -> Error {

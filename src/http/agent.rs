@@ -1,7 +1,5 @@
 //! The only code that knows `ureq`: one agent, one send, and what its errors mean.
 
-mod names;
-
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +13,8 @@ use ureq::http::{HeaderMap, Method, Request as HttpRequest, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-use self::names::Names;
-use crate::azure::wire::{self, Reply, Request};
+use super::message::{self, Reply, Request};
+use super::resolver::Names;
 use crate::error::Error;
 
 /// What a service may send. Headers hold a blob's metadata, up to 8 KiB, and have to fit into a buffer
@@ -97,9 +95,9 @@ impl Transport {
         let mut http = HttpRequest::builder()
             .uri(uri)
             .method(match request.method {
-                wire::Method::Get => Method::GET,
-                wire::Method::Head => Method::HEAD,
-                wire::Method::Put => Method::PUT,
+                message::Method::Get => Method::GET,
+                message::Method::Head => Method::HEAD,
+                message::Method::Put => Method::PUT,
             });
         for (name, value) in &request.headers {
             http = http.header(&**name, value);
@@ -107,7 +105,7 @@ impl Transport {
         let agent = self.agent.read().clone();
         // A timeout of zero would mean none.
         let timeout = timeout.max(Duration::from_millis(1));
-        let result = if request.method == wire::Method::Put {
+        let result = if request.method == message::Method::Put {
             let http = http
                 .body(request.body)
                 .map_err(|error| failed(error.into()))?;
@@ -127,7 +125,7 @@ impl Transport {
         let mut response = result.map_err(failed)?;
         let headers = read_headers(response.headers())?;
         let status = response.status().as_u16();
-        let body = if request.method == wire::Method::Head {
+        let body = if request.method == message::Method::Head {
             Vec::new()
         } else {
             let limit = max_body.unwrap_or(MAX_BODY);
@@ -138,7 +136,7 @@ impl Transport {
                 .read_to_vec()
                 .map_err(|error| match (&error, request.method) {
                     // It will not be smaller the next time, and reading leaves nothing open.
-                    (ureq::Error::BodyExceedsLimit(_), wire::Method::Get) => {
+                    (ureq::Error::BodyExceedsLimit(_), message::Method::Get) => {
                         failed(error).permanent()
                     }
                     _ => failed(error),

@@ -1,16 +1,16 @@
 //! Writes who holds the lock, and the fencing token, into the lock blob under its lease.
 
-use std::env;
 use std::process;
 use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 
-use crate::acquire::until_answered;
 use crate::azure::client::Client;
-use crate::azure::names::LeaseId;
 use crate::error::{Error, ErrorKind};
-use crate::record::{Holder, Previous, Record};
+use crate::holder::identity::default_owner;
+use crate::holder::record::{Holder, Previous, Record};
+use crate::lease::ids::LeaseId;
+use crate::lock::acquire::until_answered;
 use crate::sync::Mutex;
 
 /// What a locker writes about its holders.
@@ -260,32 +260,4 @@ pub(crate) fn sign_off(under: Under<'_>, timeout: Duration) -> Result<(), Error>
         }
         _ => Ok(()),
     }
-}
-
-/// `user@host`, as far as the system says.
-pub(crate) fn default_owner() -> Option<String> {
-    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let user = set("USER")
-        .or_else(|| set("LOGNAME"))
-        .or_else(|| set("USERNAME"));
-    match (user, host()) {
-        (Some(user), Some(host)) => Some(format!("{user}@{host}")),
-        (user, host) => user.or(host),
-    }
-}
-
-#[cfg(unix)]
-fn host() -> Option<String> {
-    let name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    Some(name).filter(|name| !name.is_empty())
-}
-
-#[cfg(not(unix))]
-fn host() -> Option<String> {
-    env::var("COMPUTERNAME")
-        .ok()
-        .filter(|name| !name.is_empty())
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::keeper::Shared;
+use crate::lock::keeper::Shared;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Ends waiting for a lock from another thread, such as one that waits for signals.

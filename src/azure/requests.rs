@@ -1,12 +1,8 @@
 //! PURE: what goes out on the wire, and what comes back.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use zeroize::Zeroizing;
-
-use super::names::{LeaseDuration, LeaseId, encode_path, encode_query};
-use crate::record::Record;
+use crate::holder::record::Record;
+use crate::http::message::{Method, Request, encode_path};
+use crate::lease::ids::{LeaseDuration, LeaseId};
 
 /// The newest version whose answers are known for certain. Every service that is up today
 /// takes it, and so does every emulator since early 2022.
@@ -14,120 +10,6 @@ pub(crate) const VERSION: &str = "2021-08-06";
 
 /// What the header of a metadata value begins with.
 pub(super) const METADATA: &str = "x-ms-meta-";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Method {
-    Get,
-    Head,
-    Put,
-}
-
-impl Method {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Put => "PUT",
-        }
-    }
-}
-
-/// A request, without the host it goes to.
-pub(crate) struct Request<'a> {
-    pub(crate) method: Method,
-    /// Percent-encoded, as it is sent and signed.
-    pub(crate) path: String,
-    /// Decoded, as it is signed.
-    pub(crate) query: Vec<(&'static str, String)>,
-    /// Names in lower case.
-    pub(crate) headers: Vec<(Cow<'static, str>, String)>,
-    pub(crate) body: &'a [u8],
-    /// Appended to the query as it is.
-    pub(crate) sas: Option<Zeroizing<String>>,
-}
-
-impl Request<'_> {
-    fn new(method: Method, path: String) -> Self {
-        let headers = vec![("x-ms-version".into(), VERSION.to_owned())];
-        Self {
-            method,
-            path,
-            query: Vec::new(),
-            headers,
-            body: &[],
-            sas: None,
-        }
-    }
-
-    fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.query.push((name, value.into()));
-        self
-    }
-
-    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    fn record(mut self, record: &Record) -> Self {
-        for (name, value) in record.metadata() {
-            self.headers
-                .push((format!("{METADATA}{name}").into(), value.into_owned()));
-        }
-        self
-    }
-
-    /// The path and query as they are sent. Secret when there is a SAS in it.
-    pub(crate) fn target(&self) -> Zeroizing<String> {
-        let mut target = self.path.clone();
-        let mut mark = '?';
-        for (name, value) in &self.query {
-            target.push(mark);
-            target.push_str(name);
-            target.push('=');
-            target.push_str(&encode_query(value));
-            mark = '&';
-        }
-        if let Some(sas) = &self.sas {
-            target.push(mark);
-            target.push_str(sas);
-        }
-        Zeroizing::new(target)
-    }
-}
-
-impl fmt::Debug for Request<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers = self
-            .headers
-            .iter()
-            .filter(|(name, _)| *name != "authorization");
-        f.debug_struct("Request")
-            .field("method", &self.method)
-            .field("path", &self.path)
-            .field("query", &self.query)
-            .field("headers", &headers.collect::<Vec<_>>())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A reply, whole.
-#[derive(Debug, Default)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    /// Names in lower case.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Reply {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
-    }
-}
 
 /// Acquire Lease.
 ///
@@ -172,7 +54,7 @@ pub(crate) fn break_lease(
 }
 
 fn lease(path: &str, action: &'static str) -> Request<'static> {
-    Request::new(Method::Put, path.to_owned())
+    request(Method::Put, path.to_owned())
         .query("comp", "lease")
         .header("x-ms-lease-action", action)
 }
@@ -181,7 +63,7 @@ fn lease(path: &str, action: &'static str) -> Request<'static> {
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/create-container>
 pub(crate) fn create_container(path: &str) -> Request<'static> {
-    Request::new(Method::Put, path.to_owned()).query("restype", "container")
+    request(Method::Put, path.to_owned()).query("restype", "container")
 }
 
 /// Put Blob, empty, unless there is one. Never with a lease ID: with the held one the service
@@ -189,7 +71,7 @@ pub(crate) fn create_container(path: &str) -> Request<'static> {
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
 pub(crate) fn create_blob(path: &str) -> Request<'static> {
-    Request::new(Method::Put, path.to_owned())
+    request(Method::Put, path.to_owned())
         .header("x-ms-blob-type", "BlockBlob")
         .header("content-type", "application/octet-stream")
         .header("if-none-match", "*")
@@ -199,7 +81,7 @@ pub(crate) fn create_blob(path: &str) -> Request<'static> {
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
 pub(crate) fn get_properties(path: &str, id: Option<LeaseId>) -> Request<'static> {
-    let request = Request::new(Method::Head, path.to_owned());
+    let request = request(Method::Head, path.to_owned());
     match id {
         Some(id) => request.header("x-ms-lease-id", id.to_string()),
         None => request,
@@ -215,10 +97,10 @@ pub(crate) fn set_metadata(
     record: &Record,
     if_match: Option<&str>,
 ) -> Request<'static> {
-    let request = Request::new(Method::Put, path.to_owned())
+    let request = request(Method::Put, path.to_owned())
         .query("comp", "metadata")
-        .header("x-ms-lease-id", id.to_string())
-        .record(record);
+        .header("x-ms-lease-id", id.to_string());
+    let request = with_record(request, record);
     match if_match {
         Some(etag) => request.header("if-match", etag),
         None => request,
@@ -229,7 +111,7 @@ pub(crate) fn set_metadata(
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob>
 pub(crate) fn get_content(path: &str, id: LeaseId) -> Request<'static> {
-    Request::new(Method::Get, path.to_owned()).header("x-ms-lease-id", id.to_string())
+    request(Method::Get, path.to_owned()).header("x-ms-lease-id", id.to_string())
 }
 
 /// Put Blob, content and metadata, under a lease, which it keeps.
@@ -244,12 +126,12 @@ pub(crate) fn put_content<'a>(
     content: &'a [u8],
     if_match: &str,
 ) -> Request<'a> {
-    let mut request: Request<'a> = Request::new(Method::Put, path.to_owned())
+    let request = request(Method::Put, path.to_owned())
         .header("x-ms-blob-type", "BlockBlob")
         .header("content-type", "application/octet-stream")
         .header("if-match", if_match)
-        .header("x-ms-lease-id", id.to_string())
-        .record(record);
+        .header("x-ms-lease-id", id.to_string());
+    let mut request = with_record(request, record);
     request.body = content;
     request
 }
@@ -258,7 +140,7 @@ pub(crate) fn put_content<'a>(
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
 pub(crate) fn list_blobs(path: &str, prefix: &str, marker: Option<&str>) -> Request<'static> {
-    let mut request = Request::new(Method::Get, path.to_owned())
+    let mut request = request(Method::Get, path.to_owned())
         .query("restype", "container")
         .query("comp", "list")
         .query("include", "metadata");
@@ -271,26 +153,27 @@ pub(crate) fn list_blobs(path: &str, prefix: &str, marker: Option<&str>) -> Requ
     request
 }
 
+fn request<'a>(method: Method, path: String) -> Request<'a> {
+    Request::new(method, path).header("x-ms-version", VERSION)
+}
+
+fn with_record<'a>(mut request: Request<'a>, record: &Record) -> Request<'a> {
+    for (name, value) in record.metadata() {
+        request = request.header(format!("{METADATA}{name}"), value);
+    }
+    request
+}
+
 /// `base`: the endpoint's own path, empty or such as `/devstoreaccount1`.
 pub(crate) fn blob_path(base: &str, container: &str, key: &str) -> String {
     format!("{base}/{container}/{}", encode_path(key))
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+mod tests {
+    use zeroize::Zeroizing;
 
-    pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
-        let headers = headers
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect();
-        Reply {
-            status,
-            headers,
-            body: body.as_bytes().to_vec(),
-        }
-    }
+    use super::*;
 
     #[test]
     fn debug_of_a_request_shows_no_secret() {

@@ -5,13 +5,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::azure::client::Client;
-use crate::azure::names::{LeaseDuration, LeaseId};
-use crate::backoff::Backoff;
+use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, no_panic};
-use crate::lease::Acquisition;
+use crate::lease::acquisition::Acquisition;
+use crate::lease::ids::{LeaseDuration, LeaseId};
+use crate::lock::event::Event;
 use crate::sync::{Condvar, Mutex};
-use crate::tick::Tick;
+use crate::time::backoff::Backoff;
+use crate::time::tick::Tick;
 
 /// How often a missing container or blob is made again before it counts as deleted on purpose.
 const CREATIONS: u32 = 3;
@@ -249,7 +250,7 @@ impl Faults {
 }
 
 fn now() -> Tick {
-    crate::clock::Clock::System.now()
+    crate::time::clock::Clock::System.now()
 }
 
 pub(crate) fn random() -> u64 {

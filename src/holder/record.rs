@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
 
-use crate::azure::date;
-use crate::azure::names::LeaseDuration;
-use crate::recorder::default_owner;
+use crate::holder::identity::default_owner;
+use crate::lease::ids::LeaseDuration;
+use crate::time::dates;
 
 /// Metadata values are ASCII headers: everything else is percent-encoded, and so is the mark.
 const VALUE: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
@@ -201,7 +201,7 @@ impl Record {
                 PID => holder.pid = value.parse().ok(),
                 // Not every system can tell times long gone.
                 SINCE => {
-                    holder.since = date::parse_utc(value)
+                    holder.since = dates::parse_utc(value)
                         .filter(|since| since.unix_timestamp() >= 0)
                         .map(SystemTime::from);
                 }
@@ -236,7 +236,7 @@ impl Record {
                 SINCE,
                 holder
                     .since
-                    .map(|since| date::utc(OffsetDateTime::from(since))),
+                    .map(|since| dates::utc(OffsetDateTime::from(since))),
             );
             add(REASON, holder.reason.as_deref().map(encode));
             add(LEASE, holder.lease.map(|lease| lease.as_secs().to_string()));

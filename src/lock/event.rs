@@ -1,9 +1,8 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::azure::names::LeaseId;
 use crate::error::Error;
-use crate::lease::LossReason;
+use crate::error::LossReason;
+use crate::lease::ids::LeaseId;
 
 /// What happens to a lock, as an observer hears it.
 ///
@@ -64,9 +63,4 @@ pub enum Event {
     },
     /// The lock was released.
     Released,
-}
-
-/// Calls what is the user's, an observer or a logger. Returns whether it did not panic.
-pub(crate) fn no_panic(call: impl FnOnce()) -> bool {
-    catch_unwind(AssertUnwindSafe(call)).is_ok()
 }

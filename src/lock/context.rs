@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acquire::{Granted, Patience, Plan, Refused, Waiter};
-use crate::azure::names::{LeaseDuration, LeaseId};
-use crate::clock::Clock;
+use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, no_panic};
-use crate::lease::Terms;
-use crate::mutex::AzureMutex;
-use crate::record::Previous;
-use crate::recorder::{Recorder, Under, Written};
-use crate::seat::Seat;
-use crate::stop::StopToken;
+use crate::holder::record::Previous;
+use crate::lease::hold::Terms;
+use crate::lease::ids::{LeaseDuration, LeaseId};
+use crate::lock::acquire::{Granted, Patience, Plan, Refused, Waiter};
+use crate::lock::event::Event;
+use crate::lock::recorder::{Recorder, Under, Written};
+use crate::lock::seat::Seat;
+use crate::lock::stop::StopToken;
+use crate::mutex::azure_mutex::AzureMutex;
 use crate::sync::{Condvar, Mutex};
+use crate::time::clock::Clock;
 
 /// A thread that looked up all the time would take a processor for itself.
 const LEAST_LOOK_UP: Duration = Duration::from_millis(20);

@@ -3,7 +3,7 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in time on a [`Clock`](crate::clock::Clock), counted from a start that means nothing by itself.
+/// A point in time on a [`Clock`](crate::time::clock::Clock), counted from a start that means nothing by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Tick(Duration);
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::tick::Tick;
+use crate::time::tick::Tick;
 
 /// Where the library reads the time: the system, or a clock that a test steps.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +88,7 @@ mod test_clock {
 
     use time::OffsetDateTime;
 
-    use crate::tick::Tick;
+    use crate::time::tick::Tick;
 
     /// A clock that a test can advance, shared by an [`Emulator`](crate::emulator::Emulator) and
     /// the clients that talk to it.

@@ -11,8 +11,8 @@ use std::process;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::context::Context;
-use crate::keeper::{self, Shared};
+use crate::lock::context::Context;
+use crate::lock::keeper::{self, Shared};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// How long a thread without a guard stays.

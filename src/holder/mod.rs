@@ -1,0 +1,4 @@
+//! PURE: who holds a lock, as its holder writes it into the lock blob's metadata.
+
+pub(crate) mod identity;
+pub(crate) mod record;

@@ -1,0 +1,6 @@
+//! Time: instants, the clocks that they are read from, dates as text, and how long to wait.
+
+pub(crate) mod backoff;
+pub(crate) mod clock;
+pub(crate) mod dates;
+pub(crate) mod tick;
