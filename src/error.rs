@@ -29,6 +29,18 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+/// What a failed request may have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Delivery {
+    /// Nothing: it was not sent, or the service was too busy to begin. It may be sent again.
+    NotDone,
+    /// Nobody knows: it was sent, and there is no answer that says. It may be sent again where doing
+    /// it twice does no harm.
+    Unknown,
+    /// The service answered, and would answer the same again.
+    Refused,
+}
+
 /// What an [`Error`] means to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -129,6 +141,15 @@ impl Error {
     /// How long the service asked to be left alone (`Retry-After`).
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// What a failed request may have done, which decides whether it may be sent again.
+    pub(crate) fn delivery(&self) -> Delivery {
+        match (self.is_transient(), self.is_ambiguous()) {
+            (false, _) => Delivery::Refused,
+            (true, true) => Delivery::Unknown,
+            (true, false) => Delivery::NotDone,
+        }
     }
 
     /// Whether the same request may succeed later without anybody changing anything.
