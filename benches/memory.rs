@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use azmutex::{AzureMutex, Event, LeaseDuration, Locker, MutexOptions};
+use azmutex::{AzureMutex, Event, Locker, MutexOptions};
 
 use support::{CONTAINER, Result, Server, role, verdict};
 
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         let renewed = Arc::new(AtomicU32::new(0));
         renewals.push(Arc::clone(&renewed));
         let locker = Locker::builder(mutex.clone(), &format!("key-{number}"))
-            .lease_duration(LeaseDuration::MIN)
+            .lease_duration(Duration::from_secs(15))
             .renewal_interval(RENEWAL_INTERVAL)
             .observer(move |event| {
                 if let Event::Renewed = event {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::time::tick::Tick;
+use crate::time::tick::{Moment, Tick};
 
 /// Where the library reads the time: the system, or a clock that a test steps.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,24 @@ impl Clock {
             Self::System => system_now(),
             #[cfg(feature = "emulator")]
             Self::Test(clock) => clock.now(),
+        }
+    }
+
+    /// The time now, on both clocks.
+    pub(crate) fn moment(&self) -> Moment {
+        match self {
+            Self::System => {
+                let now = system_now();
+                Moment {
+                    lease: now,
+                    real: now,
+                }
+            }
+            #[cfg(feature = "emulator")]
+            Self::Test(clock) => Moment {
+                lease: clock.now(),
+                real: system_now(),
+            },
         }
     }
 

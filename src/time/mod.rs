@@ -3,4 +3,6 @@
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod dates;
+pub(crate) mod jitter;
+pub(crate) mod retry;
 pub(crate) mod tick;
