@@ -23,7 +23,7 @@ struct Scene {
 impl Scene {
     fn locker(&self) -> LockerBuilder {
         Locker::builder(self.mutex.clone(), "migration")
-            .backoff(Duration::from_nanos(1), Duration::from_nanos(1))
+            .backoff(Duration::from_millis(10), Duration::from_millis(10))
     }
 
     /// Whether nobody's lease is left behind. Time stands still unless a scene moves it.
