@@ -13,6 +13,7 @@ mod holder;
 mod hostile;
 mod inspection;
 mod late;
+mod layers;
 mod public_api;
 mod situations;
 mod support;
