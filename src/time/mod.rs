@@ -3,4 +3,7 @@
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod dates;
+pub(crate) mod sleeper;
+#[cfg(feature = "emulator")]
+pub(crate) mod test_clock;
 pub(crate) mod tick;
