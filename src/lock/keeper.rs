@@ -22,6 +22,7 @@ use crate::lock::stop::StopToken;
 use crate::mutex::azure_mutex::Released;
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::time::clock::Clock;
+use crate::time::sleeper::Sleeper;
 use crate::time::tick::Tick;
 
 /// One guard's state.
@@ -31,7 +32,7 @@ pub(crate) struct Shared {
     /// that was forked off, or one that must not be held up. Zero when the lease is not held.
     deadline: AtomicU64,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Arc<Condvar>,
 }
 
 struct State {
@@ -119,14 +120,6 @@ impl Shared {
         self.deadline
             .store(hold.deadline().as_nanos(), Ordering::Release);
     }
-
-    /// Waits for a change, for at most `delay`, and no later than `until`.
-    fn wait(&self, state: &mut MutexGuard<'_, State>, delay: Duration, until: Tick) {
-        let left = until
-            .since(self.clock.now())
-            .min(self.clock.longest_sleep());
-        self.changed.wait_for(state, delay.min(left));
-    }
 }
 
 /// The renewal thread, as its guard sees it.
@@ -151,7 +144,7 @@ impl Keeper {
                 abandoned: false,
                 ended: false,
             }),
-            changed: Condvar::new(),
+            changed: Arc::new(Condvar::new()),
         });
         let seat = Seat::find(context, &shared).map_err(|error| {
             Error::new(ErrorKind::System, "no thread to renew the lease from")
@@ -182,6 +175,7 @@ impl Keeper {
             let thread = Thread {
                 context: &self.context,
                 shared: &self.shared,
+                sleeper: None,
             };
             return self.context.acquire(patience, &thread);
         };
@@ -374,6 +368,7 @@ impl Keeper {
         let thread = Thread {
             context: &self.context,
             shared: &self.shared,
+            sleeper: None,
         };
         thread.lose(&mut self.shared.state.lock(), error);
     }
@@ -381,16 +376,34 @@ impl Keeper {
 
 /// What the thread does for one guard, until the guard is gone.
 pub(crate) fn serve(context: &Context, shared: &Shared) {
-    Thread { context, shared }.run();
+    let sleeper = Some(Sleeper::new(&shared.clock, &shared.changed));
+    Thread {
+        context,
+        shared,
+        sleeper,
+    }
+    .run();
 }
 
 /// The thread itself; also lends its waiting to an acquisition on the caller's thread.
 struct Thread<'a> {
     context: &'a Context,
     shared: &'a Shared,
+    /// Not on a caller's thread.
+    sleeper: Option<Sleeper>,
 }
 
 impl Thread<'_> {
+    /// Waits for a change, for at most `delay`, and no later than `until`.
+    fn wait(&self, state: &mut MutexGuard<'_, State>, delay: Duration, until: Tick) {
+        if let Some(sleeper) = &self.sleeper {
+            return sleeper.wait(state, delay, until);
+        }
+        let clock = &self.shared.clock;
+        let left = until.since(clock.now()).min(clock.longest_sleep());
+        self.shared.changed.wait_for(state, delay.min(left));
+    }
+
     fn run(&self) {
         // Nothing here is known to panic. If something does, the claim still ends at the deadline.
         while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
@@ -405,8 +418,7 @@ impl Thread<'_> {
         loop {
             match state.task {
                 Task::Idle => {
-                    self.shared
-                        .wait(&mut state, self.context.look_up(), Tick::NEVER);
+                    self.wait(&mut state, self.context.look_up(), Tick::NEVER);
                 }
                 Task::Acquire(patience) => {
                     state.task = Task::Idle;
@@ -471,7 +483,7 @@ impl Thread<'_> {
                 Some(due) if due <= now => self.name_holder(state, id, until),
                 due => {
                     let until = due.map_or(until, |due| due.min(until));
-                    self.shared.wait(state, Duration::MAX, until);
+                    self.wait(state, Duration::MAX, until);
                 }
             },
             Step::Announce(claim) => {
@@ -480,7 +492,7 @@ impl Thread<'_> {
             }
             Step::Renew { timeout } => self.renew(state, id, timeout),
             // Lost: the guard still stands, and ends the thread when it goes.
-            Step::End => self.shared.changed.wait(state),
+            Step::End => self.wait(state, Duration::MAX, Tick::NEVER),
         }
     }
 
@@ -589,7 +601,7 @@ impl Waiter for Thread<'_> {
             if left.is_zero() {
                 return;
             }
-            self.shared.wait(&mut state, left, until);
+            self.wait(&mut state, left, until);
         }
     }
 

@@ -87,9 +87,9 @@ mod tests {
             let thread = thread::spawn(move || {
                 let (state, changed) = (Mutex::new(()), Arc::new(Condvar::new()));
                 let sleeper = Sleeper::new(&clock, &changed);
+                let mut due = clock.now() + 10 * SECOND;
                 started.send(()).unwrap();
                 let mut state = state.lock();
-                let mut due = clock.now() + 10 * SECOND;
                 for _ in 0..times {
                     while clock.now() < due {
                         sleeper.wait(&mut state, Duration::MAX, due);
@@ -120,7 +120,9 @@ mod tests {
             assert_eq!(threads.each_ref().map(Acting::acted), [1; 3]);
             clock.advance(20 * SECOND);
             assert_eq!(threads.each_ref().map(Acting::acted), [2; 3]);
-            threads.map(|one| one.thread.join().unwrap());
+            for one in threads {
+                one.thread.join().unwrap();
+            }
         }
     }
 
@@ -143,10 +145,18 @@ mod tests {
         let clock = test_clock::Clock::frozen();
         let (release, held) = mpsc::channel::<()>();
         let held = Mutex::new(held);
-        let thread = Acting::start(&clock, 1, move || drop(held.lock().recv()));
-        let started = Instant::now();
-        clock.advance(10 * SECOND);
-        assert!(started.elapsed() >= 5 * SECOND);
+        let thread = Acting::start(&clock, 1, move || {
+            let _ = held.lock().recv(); // Until `release` is dropped.
+        });
+        let advance = |by| {
+            let started = Instant::now();
+            clock.advance(by);
+            started.elapsed()
+        };
+        let waited = advance(10 * SECOND);
+        assert!(waited >= 2 * SECOND, "{waited:?}");
+        let waited = advance(10 * SECOND);
+        assert!(waited < 2 * SECOND, "it was at work already: {waited:?}");
         assert_eq!(thread.acted(), 0);
         drop(release);
         assert!(thread.acted.recv().is_ok());

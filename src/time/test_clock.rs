@@ -11,9 +11,11 @@ use time::OffsetDateTime;
 use crate::sync::{Condvar, thread};
 use crate::time::tick::Tick;
 
-/// How long [`Clock::advance`] waits for threads that do not come to rest.
-const ADVANCE_LIMIT: Duration = Duration::from_secs(5);
-/// How often it looks whether they have.
+/// How long [`Clock::advance`] waits for threads that it woke.
+const LIMIT: Duration = Duration::from_secs(2);
+/// How long it waits if all of them were at work before.
+const LIMIT_AT_WORK: Duration = Duration::from_millis(100);
+/// How often it looks at them.
 const LOOK: Duration = Duration::from_micros(200);
 
 /// A clock that a test can advance, shared by an [`Emulator`](crate::emulator::Emulator) and its
@@ -84,42 +86,56 @@ impl Clock {
         }))
     }
 
-    /// Moves the clock forward, and waits until the guards that go by it have acted on the new
-    /// time.
+    /// Moves the clock forward, and returns once the guards that go by it have acted on the new
+    /// time: every renewal that is due has been sent and answered, and observers have been called.
     ///
-    /// When this returns, every renewal that is due by then has been sent and answered, and the
-    /// observers have been called. It waits for at most 5 seconds of real time: a service that does
-    /// not answer, or an observer that does not return, holds it up no longer. What is timed by real
-    /// time, such as the pause before a failed request is sent again, is not waited for; nor are
-    /// clients in other processes. An observer may call this: its own guard is not waited for.
+    /// Waits for at most 2 seconds of real time, so a service that does not answer or an observer
+    /// that does not return cannot hold it up for longer. A guard that was waiting for an answer
+    /// already when this was called is given a tenth of a second. Does not wait for what is timed by
+    /// real time, such as the pause before a failed request is sent again or the polling of a
+    /// waiting `lock`, nor for clients in other processes. An observer may call it; then it does not
+    /// wait for the guard that is being observed.
     pub fn advance(&self, by: Duration) {
         let by = nanos(by);
+        let at_work = self.sleepers(|until| until == AWAKE);
         let add = |advanced: u64| Some(advanced.saturating_add(by));
         let _ = self
             .0
             .advanced
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
-        let end = Instant::now() + ADVANCE_LIMIT;
-        while self.wake_late() && Instant::now() < end {
+        let started = Instant::now();
+        loop {
+            let now = self.now().as_nanos();
+            // Also those that are awake: they may be about to wait for a tick that has come.
+            let late = self.sleepers(|until| until <= now);
+            let was_at_work = |entry| at_work.iter().any(|other| Arc::ptr_eq(other, entry));
+            let limit = if late.iter().all(was_at_work) {
+                LIMIT_AT_WORK
+            } else {
+                LIMIT
+            };
+            if late.is_empty() || started.elapsed() >= limit {
+                return;
+            }
+            // A thread that is about to wait misses this, and is woken the next time.
+            for entry in &late {
+                entry.changed.notify_all();
+            }
             thread::sleep(LOOK);
         }
     }
 
-    /// Wakes the threads that wait for a tick that has come. Returns whether there are some, or
-    /// some that are awake: those may be about to act, or to wait for a tick that has come.
-    fn wake_late(&self) -> bool {
-        let (now, this) = (self.now().as_nanos(), thread::current().id());
-        let is_late =
-            |entry: &&Arc<Entry>| entry.thread != this && entry.until.load(Ordering::SeqCst) <= now;
-        let late: Vec<_> = (self.0.sleepers.lock().iter())
-            .filter(is_late)
-            .cloned()
-            .collect();
-        // A thread that is about to wait misses this, and is woken when it is looked at again.
-        for entry in &late {
-            entry.changed.notify_all();
+    /// The other threads that wait for such a tick.
+    fn sleepers(&self, waits_for: impl Fn(u64) -> bool) -> Vec<Arc<Entry>> {
+        let sleepers = self.0.sleepers.lock();
+        if sleepers.is_empty() {
+            return Vec::new();
         }
-        !late.is_empty()
+        let this = thread::current().id();
+        let is_wanted = |entry: &&Arc<Entry>| {
+            entry.thread != this && waits_for(entry.until.load(Ordering::SeqCst))
+        };
+        sleepers.iter().filter(is_wanted).cloned().collect()
     }
 
     /// How much time has passed on this clock since it was made.
