@@ -3,6 +3,7 @@
 mod cli;
 #[cfg(unix)]
 mod cli_run;
+mod clock;
 mod content;
 mod contract;
 mod faults;
