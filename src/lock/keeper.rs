@@ -205,8 +205,7 @@ impl Keeper {
             granted, written, ..
         } = acquired;
         let mut state = self.shared.state.lock();
-        let sent = granted.sent;
-        let hold = Hold::new(self.context.terms, sent);
+        let hold = Hold::new(self.context.terms, granted.sent);
         self.shared.publish(&hold);
         state.hold = Some(hold);
         let recorder = &self.context.recorder;
@@ -223,11 +222,7 @@ impl Keeper {
             written,
         };
         state.task = Task::Keep(granted.id);
-        // The thread looks up in time for what comes first, unless the grant was a long time
-        // coming. Most locks are released before, and waking it would be for nothing.
-        if self.shared.clock.now().since(sent) > self.context.terms.renew_every / 2 {
-            self.wake();
-        }
+        self.wake();
     }
 
     /// Ends the thread without a lease to keep. What may have been granted is released in the
