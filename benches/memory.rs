@@ -41,6 +41,7 @@ fn main() -> Result<()> {
         let renewed = Arc::new(AtomicU32::new(0));
         renewals.push(Arc::clone(&renewed));
         let locker = Locker::builder(mutex.clone(), &format!("key-{number}"))
+            .lease_duration(Duration::from_secs(15))
             .renewal_interval(RENEWAL_INTERVAL)
             .observer(move |event| {
                 if let Event::Renewed = event {

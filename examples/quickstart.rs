@@ -27,7 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use azmutex::emulator::Emulator;
-use azmutex::{AzureMutex, Event, LeaseDuration, Locker, MutexOptions};
+use azmutex::{AzureMutex, Event, Locker, MutexOptions};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -67,7 +67,7 @@ fn client(run: impl FnOnce(AzureMutex) -> Result<()>) -> Result<()> {
 /// A lock with a short lease, which says what happens to it.
 fn locker(mutex: AzureMutex, key: &str) -> Result<Locker> {
     let locker = Locker::builder(mutex, key)
-        .lease_duration(LeaseDuration::try_from(LEASE)?)
+        .lease_duration(LEASE)
         .renewal_interval(RENEWAL_INTERVAL)
         .backoff(Duration::from_millis(50), Duration::from_millis(250))
         .observer(move |event| match event {

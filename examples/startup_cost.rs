@@ -37,7 +37,7 @@ fn bare(url: &str) -> Result<(), Box<dyn Error>> {
         .proxy(None)
         .build()
         .new_agent();
-    let id = LeaseId::random().to_string();
+    let id = LeaseId::random()?.to_string();
     let send = |action: &str, name: &str| {
         agent
             .put(format!("{url}?comp=lease&{SAS}"))

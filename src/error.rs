@@ -26,6 +26,8 @@ struct Inner {
     retry_after: Option<Duration>,
     loss: Option<LossReason>,
     permanent: bool,
+    /// The ID of a lease that may have been granted.
+    lease: Option<u128>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -150,6 +152,29 @@ impl Error {
             (true, true) => Delivery::Unknown,
             (true, false) => Delivery::NotDone,
         }
+    }
+
+    /// How often it was tried, and for how long.
+    pub(crate) fn spent(self, _attempts: u32, _elapsed: Duration) -> Self {
+        self
+    }
+
+    pub(crate) fn with_lease(self, id: u128) -> Self {
+        self.edit(|inner| inner.lease = Some(id))
+    }
+
+    pub(crate) fn lease(&self) -> Option<u128> {
+        self.0.lease
+    }
+
+    /// Whether there was no reply at all.
+    pub(crate) fn is_silence(&self) -> bool {
+        self.kind() == ErrorKind::Transport && self.0.status.is_none()
+    }
+
+    /// Whether the service said so, rather than nothing.
+    pub(crate) fn is_answer(&self) -> bool {
+        self.0.status.is_some()
     }
 
     /// Whether the same request may succeed later without anybody changing anything.

@@ -136,7 +136,11 @@ pub fn name(data: &[u8]) {
     // What the service sees is what was asked for and signed: nothing in between rewrites it.
     let url: Uri = format!("https://host{path}").parse().expect("a URL");
     assert_eq!((url.path(), url.query()), (&*path, None));
-    let mut request = requests::acquire(&path, LeaseId::random(), Default::default());
+    let mut request = requests::acquire(
+        &path,
+        LeaseId::random().expect("random numbers"),
+        Default::default(),
+    );
     let credential = Credential::shared_key("a2V5").expect("a key");
     credential.authorize(&mut request, "account", NOW);
     let target = request.target();
@@ -221,8 +225,6 @@ fn check_record(record: &Record) {
     assert_eq!(read_back(&again), again);
     assert_eq!(again.fence, record.fence);
     assert_eq!(again.holder.is_some(), record.holder.is_some());
-    let next = record.next_fence(NOW);
-    assert!(next.is_none_or(|next| record.fence.is_none_or(|fence| fence < next)));
     let _ = record.as_previous();
     if let Some(holder) = &record.holder {
         assert!(!holder.to_string().chars().any(char::is_control));
@@ -248,7 +250,7 @@ fn check_endpoint(endpoint: &Endpoint) {
 fn check_credential(credential: &Credential) {
     let _ = credential.check_not_ended(Clock::System.wall());
     let _ = credential.hint(NOW);
-    let mut request = requests::renew("/locks/key", LeaseId::random());
+    let mut request = requests::renew("/locks/key", LeaseId::random().expect("random numbers"));
     credential.authorize(&mut request, "account", NOW);
     assert!(!format!("{request:?}").contains(SECRET));
     let target = request.target();

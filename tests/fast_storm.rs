@@ -301,7 +301,7 @@ impl<'a> Client<'a> {
         let locker = |lock| {
             let (refused, clock) = (Arc::clone(&refused), shared.clock.clone());
             Locker::builder(mutex.clone(), &lock_name(lock))
-                .lease_duration(LeaseDuration::MIN)
+                .lease_duration(Duration::from_secs(15))
                 .release_timeout(Duration::from_millis(60))
                 .fault_wait(Duration::from_millis(300))
                 .backoff(Duration::from_millis(1), Duration::from_millis(4))

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::credential::Credential;
 use super::errors::read_error;
@@ -19,7 +18,6 @@ use crate::http::message::{Reply, Request};
 use crate::lease::ids::{LeaseDuration, LeaseId};
 use crate::time::clock::Clock;
 use crate::time::dates;
-use crate::time::tick::Tick;
 
 /// The most that a lock blob may hold as the value that it guards.
 pub(crate) const MAX_CONTENT: usize = 4 * 1024 * 1024;
@@ -47,8 +45,8 @@ impl Client {
         account: String,
         base: String,
         container: String,
+        nonce: u64,
     ) -> Self {
-        let nonce = Uuid::new_v4().as_u64_pair().0;
         let requests = AtomicU64::new(0);
         Self {
             transport,
@@ -83,15 +81,14 @@ impl Client {
         format!("{}/{}/{key}", self.account, self.container)
     }
 
-    /// Acquires with the proposed `id`. Returns when the request was sent, and the blob's ETag.
+    /// Acquires with the proposed `id`. Returns the blob's ETag.
     pub(crate) fn acquire(
         &self,
         key: &str,
         id: LeaseId,
         duration: LeaseDuration,
         timeout: Duration,
-    ) -> Result<(Tick, String), Error> {
-        let sent = self.clock.now();
+    ) -> Result<String, Error> {
         let request = requests::acquire(&self.path(key), id, duration);
         let reply = self.call(request, None, timeout).and_then(|reply| {
             if status::read_lease_id(&reply)? == id {
@@ -103,7 +100,7 @@ impl Client {
                 "the reply names another lease ID",
             ))
         });
-        reply.map(|reply| (sent, etag(&reply))).map_err(|error| {
+        reply.map(|reply| etag(&reply)).map_err(|error| {
             // Another ID than the one held: somebody else holds it.
             let error = match error.service_code() {
                 Some("LeaseIdMismatchWithLeaseOperation") => error.into_busy(),
@@ -281,8 +278,12 @@ impl Client {
         }
     }
 
-    /// Creates the blob, empty, unless it exists.
-    pub(crate) fn create_blob(&self, key: &str, timeout: Duration) -> Result<(), Error> {
+    /// Creates the blob, empty, unless it exists. Returns its ETag if it was created.
+    pub(crate) fn create_blob(
+        &self,
+        key: &str,
+        timeout: Duration,
+    ) -> Result<Option<String>, Error> {
         let result = self.call(requests::create_blob(&self.path(key)), None, timeout);
         match result {
             Err(error)
@@ -291,10 +292,10 @@ impl Client {
                     Some("BlobAlreadyExists" | "LeaseIdMissing" | "ConditionNotMet")
                 ) =>
             {
-                Ok(())
+                Ok(None)
             }
             result => result
-                .map(drop)
+                .map(|reply| Some(etag(&reply)))
                 .map_err(|error| error.during("create lock blob", &self.target(key))),
         }
     }

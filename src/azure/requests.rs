@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn debug_of_a_request_shows_no_secret() {
-        let mut request = release("/c/k", LeaseId::random());
+        let mut request = release("/c/k", LeaseId::random().expect("random numbers"));
         request
             .headers
             .push(("authorization".into(), "SharedKey a:s3cret".to_owned()));

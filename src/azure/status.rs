@@ -116,7 +116,7 @@ impl LeaseStatus {
 
     /// The last fencing token that was handed out for this lock.
     #[must_use]
-    pub fn fencing_token(&self) -> Option<u64> {
+    pub fn fencing_token(&self) -> Option<i64> {
         self.record.fence
     }
 

@@ -140,10 +140,11 @@ impl fmt::Display for Holder {
 
 /// What the one who held the lock before left behind. See
 /// [`LeaseGuard::previous`](crate::LeaseGuard::previous).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Previous {
     /// Nobody wrote that they held it, or fencing is off.
+    #[default]
     Unknown,
     /// It released the lock.
     Released(Holder),
@@ -174,7 +175,7 @@ impl Previous {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) holder: Option<Holder>,
-    pub(crate) fence: Option<u64>,
+    pub(crate) fence: Option<i64>,
     /// What others wrote, in the order of the names.
     others: Vec<(String, String)>,
 }
@@ -264,17 +265,6 @@ impl Record {
             holder.released = true;
         }
         self
-    }
-
-    /// A token greater than any that was handed out before: also after the blob was deleted and
-    /// the count with it, as long as clocks are right to within the time that took.
-    /// `None` if there is none: somebody wrote the greatest there is.
-    pub(crate) fn next_fence(&self, now: OffsetDateTime) -> Option<u64> {
-        let millis = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        match self.fence {
-            Some(fence) => Some(fence.checked_add(1)?.max(millis)),
-            None => Some(millis),
-        }
     }
 
     /// What this record says of the one who wrote it, to the next.
@@ -429,24 +419,6 @@ mod tests {
         let read = Record::read([("azmutexowner", "x"), ("number", "1")].into_iter());
         assert_eq!(read.as_previous(), Previous::Unknown);
         assert_eq!(read.holder, None);
-    }
-
-    #[test]
-    fn tokens_grow_whatever_the_clock_says() {
-        let at = |secs| OffsetDateTime::from_unix_timestamp(secs).unwrap();
-        let after = |fence, now| {
-            Record {
-                fence,
-                ..Record::default()
-            }
-            .next_fence(now)
-        };
-        assert_eq!(after(None, at(1000)), Some(1_000_000));
-        assert_eq!(after(Some(999_999), at(1000)), Some(1_000_000));
-        assert_eq!(after(Some(1_000_000), at(1000)), Some(1_000_001));
-        assert_eq!(after(Some(5_000_000), at(1000)), Some(5_000_001));
-        assert_eq!(after(Some(7), at(-1000)), Some(8));
-        assert_eq!(after(Some(u64::MAX), at(1000)), None);
     }
 
     #[test]

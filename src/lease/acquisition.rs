@@ -1,103 +1,345 @@
-//! PURE: the acquires of one lease ID.
+//! PURE: asking for a lease until it is granted, refused for good, or given up.
 
 use std::time::Duration;
 
-use crate::time::tick::Tick;
+use super::proposal::Proposal;
+use super::step::{Answer, Metadata, Notice, Request};
+use super::terms::{Terms, WaitLimit};
+use crate::error::{Delivery, Error, ErrorKind};
+use crate::time::backoff::Backoff;
+use crate::time::retry::Retry;
+use crate::time::tick::{Moment, Tick};
 
-/// The acquires of one lease ID, from the first send until the service grants the lease or the
-/// client gives up.
-///
-/// While a request of this ID is unanswered, the service may have granted it. The same ID is then
-/// sent again: granted twice is granted once. An ID is never used again after giving up, since a
-/// late copy of a request may still arrive.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+/// How often a missing container or blob is created again before it counts as deleted on purpose.
+const CREATIONS: u32 = 3;
+
+/// How long before the end of a limited wait the last attempt is made, at most: enough for one
+/// request.
+const LAST_ATTEMPT: Duration = Duration::from_millis(100);
+
+/// What the first attempt of a limited wait gets at least: a limit of a millisecond still asks once.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// After so long a wait the holder is looked at for the first time, and then so often.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How often a wait or a lasting failure is reported to whoever reads logs.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// The acquisition of one lease.
+#[derive(Debug, Clone)]
 pub(crate) struct Acquisition {
-    /// The first send since the service last said that it had not granted the lease.
-    first_unanswered: Option<Tick>,
-    /// Whether the service may have granted the lease without the client making use of it: some
-    /// request was never answered, so that a copy of it may still be under way, or too late.
-    ambiguous: bool,
+    terms: Terms,
+    limit: WaitLimit,
+    started: Moment,
+    proposal: Proposal,
+    next: Request,
+    /// When to send `next`, by the system's clock.
+    due: Tick,
+    attempts: u32,
+    /// Some attempt came to its end.
+    concluded: bool,
+    /// The service has accepted the credential.
+    accepted: bool,
+    creations: u32,
+    polls: Backoff,
+    faults: Retry,
+    look: Tick,
+    reported: Option<Tick>,
+    held_by_another: Option<Error>,
+    failure: Option<Error>,
+}
+
+/// What an acquisition does next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Send(Request, Duration),
+    Wait(Moment),
+    /// The time is up.
+    Fail(Error),
+}
+
+/// What became of an answer.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    GoesOn,
+    /// The lease is granted; its deadline is measured from `since`.
+    Granted {
+        since: Tick,
+        metadata: Option<Metadata>,
+    },
+    Failed(Error),
 }
 
 impl Acquisition {
-    /// An acquire goes out at `now`.
-    pub(crate) fn sending(&mut self, now: Tick) {
-        self.first_unanswered.get_or_insert(now);
+    pub(crate) fn new(terms: Terms, limit: WaitLimit, now: Moment) -> Self {
+        let fault_wait = match limit {
+            WaitLimit::Once => terms.fault_wait.min(terms.attempt_timeout * 2),
+            _ => terms.fault_wait,
+        };
+        Self {
+            terms,
+            limit,
+            started: now,
+            proposal: Proposal::default(),
+            next: Request::Acquire,
+            due: now.real,
+            attempts: 0,
+            concluded: false,
+            accepted: false,
+            creations: 0,
+            polls: Backoff::new(terms.poll.0, terms.poll.1),
+            faults: Retry::new(fault_wait),
+            look: now.real + FIRST_LOOK,
+            reported: None,
+            held_by_another: None,
+            failure: None,
+        }
     }
 
-    /// The service said that it did not grant the lease.
-    pub(crate) fn refused(&mut self) {
-        self.first_unanswered = None;
+    /// What to do at `now`.
+    pub(crate) fn step(&mut self, now: Moment) -> Step {
+        if now.lease >= self.end() {
+            return Step::Fail(self.unmet());
+        }
+        if now.real < self.due {
+            if self.held_by_another.is_some() && now.real >= self.look {
+                let timeout = self.terms.attempt_timeout.min(FIRST_ATTEMPT);
+                return Step::Send(Request::ReadHolder, timeout);
+            }
+            return Step::Wait(Moment {
+                lease: self.end(),
+                real: self.due,
+            });
+        }
+        let left = self.limit.end().since(now.lease);
+        let longest = self.terms.attempt_timeout;
+        let longest = if self.concluded {
+            longest.min(left)
+        } else {
+            longest.min(left.max(FIRST_ATTEMPT))
+        };
+        if self.next == Request::Acquire {
+            self.attempts += 1;
+            self.proposal.sending(now.lease);
+        }
+        let timeout = self.faults.attempt(now.real, longest);
+        Step::Send(self.next.clone(), timeout)
     }
 
-    /// No answer, or none that says whether the lease was granted.
-    pub(crate) fn unanswered(&mut self) {
-        self.ambiguous = true;
+    /// Takes in the answer to a request that was sent at `sent`.
+    pub(crate) fn answered(
+        &mut self,
+        request: &Request,
+        sent: Moment,
+        now: Moment,
+        result: Result<Answer, Error>,
+        random: u64,
+        notices: &mut impl Extend<Notice>,
+    ) -> Progress {
+        if *request == Request::ReadHolder {
+            // Whatever it brought is worth telling, and it is no fault if it brought nothing.
+            self.look = now.real + LOOK_EVERY;
+            self.reported = None;
+            return Progress::GoesOn;
+        }
+        self.concluded = true;
+        match (request, result) {
+            (Request::Acquire, Ok(Answer::Granted { metadata })) => {
+                self.faults.reset();
+                match self
+                    .proposal
+                    .granted(sent.lease, now.lease, self.terms.usable())
+                {
+                    Some(since) => Progress::Granted { since, metadata },
+                    None => self.go_on(Request::Acquire, now),
+                }
+            }
+            (Request::Acquire, Ok(_)) => {
+                self.proposal.unanswered();
+                self.go_on(Request::Acquire, now)
+            }
+            (Request::Acquire, Err(error)) => {
+                match error.delivery() {
+                    Delivery::Unknown => self.proposal.unanswered(),
+                    Delivery::NotDone | Delivery::Refused => self.proposal.refused(),
+                }
+                match error.kind() {
+                    ErrorKind::WouldBlock => self.held_by_another(error, now, random, notices),
+                    ErrorKind::NotFound => self.missing(error, now, random, notices),
+                    _ => self.failed(error, now, random, notices),
+                }
+            }
+            (Request::CreateContainer, Ok(_)) => {
+                self.faults.reset();
+                self.go_on(Request::CreateBlob, now)
+            }
+            (_, Ok(_)) => {
+                self.faults.reset();
+                self.go_on(Request::Acquire, now)
+            }
+            (_, Err(error)) if error.kind() == ErrorKind::NotFound => {
+                self.missing(error, now, random, notices)
+            }
+            (_, Err(error)) => self.failed(error, now, random, notices),
+        }
     }
 
-    /// The service granted the lease, and the client heard of it at `now`. Returns the instant that
-    /// its deadline counts from; `None` if that is so long ago that it is of no use any more, and
-    /// all of it has to be asked for again.
-    pub(crate) fn granted(&mut self, sent: Tick, now: Tick, usable: Duration) -> Option<Tick> {
-        let since = self.first_unanswered.take().unwrap_or(sent).min(sent);
-        let in_time = now.since(since) < usable;
-        self.ambiguous |= !in_time;
-        in_time.then_some(since)
+    /// The lease was granted and lost again before anyone had it: asks for it anew, with another ID.
+    pub(crate) fn restart(&mut self, now: Moment) {
+        self.proposal = Proposal::default();
+        self.next = Request::Acquire;
+        self.due = now.real;
     }
 
-    /// Whether giving up now has to try to release the ID.
+    /// Whether the service may have granted the lease although nobody has it.
     pub(crate) fn may_be_granted(&self) -> bool {
-        self.ambiguous
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SEC: Duration = Duration::from_secs(1);
-
-    fn at(secs: u32) -> Tick {
-        Tick::default() + SEC * 1000 + SEC * secs
+        self.proposal.may_be_granted()
     }
 
-    #[test]
-    fn acquisition_counts_from_the_first_send_that_was_not_answered() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        acquisition.unanswered();
-        acquisition.sending(at(5));
-        assert_eq!(acquisition.granted(at(5), at(6), 55 * SEC), Some(at(0)));
-        assert!(acquisition.may_be_granted());
+    /// Since when the lock is waited for.
+    pub(crate) fn started(&self) -> Moment {
+        self.started
     }
 
-    #[test]
-    fn acquisition_counts_anew_after_a_refusal() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        acquisition.refused();
-        acquisition.sending(at(5));
-        assert_eq!(acquisition.granted(at(5), at(6), 55 * SEC), Some(at(5)));
-        assert!(!acquisition.may_be_granted());
+    /// How long failures in a row are retried.
+    pub(crate) fn fault_wait(&self) -> Duration {
+        self.faults.limit()
     }
 
-    #[test]
-    fn grant_heard_of_too_late_is_asked_for_again_and_may_be_left_behind() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        assert_eq!(acquisition.granted(at(0), at(55), 55 * SEC), None);
-        acquisition.sending(at(55));
-        acquisition.refused();
-        assert!(acquisition.may_be_granted());
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
     }
 
-    #[test]
-    fn acquisition_with_a_lost_reply_may_be_granted_even_after_a_refusal() {
-        let mut acquisition = Acquisition::default();
-        acquisition.sending(at(0));
-        acquisition.unanswered();
-        acquisition.sending(at(1));
-        acquisition.refused();
-        assert!(acquisition.may_be_granted());
+    /// When a limited wait is over.
+    pub(crate) fn end(&self) -> Tick {
+        let end = self.limit.end();
+        if self.concluded {
+            end
+        } else {
+            end.max(self.started.lease + FIRST_ATTEMPT)
+        }
+    }
+
+    /// What to report when the time is up: what is known counts for more than a last attempt that
+    /// time cut short.
+    pub(crate) fn unmet(&self) -> Error {
+        let known = self.held_by_another.as_ref().or(self.failure.as_ref());
+        known
+            .cloned()
+            .unwrap_or_else(|| Error::transport("no reply in time", None))
+    }
+
+    fn go_on(&mut self, next: Request, now: Moment) -> Progress {
+        self.next = next;
+        self.due = now.real;
+        Progress::GoesOn
+    }
+
+    fn held_by_another(
+        &mut self,
+        error: Error,
+        now: Moment,
+        random: u64,
+        notices: &mut impl Extend<Notice>,
+    ) -> Progress {
+        self.accepted = true;
+        self.faults.reset();
+        self.next = Request::Acquire;
+        if self.limit == WaitLimit::Once {
+            return Progress::Failed(error);
+        }
+        self.held_by_another = Some(error);
+        let report = self.report(now.real);
+        notices.extend([Notice::HeldByAnother {
+            attempt: self.attempts,
+            elapsed: now.lease.since(self.started.lease),
+            report,
+        }]);
+        let delay = self.polls.delay(random);
+        self.wait(now.real + delay, now);
+        Progress::GoesOn
+    }
+
+    fn missing(
+        &mut self,
+        error: Error,
+        now: Moment,
+        random: u64,
+        notices: &mut impl Extend<Notice>,
+    ) -> Progress {
+        let create = match error.service_code() {
+            Some("BlobNotFound") => Request::CreateBlob,
+            Some("ContainerBeingDeleted") => return self.failed(error, now, random, notices),
+            _ => Request::CreateContainer,
+        };
+        if !self.terms.create_missing || self.creations == CREATIONS {
+            return self.failed(error, now, random, notices);
+        }
+        self.creations += 1;
+        self.go_on(create, now)
+    }
+
+    /// Tries again after a failure that may pass, for a while.
+    fn failed(
+        &mut self,
+        error: Error,
+        now: Moment,
+        random: u64,
+        notices: &mut impl Extend<Notice>,
+    ) -> Progress {
+        let delivery = match error.delivery() {
+            // Roles that are being replicated, and a container that somebody replaces.
+            Delivery::Refused
+                if self.accepted
+                    && (error.kind() == ErrorKind::Auth
+                        || error.service_code() == Some("ContainerBeingDeleted")) =>
+            {
+                Delivery::NotDone
+            }
+            delivery => delivery,
+        };
+        let asked = error.retry_after();
+        let Some(due) = self.faults.failed(now.real, delivery, true, asked, random) else {
+            let (attempts, elapsed) = (self.faults.attempts(), self.faults.elapsed(now.real));
+            return Progress::Failed(error.spent(attempts, elapsed));
+        };
+        let report = self.report(now.real);
+        notices.extend([Notice::AcquireFailed {
+            attempt: self.attempts,
+            error: error.clone(),
+            report,
+        }]);
+        self.failure = Some(error);
+        self.wait(due, now);
+        Progress::GoesOn
+    }
+
+    /// Waits until `due`, but makes the last attempt of a limited wait shortly before its end.
+    fn wait(&mut self, due: Tick, now: Moment) {
+        let end = self.limit.end();
+        if end == Tick::NEVER {
+            self.due = due;
+            return;
+        }
+        let left = end.since(now.lease);
+        let last = LAST_ATTEMPT.min(end.since(self.started.lease) / 4);
+        self.due = if left > last {
+            due.min(now.real + (left - last))
+        } else {
+            Tick::NEVER
+        };
+    }
+
+    /// Whether it is time to say again that the wait goes on.
+    fn report(&mut self, now: Tick) -> bool {
+        let due = self
+            .reported
+            .is_none_or(|reported| now.since(reported) >= REPORT_EVERY);
+        if due {
+            self.reported = Some(now);
+        }
+        due
     }
 }

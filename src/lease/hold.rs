@@ -10,46 +10,10 @@
 
 use std::time::Duration;
 
+use super::terms::Terms;
 use crate::error::LossReason;
+use crate::time::backoff::share;
 use crate::time::tick::Tick;
-
-/// The figures that a hold goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Terms {
-    /// How long the service keeps the lease after an acquire or a renew.
-    pub(crate) duration: Duration,
-    /// How long before the service's own end the client stops to claim the lease.
-    pub(crate) margin: Duration,
-    /// From one confirmed renewal's send to the next.
-    pub(crate) renew_every: Duration,
-    /// The longest that one renewal may take.
-    pub(crate) attempt_timeout: Duration,
-    /// Renewals end this long after the lease was acquired.
-    pub(crate) max_hold: Option<Duration>,
-}
-
-impl Terms {
-    /// How long the lease may be claimed from the send of the request that the service confirmed.
-    pub(crate) fn usable(&self) -> Duration {
-        self.duration.saturating_sub(self.margin)
-    }
-
-    fn deadline(&self, sent: Tick) -> Tick {
-        sent + self.usable()
-    }
-}
-
-/// What is left to do when a hold ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parting {
-    /// There is a lease to release, as far as is known.
-    Release,
-    /// The lease was broken. A release ends its break period, which was to give this holder the
-    /// time to come to an end.
-    EndBreak,
-    /// The service said that the lease is gone.
-    Nothing,
-}
 
 /// What a client may claim about its lease at some instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,7 +56,7 @@ pub(crate) struct Hold {
     terms: Terms,
     acquired: Tick,
     /// When the last confirmed request was sent.
-    proven: Tick,
+    confirmed: Tick,
     /// When the next renewal is due.
     due: Tick,
     /// The claim that was last announced.
@@ -102,12 +66,15 @@ pub(crate) struct Hold {
 
 impl Hold {
     /// A lease that the service granted to a request sent at `sent`.
-    pub(crate) fn new(terms: Terms, sent: Tick) -> Self {
+    ///
+    /// `random`: any number. The first renewal comes up to a third of the interval early, and later
+    /// ones up to a tenth, so that leases acquired together are not renewed together.
+    pub(crate) fn new(terms: Terms, sent: Tick, random: u64) -> Self {
         Self {
             terms,
             acquired: sent,
-            proven: sent,
-            due: sent + terms.renew_every,
+            confirmed: sent,
+            due: sent + (terms.renew_every - share(terms.renew_every / 3, random)),
             announced: Claim::Held,
             lost: None,
         }
@@ -117,13 +84,13 @@ impl Hold {
     pub(crate) fn deadline(&self) -> Tick {
         match self.lost {
             Some(_) => Tick::default(),
-            None => self.terms.deadline(self.proven),
+            None => self.confirmed + self.terms.usable(),
         }
     }
 
     /// When the last confirmed request was sent.
-    pub(crate) fn proven(&self) -> Tick {
-        self.proven
+    pub(crate) fn confirmed(&self) -> Tick {
+        self.confirmed
     }
 
     /// What may be claimed at `now`.
@@ -170,16 +137,25 @@ impl Hold {
     }
 
     /// Takes in what became of the renewal sent at `sent`. Returns the claim if it changed.
-    pub(crate) fn renewed(&mut self, sent: Tick, now: Tick, renewal: Renewal) -> Option<Claim> {
+    pub(crate) fn renewed(
+        &mut self,
+        sent: Tick,
+        now: Tick,
+        renewal: Renewal,
+        random: u64,
+    ) -> Option<Claim> {
         if self.lost.is_some() {
             return None;
         }
         match renewal {
             Renewal::Confirmed => {
-                self.proven = self.proven.max(sent);
-                self.due = self.proven + self.terms.renew_every;
+                self.confirmed = self.confirmed.max(sent);
+                let interval = self.terms.renew_every;
+                self.due = self.confirmed + (interval - share(interval / 10, random));
             }
-            Renewal::Lost(reason) => self.lose(reason),
+            Renewal::Lost(reason) => {
+                self.lose(reason);
+            }
             Renewal::Unknown { retry_after } => self.due = now + self.retry_delay(now, retry_after),
         }
         let claim = self.claim(now);
@@ -189,20 +165,20 @@ impl Hold {
         })
     }
 
-    /// The guard ends the hold.
-    pub(crate) fn release(&mut self) -> Parting {
+    /// The guard ends the hold. Returns why it was lost if it had been lost before.
+    pub(crate) fn release(&mut self) -> Option<LossReason> {
+        let before = self.lost;
         self.lose(LossReason::Released);
-        match self.lost {
-            // After `max_hold` the lease may still have a while to run.
-            Some(LossReason::Released | LossReason::MaxHold) => Parting::Release,
-            Some(LossReason::Broken) => Parting::EndBreak,
-            _ => Parting::Nothing,
-        }
+        before
     }
 
     /// Ends the hold; whatever a late renewal says does not matter any more.
-    pub(crate) fn lose(&mut self, reason: LossReason) {
-        self.lost.get_or_insert(reason);
+    ///
+    /// Returns whether that is news.
+    pub(crate) fn lose(&mut self, reason: LossReason) -> bool {
+        let before = self.lost.replace(reason);
+        self.lost = before.or(self.lost);
+        before.is_none()
     }
 
     /// A renewal never outlasts the deadline, so that the loss of the claim is noticed in time.
@@ -234,6 +210,7 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::terms::tests::terms;
 
     const SEC: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
@@ -243,20 +220,9 @@ mod tests {
         Tick::default() + SEC * 1000 + SEC * secs
     }
 
-    /// 60 s, renewed every 20, with a margin of 5: the deadline is 55 s after the send.
-    fn terms() -> Terms {
-        Terms {
-            duration: 60 * SEC,
-            margin: 5 * SEC,
-            renew_every: 20 * SEC,
-            attempt_timeout: 5 * SEC,
-            max_hold: None,
-        }
-    }
-
     #[test]
     fn lease_is_claimed_until_the_deadline_and_not_at_it() {
-        let hold = Hold::new(terms(), at(0));
+        let hold = Hold::new(terms(), at(0), 0);
         assert_eq!(hold.deadline(), at(55));
         assert_eq!(hold.claim(at(55) - Duration::from_nanos(1)), Claim::Held);
         assert_eq!(hold.claim(at(55)), Claim::Unproven);
@@ -264,31 +230,31 @@ mod tests {
 
     #[test]
     fn renewal_is_due_after_its_interval() {
-        let mut hold = Hold::new(terms(), at(0));
+        let mut hold = Hold::new(terms(), at(0), 0);
         assert_eq!(hold.step(at(0)), Step::Wait(at(20)));
         assert_eq!(hold.step(at(20)), Step::Renew { timeout: 5 * SEC });
     }
 
     #[test]
     fn deadline_counts_from_the_send_of_the_renewal_and_not_from_its_reply() {
-        let mut hold = Hold::new(terms(), at(0));
-        assert_eq!(hold.renewed(at(20), at(24), Renewal::Confirmed), None);
+        let mut hold = Hold::new(terms(), at(0), 0);
+        assert_eq!(hold.renewed(at(20), at(24), Renewal::Confirmed, 0), None);
         assert_eq!(hold.deadline(), at(75));
         assert_eq!(hold.step(at(24)), Step::Wait(at(40)));
     }
 
     #[test]
     fn renewal_confirmed_out_of_order_does_not_move_the_deadline_back() {
-        let mut hold = Hold::new(terms(), at(0));
-        hold.renewed(at(20), at(20), Renewal::Confirmed);
-        hold.renewed(at(10), at(21), Renewal::Confirmed);
+        let mut hold = Hold::new(terms(), at(0), 0);
+        hold.renewed(at(20), at(20), Renewal::Confirmed, 0);
+        hold.renewed(at(10), at(21), Renewal::Confirmed, 0);
         assert_eq!(hold.deadline(), at(75));
     }
 
     #[test]
     fn failed_renewal_keeps_the_claim_and_the_deadline() {
-        let mut hold = Hold::new(terms(), at(0));
-        assert_eq!(hold.renewed(at(20), at(25), UNKNOWN), None);
+        let mut hold = Hold::new(terms(), at(0), 0);
+        assert_eq!(hold.renewed(at(20), at(25), UNKNOWN, 0), None);
         assert_eq!(hold.claim(at(54)), Claim::Held);
         assert_eq!(hold.deadline(), at(55));
         assert_eq!(hold.step(at(25)), Step::Wait(at(30)));
@@ -296,12 +262,12 @@ mod tests {
 
     #[test]
     fn retries_speed_up_as_the_deadline_nears() {
-        let mut hold = Hold::new(terms(), at(0));
+        let mut hold = Hold::new(terms(), at(0), 0);
         let (mut now, mut delays) = (at(20), Vec::new());
         let end = loop {
             match hold.step(now) {
                 Step::Renew { .. } => {
-                    hold.renewed(now, now, UNKNOWN);
+                    hold.renewed(now, now, UNKNOWN, 0);
                 }
                 Step::Wait(next) => {
                     delays.push(next.since(now));
@@ -320,8 +286,8 @@ mod tests {
 
     #[test]
     fn renewal_never_outlasts_the_deadline() {
-        let mut hold = Hold::new(terms(), at(0));
-        hold.renewed(at(20), at(53), UNKNOWN);
+        let mut hold = Hold::new(terms(), at(0), 0);
+        hold.renewed(at(20), at(53), UNKNOWN, 0);
         assert_eq!(
             hold.step(at(53) + 500 * MS),
             Step::Renew { timeout: 1500 * MS }
@@ -330,28 +296,31 @@ mod tests {
 
     #[test]
     fn unproven_is_announced_once_and_renewals_go_on() {
-        let mut hold = Hold::new(terms(), at(0));
-        hold.renewed(at(54), at(54), UNKNOWN);
+        let mut hold = Hold::new(terms(), at(0), 0);
+        hold.renewed(at(54), at(54), UNKNOWN, 0);
         assert_eq!(hold.step(at(55)), Step::Announce(Claim::Unproven));
         assert_eq!(hold.step(at(55)), Step::Renew { timeout: 5 * SEC });
-        assert_eq!(hold.renewed(at(55), at(56), UNKNOWN), None);
+        assert_eq!(hold.renewed(at(55), at(56), UNKNOWN, 0), None);
         assert_eq!(hold.step(at(56)), Step::Wait(at(58)));
         assert_eq!(hold.step(at(58)), Step::Renew { timeout: 5 * SEC });
     }
 
     #[test]
     fn failure_that_ends_at_the_deadline_is_announced_as_unproven() {
-        let mut hold = Hold::new(terms(), at(0));
-        assert_eq!(hold.renewed(at(50), at(55), UNKNOWN), Some(Claim::Unproven));
+        let mut hold = Hold::new(terms(), at(0), 0);
+        assert_eq!(
+            hold.renewed(at(50), at(55), UNKNOWN, 0),
+            Some(Claim::Unproven)
+        );
         assert!(matches!(hold.step(at(55)), Step::Wait(_)));
     }
 
     #[test]
     fn confirmed_renewal_after_the_deadline_is_held_again() {
-        let mut hold = Hold::new(terms(), at(0));
+        let mut hold = Hold::new(terms(), at(0), 0);
         assert_eq!(hold.step(at(80)), Step::Announce(Claim::Unproven));
         assert_eq!(
-            hold.renewed(at(80), at(81), Renewal::Confirmed),
+            hold.renewed(at(80), at(81), Renewal::Confirmed, 0),
             Some(Claim::Held)
         );
         assert_eq!(hold.claim(at(81)), Claim::Held);
@@ -360,10 +329,10 @@ mod tests {
 
     #[test]
     fn confirmation_that_arrives_after_its_own_deadline_proves_nothing_now() {
-        let mut hold = Hold::new(terms(), at(0));
+        let mut hold = Hold::new(terms(), at(0), 0);
         // The process was stopped between the reply and its reading.
         assert_eq!(
-            hold.renewed(at(20), at(90), Renewal::Confirmed),
+            hold.renewed(at(20), at(90), Renewal::Confirmed, 0),
             Some(Claim::Unproven)
         );
         assert_eq!(hold.step(at(90)), Step::Renew { timeout: 5 * SEC });
@@ -371,16 +340,16 @@ mod tests {
 
     #[test]
     fn definite_loss_is_final() {
-        let mut hold = Hold::new(terms(), at(0));
+        let mut hold = Hold::new(terms(), at(0), 0);
         let lost = Claim::Lost(LossReason::Broken);
         assert_eq!(
-            hold.renewed(at(20), at(20), Renewal::Lost(LossReason::Broken)),
+            hold.renewed(at(20), at(20), Renewal::Lost(LossReason::Broken), 0),
             Some(lost)
         );
         assert_eq!(hold.claim(at(20)), lost);
         assert_eq!(hold.deadline(), Tick::default());
         assert_eq!(hold.step(at(20)), Step::End);
-        assert_eq!(hold.renewed(at(20), at(21), Renewal::Confirmed), None);
+        assert_eq!(hold.renewed(at(20), at(21), Renewal::Confirmed, 0), None);
         assert_eq!(hold.claim(at(21)), lost);
         hold.lose(LossReason::Released);
         assert_eq!(hold.claim(at(21)), lost);
@@ -388,26 +357,38 @@ mod tests {
 
     #[test]
     fn renewal_that_ends_after_the_release_changes_nothing() {
-        let mut hold = Hold::new(terms(), at(0));
+        let mut hold = Hold::new(terms(), at(0), 0);
         hold.lose(LossReason::Released);
-        assert_eq!(hold.renewed(at(20), at(21), Renewal::Confirmed), None);
+        assert_eq!(hold.renewed(at(20), at(21), Renewal::Confirmed, 0), None);
         assert_eq!(hold.claim(at(21)), Claim::Lost(LossReason::Released));
     }
 
     #[test]
-    fn release_is_needed_unless_the_service_said_that_the_lease_is_gone() {
-        for (reason, parting) in [
-            (None, Parting::Release),
-            (Some(LossReason::MaxHold), Parting::Release),
-            (Some(LossReason::Broken), Parting::EndBreak),
-            (Some(LossReason::Taken), Parting::Nothing),
-            (Some(LossReason::Deleted), Parting::Nothing),
+    fn release_tells_what_had_ended_the_hold_before() {
+        for reason in [
+            None,
+            Some(LossReason::MaxHold),
+            Some(LossReason::Broken),
+            Some(LossReason::Taken),
         ] {
-            let mut hold = Hold::new(terms(), at(0));
-            reason.inspect(|&reason| hold.lose(reason));
-            assert_eq!(hold.release(), parting, "{reason:?}");
+            let mut hold = Hold::new(terms(), at(0), 0);
+            reason.inspect(|&reason| assert!(hold.lose(reason)));
+            assert_eq!(hold.release(), reason);
             assert!(matches!(hold.claim(at(1)), Claim::Lost(_)));
         }
+    }
+
+    #[test]
+    fn renewals_come_early_by_a_random_share() {
+        let mut hold = Hold::new(terms(), at(0), u64::MAX);
+        assert_eq!(
+            hold.step(at(0)),
+            Step::Wait(at(0) + (20 * SEC - 20 * SEC / 3))
+        );
+        hold.renewed(at(14), at(14), Renewal::Confirmed, u64::MAX);
+        assert_eq!(hold.step(at(14)), Step::Wait(at(32)));
+        hold.renewed(at(32), at(32), Renewal::Confirmed, 0);
+        assert_eq!(hold.step(at(32)), Step::Wait(at(52)));
     }
 
     #[test]
@@ -418,9 +399,10 @@ mod tests {
                 ..terms()
             },
             at(0),
+            0,
         );
         assert_eq!(hold.step(at(20)), Step::Renew { timeout: 5 * SEC });
-        hold.renewed(at(20), at(20), Renewal::Confirmed);
+        hold.renewed(at(20), at(20), Renewal::Confirmed, 0);
         assert_eq!(hold.step(at(20)), Step::Wait(at(30)));
         assert_eq!(hold.step(at(30)), Step::Wait(at(75)));
         assert_eq!(hold.claim(at(74)), Claim::Held);
@@ -436,12 +418,12 @@ mod tests {
         let asked = |secs| Renewal::Unknown {
             retry_after: Some(SEC * secs),
         };
-        let mut hold = Hold::new(terms(), at(0));
-        hold.renewed(at(25), at(25), asked(8));
+        let mut hold = Hold::new(terms(), at(0), 0);
+        hold.renewed(at(25), at(25), asked(8), 0);
         assert_eq!(hold.step(at(25)), Step::Wait(at(33)));
-        hold.renewed(at(25), at(25), asked(600));
+        hold.renewed(at(25), at(25), asked(600), 0);
         assert_eq!(hold.step(at(25)), Step::Wait(at(40)));
-        hold.renewed(at(25), at(25), asked(0));
+        hold.renewed(at(25), at(25), asked(0), 0);
         assert_eq!(hold.step(at(25)), Step::Wait(at(30)));
     }
 }

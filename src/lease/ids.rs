@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::error::{Error, quoted};
+use crate::error::{Error, ErrorKind, quoted};
 
 /// The ID of a lease: a GUID, chosen by the client that acquires.
 ///
@@ -27,9 +27,38 @@ pub struct LeaseId(Uuid);
 
 impl LeaseId {
     /// A new random ID, as every acquisition uses one of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::System`] if the system has no random numbers to give.
+    pub fn random() -> Result<Self, Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| {
+            let text = "no random lease ID: the system gives no random numbers";
+            Error::new(ErrorKind::System, text).with_source(error)
+        })?;
+        Ok(Self(uuid::Builder::from_random_bytes(bytes).into_uuid()))
+    }
+
+    /// Half of it, as a number that differs from ID to ID.
+    pub(crate) fn bits(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+}
+
+impl Error {
+    /// The ID of a lease that the service may have granted although the operation failed: no reply
+    /// said so, and its release was not confirmed.
+    ///
+    /// A lease with an end runs out by itself. An infinite one is released with
+    /// [`AzureMutex::release`](crate::AzureMutex::release) and this ID.
     #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
+    pub fn lease_id(&self) -> Option<LeaseId> {
+        self.lease().map(Uuid::from_u128).map(LeaseId)
+    }
+
+    pub(crate) fn with_lease_id(self, id: LeaseId) -> Self {
+        self.with_lease(id.0.as_u128())
     }
 }
 

@@ -1,24 +1,30 @@
+use std::fmt;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::LossReason;
+use crate::callback::no_panic;
+use crate::error::{Error, LossReason};
+use crate::holder::record::Holder;
 use crate::lease::ids::LeaseId;
 
 /// What happens to a lock, as an observer hears it.
 ///
-/// See [`LockerBuilder::observer`](crate::LockerBuilder::observer) for when and on which thread.
+/// `Display` is made for people: one line without the lock's name. See
+/// [`LockerBuilder::observer`](crate::LockerBuilder::observer) for when and on which thread.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another client holds the lock; the next attempt follows after a while.
+    /// Another client holds the lock. The next attempt follows after a while.
     #[non_exhaustive]
     Waiting {
         /// How many attempts were made, from 1.
         attempt: u32,
         /// The time since the first.
         elapsed: Duration,
+        /// Who holds the lock, once that is known: it is looked at after a second of waiting, and
+        /// then every 10 seconds.
+        holder: Option<Holder>,
     },
-    /// An attempt to acquire failed in a way that may pass; the next follows after a while.
+    /// An attempt to acquire failed in a way that may pass. The next attempt follows after a while.
     #[non_exhaustive]
     AcquireFailed {
         /// How many attempts were made, from 1.
@@ -36,22 +42,22 @@ pub enum Event {
     },
     /// The service confirmed a renewal.
     Renewed,
-    /// A renewal failed, and the lease is neither renewed nor known to be lost. It is tried again.
+    /// A renewal failed: the lease is neither renewed nor known to be lost. It is tried again.
     #[non_exhaustive]
     RenewalFailed {
         /// Why.
         error: Error,
-        /// How long the lease can still be vouched for. Zero once it is unproven.
+        /// How long the lock still counts as held. Zero once it is unproven.
         remaining: Duration,
     },
     /// Holder information could not be written, or not that the lock is about to be released. The
-    /// lock itself is not concerned.
+    /// lock itself is not affected.
     #[non_exhaustive]
     RecordFailed {
         /// Why.
         error: Error,
     },
-    /// The deadline passed without a confirmed renewal: the lock is no longer claimed.
+    /// The deadline passed without a confirmed renewal: the lock no longer counts as held.
     Unproven,
     /// After it was unproven, a renewal was confirmed: nobody held the lock in between.
     HeldAgain,
@@ -63,4 +69,81 @@ pub enum Event {
     },
     /// The lock was released.
     Released,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting {
+                elapsed, holder, ..
+            } => {
+                match holder {
+                    Some(holder) => write!(f, "waiting: held by {holder}")?,
+                    None => f.write_str("waiting: another client holds it")?,
+                }
+                write!(f, ", {} s so far", elapsed.as_secs())
+            }
+            Self::AcquireFailed { error, .. } => write!(f, "{error}; trying again"),
+            Self::Acquired { elapsed, .. } => {
+                write!(f, "acquired after {:.1} s", elapsed.as_secs_f64())
+            }
+            Self::Renewed => f.write_str("renewed"),
+            Self::RenewalFailed { error, remaining } if remaining.is_zero() => {
+                write!(f, "{error}; trying again")
+            }
+            Self::RenewalFailed { error, remaining } => {
+                write!(f, "{error}; held for another {} s", remaining.as_secs())
+            }
+            Self::RecordFailed { error } => write!(f, "{error}; the lock itself is not affected"),
+            Self::Unproven => f.write_str(
+                "no renewal was confirmed in time; it may be lost, and may be held again",
+            ),
+            Self::HeldAgain => f.write_str("held again; nobody else held it in between"),
+            Self::Lost { reason } => write!(f, "lost: {reason}"),
+            Self::Released => f.write_str("released"),
+        }
+    }
+}
+
+/// Hears what happens to a lock.
+pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
+
+/// Those who hear what happens to a lock: whoever reads logs, and an observer.
+pub(crate) struct Events {
+    /// Account, container and key.
+    pub(crate) target: String,
+    pub(crate) observer: Option<Observer>,
+}
+
+impl Events {
+    /// Never with a lock held, and never panics. `report`: whether a wait or a failure is worth a
+    /// line to whoever reads logs.
+    pub(crate) fn tell(&self, event: &Event, report: bool) {
+        use log::Level::{Debug, Info, Warn};
+
+        let level = match event {
+            Event::Waiting { .. } if report => Info,
+            Event::AcquireFailed { .. } if report => Warn,
+            Event::RenewalFailed { .. }
+            | Event::RecordFailed { .. }
+            | Event::Unproven
+            | Event::Lost { .. } => Warn,
+            _ => Debug,
+        };
+        let target = &self.target;
+        no_panic(|| log::log!(level, "lock `{target}`: {event}"));
+        if let Some(observer) = &self.observer
+            && !no_panic(|| observer(event))
+        {
+            no_panic(|| log::error!("lock `{target}`: its observer panicked"));
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
 }

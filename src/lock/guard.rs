@@ -1,19 +1,15 @@
 use std::fmt;
 use std::process;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::renewal::LeaseThread;
+use super::state::Granted;
+use super::watch::LeaseWatch;
 use crate::azure::client::MAX_CONTENT;
 use crate::callback::no_panic;
-use crate::error::LossReason;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, LossReason};
 use crate::holder::record::Previous;
-use crate::lease::hold::Claim;
 use crate::lease::ids::LeaseId;
-use crate::lock::context::{Acquired, Context};
-use crate::lock::event::Event;
-use crate::lock::keeper::{Keeper, Shared};
-use crate::mutex::azure_mutex::Released;
 
 /// A held lock. Renews its lease from a thread of its own, and releases it when dropped.
 ///
@@ -61,10 +57,9 @@ use crate::mutex::azure_mutex::Released;
 #[must_use = "if unused the lease is released immediately"]
 #[clippy::has_significant_drop]
 pub struct LeaseGuard {
-    context: Arc<Context>,
-    keeper: Keeper,
+    lease: LeaseThread,
     watch: LeaseWatch,
-    fencing_token: Option<u64>,
+    fencing_token: Option<i64>,
     previous: Previous,
     /// The process that acquired. A forked child has a copy of the guard, but not the lock.
     process: u32,
@@ -72,25 +67,22 @@ pub struct LeaseGuard {
 }
 
 impl LeaseGuard {
-    pub(crate) fn new(context: Arc<Context>, keeper: Keeper, acquired: Acquired) -> Self {
-        let watch = LeaseWatch {
-            shared: Arc::clone(keeper.shared()),
-            context: Arc::clone(&context),
-            id: acquired.granted.id,
-        };
-        let fencing_token = acquired.fencing_token();
-        let previous = acquired.previous.clone();
-        keeper.keep(acquired);
-        let (process, released) = (process::id(), false);
+    pub(crate) fn new(lease: LeaseThread, granted: Granted) -> Self {
+        let watch = LeaseWatch::new(lease.clone(), granted.id);
         Self {
-            context,
-            keeper,
+            lease,
             watch,
-            fencing_token,
-            previous,
-            process,
-            released,
+            fencing_token: granted.token,
+            previous: granted.previous,
+            process: process::id(),
+            released: false,
         }
+    }
+
+    /// The key: the blob's name.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.watch.key()
     }
 
     /// Whether the lock is held now. Never blocks.
@@ -134,7 +126,20 @@ impl LeaseGuard {
     /// lease is lost. Not a fencing token: lease IDs have no order.
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
-        self.watch.id
+        self.watch.lease_id()
+    }
+
+    /// Why the lock was lost, if it was. Never blocks on the network.
+    #[must_use]
+    pub fn loss_reason(&self) -> Option<LossReason> {
+        self.watch.loss_reason()
+    }
+
+    /// Blocks until the lock no longer counts as held, for at most `timeout`. See
+    /// [`LeaseWatch::wait_lost`].
+    #[must_use]
+    pub fn wait_lost(&self, timeout: Duration) -> Option<LossReason> {
+        self.watch.wait_lost(timeout)
     }
 
     /// A handle for the threads that do the work: it tells whether the lock is held, and does not
@@ -148,7 +153,7 @@ impl LeaseGuard {
     /// refuse work with a smaller one than they have seen. `None` unless
     /// [`fencing`](crate::LockerBuilder::fencing) is on.
     #[must_use]
-    pub fn fencing_token(&self) -> Option<u64> {
+    pub fn fencing_token(&self) -> Option<i64> {
         self.fencing_token
     }
 
@@ -175,7 +180,7 @@ impl LeaseGuard {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob>
     pub fn read(&self) -> Result<Vec<u8>, Error> {
-        self.keeper.read_content(self.watch.id)
+        self.lease.read_content(self.watch.lease_id())
     }
 
     /// Replaces the value that the lock guards: the content of the lock blob, up to 4 MiB.
@@ -201,40 +206,40 @@ impl LeaseGuard {
                 "a guarded value of {size} bytes is too large: it may have {MAX_CONTENT} (4 MiB)"
             )));
         }
-        self.keeper.write_content(self.watch.id, value)
+        self.lease.write_content(self.watch.lease_id(), value)
     }
 
-    /// Releases the lock and tells what became of it. `Drop` does the same, and logs a failure.
+    /// Releases the lock. `Drop` does the same, and logs a failure.
     ///
-    /// If the lease was broken this ends its break period, so that nobody waits for a holder that
-    /// is done.
+    /// Succeeds only if the service confirmed the release of a lease that was held until then: work
+    /// that lost its lock does not end as a success by accident. If the lease was broken this ends
+    /// its break period, so that nobody waits for a holder that is done.
     ///
-    /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5
-    /// seconds by default.
+    /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5 seconds
+    /// by default. If another release has just waited so long in vain for a service that does not
+    /// answer, it does not block, and the lease is released in the background.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Transport`], [`ErrorKind::Service`], [`ErrorKind::Throttled`],
-    /// [`ErrorKind::Auth`] or [`ErrorKind::Protocol`] if the service did not confirm. The lease is
-    /// no longer renewed and runs out within its duration. [`ErrorKind::System`] in a forked child,
-    /// whose copy of the guard holds nothing.
-    pub fn release(mut self) -> Result<Released, Error> {
+    /// - [`ErrorKind::LeaseLost`] if the lock had been lost before;
+    ///   [`loss_reason`](Error::loss_reason) says why.
+    /// - [`ErrorKind::Transport`], [`ErrorKind::Service`], [`ErrorKind::Throttled`],
+    ///   [`ErrorKind::Auth`] or [`ErrorKind::Protocol`] if the service did not confirm the release.
+    ///   The lease is no longer renewed and runs out within its duration.
+    /// - [`ErrorKind::System`] in a forked child, whose copy of the guard holds nothing.
+    pub fn release(mut self) -> Result<(), Error> {
         self.finish()
     }
 
     /// The one way in which a guard ends. Never panics, also while unwinding.
-    fn finish(&mut self) -> Result<Released, Error> {
+    fn finish(&mut self) -> Result<(), Error> {
         self.released = true;
         if self.process != process::id() {
             // Not even its locks can be used here: a thread that is gone may have held them.
             let text = "this is a copy of the guard in a forked process, which holds no lock";
             return Err(Error::new(ErrorKind::System, text));
         }
-        let result = self.keeper.release(self.watch.id);
-        if matches!(result, Ok(Released::Released)) {
-            self.context.notice(&Event::Released);
-        }
-        result
+        self.lease.release()
     }
 }
 
@@ -243,16 +248,15 @@ impl Drop for LeaseGuard {
         if self.released {
             return;
         }
-        let result = self.finish();
-        let target = self.context.target();
+        let Err(error) = self.finish() else { return };
+        let target = &self.lease.settings.events.target;
         // A second panic while unwinding would end the process.
-        no_panic(|| match result {
-            Ok(Released::Released) => {}
-            Ok(Released::AlreadyLost) => {
-                log::warn!("the lock `{target}` had been lost before its release");
+        no_panic(|| match error.kind() {
+            ErrorKind::System => {}
+            ErrorKind::LeaseLost => {
+                log::warn!("lock `{target}`: it had been lost before it was released: {error}");
             }
-            Err(error) if error.kind() == ErrorKind::System => {}
-            Err(error) => log::warn!("{error}; the lease runs out by itself"),
+            _ => log::warn!("lock `{target}`: {error}; the lease runs out by itself"),
         });
     }
 }
@@ -260,90 +264,6 @@ impl Drop for LeaseGuard {
 impl fmt::Debug for LeaseGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.watch.fmt_as("LeaseGuard", f)
-    }
-}
-
-/// Tells whether a [`LeaseGuard`]'s lock is held, without keeping it.
-///
-/// Cheap to clone and to share with the threads that do the work. After the guard is gone it
-/// answers that the lock was released.
-#[derive(Clone)]
-pub struct LeaseWatch {
-    shared: Arc<Shared>,
-    context: Arc<Context>,
-    id: LeaseId,
-}
-
-impl LeaseWatch {
-    /// See [`LeaseGuard::is_held`].
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.shared.clock.now() < self.shared.deadline()
-    }
-
-    /// See [`LeaseGuard::check`].
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::LeaseUnproven`] and [`ErrorKind::LeaseLost`], as there; `LeaseLost` with
-    /// [`LossReason::Released`] once the guard is gone.
-    pub fn check(&self) -> Result<(), Error> {
-        let error = match self.shared.claim() {
-            Claim::Held => return Ok(()),
-            Claim::Lost(reason) => Error::lost(reason),
-            Claim::Unproven => {
-                let secs = self.shared.unconfirmed_for().as_secs();
-                let text = format!("no renewal was confirmed for {secs} s; it may be lost");
-                Error::new(ErrorKind::LeaseUnproven, text)
-            }
-        };
-        Err(error.during("keep the lock", &self.context.target()))
-    }
-
-    /// See [`LeaseGuard::deadline`].
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        let (now, deadline) = (self.shared.clock.now(), self.shared.deadline());
-        let instant = Instant::now();
-        let past = now.since(deadline);
-        (instant + deadline.since(now))
-            .checked_sub(past)
-            .unwrap_or(instant)
-    }
-
-    /// See [`LeaseGuard::remaining`].
-    #[must_use]
-    pub fn remaining(&self) -> Duration {
-        self.shared.deadline().since(self.shared.clock.now())
-    }
-
-    /// See [`LeaseGuard::lease_id`].
-    #[must_use]
-    pub fn lease_id(&self) -> LeaseId {
-        self.id
-    }
-
-    /// Why the lock was lost, if it was.
-    #[must_use]
-    pub fn loss_reason(&self) -> Option<LossReason> {
-        match self.shared.claim() {
-            Claim::Lost(reason) => Some(reason),
-            Claim::Held | Claim::Unproven => None,
-        }
-    }
-
-    fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(name)
-            .field("lock", &self.context.target())
-            .field("lease_id", &self.id)
-            .field("remaining", &self.remaining())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for LeaseWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fmt_as("LeaseWatch", f)
     }
 }
 

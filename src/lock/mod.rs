@@ -1,11 +1,12 @@
 //! One lock: waiting for it, renewing it in the background, releasing it.
 
-pub(crate) mod acquire;
-pub(crate) mod context;
+mod abandoned;
+pub(crate) mod builder;
 pub(crate) mod event;
 pub(crate) mod guard;
-pub(crate) mod keeper;
 pub(crate) mod locker;
-pub(crate) mod recorder;
-pub(crate) mod seat;
+mod renewal;
+mod settings;
+mod state;
 pub(crate) mod stop;
+pub(crate) mod watch;

@@ -1,15 +1,15 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::lock::keeper::Shared;
+use super::state::GuardState;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Ends waiting for a lock from another thread, such as one that waits for signals.
 ///
 /// Give it to [`LockerBuilder::stop_token`](crate::LockerBuilder::stop_token); one token may serve
-/// many lockers. Clones are the same token. Once stopped it stays so: every waiting and every later
-/// `lock` with it fails with [`ErrorKind::Stopped`](crate::ErrorKind::Stopped). Locks that are held
-/// already are not concerned.
+/// many lockers. Clones are the same token. Once stopped it stays stopped: every wait and every later
+/// `lock` with it fails with [`ErrorKind::Stopped`](crate::ErrorKind::Stopped). Locks that are already
+/// held are not affected.
 ///
 /// # Examples
 ///
@@ -25,7 +25,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// let waiting = std::thread::spawn(move || locker.lock());
 /// stop.stop();
 /// assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Stopped);
-/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # Ok::<_, azmutex::Error>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct StopToken(Arc<Inner>);
@@ -33,7 +33,7 @@ pub struct StopToken(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     stopped: AtomicBool,
-    waiting: Mutex<Vec<Weak<Shared>>>,
+    waiting: Mutex<Vec<Weak<GuardState>>>,
 }
 
 impl StopToken {
@@ -43,15 +43,15 @@ impl StopToken {
         Self::default()
     }
 
-    /// Stops all waiting with this token, at once: also when the service does not answer.
+    /// Stops every wait with this token at once, even while the service does not answer.
     ///
-    /// Does not block, but is not for use *inside* a signal handler: call it from a thread that
-    /// waits for signals. A lease that was being acquired is released in the background.
+    /// Does not block. Do not call it *inside* a signal handler: call it from a thread that waits for
+    /// signals. A lease that was being acquired is released in the background.
     pub fn stop(&self) {
         self.0.stopped.store(true, Ordering::SeqCst);
         let waiting = self.0.waiting.lock().drain(..).collect::<Vec<_>>();
-        for shared in waiting.iter().filter_map(Weak::upgrade) {
-            shared.wake();
+        for state in waiting.iter().filter_map(Weak::upgrade) {
+            state.wake();
         }
     }
 
@@ -61,12 +61,12 @@ impl StopToken {
         self.0.stopped.load(Ordering::SeqCst)
     }
 
-    /// Has `shared` woken on stop, for as long as it exists.
-    pub(crate) fn register(&self, shared: &Arc<Shared>) {
+    /// Has whoever waits on `state` woken by a stop.
+    pub(crate) fn register(&self, state: &Arc<GuardState>) {
         let mut waiting = self.0.waiting.lock();
         waiting.retain(|other| other.strong_count() > 0);
-        waiting.push(Arc::downgrade(shared));
-        // A stop that came before now has not seen it; those who register look for themselves.
+        waiting.push(Arc::downgrade(state));
+        // A stop that came before has not seen it: those who wait look for themselves first.
     }
 }
 

@@ -3,19 +3,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::lease::Lease;
+use super::leased_blob::{LeasedBlob, Seen};
 use super::locks::Locks;
-use super::operations::Operations;
+use super::operations::{Operations, sleep};
 use super::options::MutexOptions;
+use super::recorder::Recorder;
+use super::silence::Silence;
 use crate::azure::client::Client;
 use crate::azure::status::LeaseStatus;
 use crate::azure::validate::{break_period, check_key};
-use crate::callback::no_panic;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Delivery, Error, ErrorKind, LossReason};
 use crate::holder::record::Holder;
 use crate::http::agent::Transport;
 use crate::lease::ids::{LeaseDuration, LeaseId};
-use crate::lock::acquire::{Alone, Patience, Plan, until_answered};
-use crate::lock::recorder::{self, Under};
+use crate::lease::lifecycle::Lifecycle;
+use crate::lease::step::Step;
+use crate::lease::terms::{Terms, WaitLimit};
+use crate::lease::writing::{Outcome, Writing};
+use crate::sync::Mutex;
+use crate::time::jitter::Jitter;
 
 /// Lease operations by key, one REST action per call. No threads.
 ///
@@ -62,6 +68,7 @@ impl AzureMutex {
             options.account,
             options.endpoint.base,
             options.container,
+            LeaseId::random()?.bits(),
         );
         Ok(Self(Arc::new(Operations {
             client,
@@ -70,6 +77,7 @@ impl AzureMutex {
                 .request_timeout
                 .min(Duration::from_secs(24 * 60 * 60)),
             create_missing: options.create_missing,
+            silence: Silence::default(),
         })))
     }
 
@@ -91,28 +99,71 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn acquire(&self, key: &str, duration: LeaseDuration) -> Result<Lease, Error> {
+        self.acquire_with_id(key, duration, LeaseId::random()?)
+    }
+
+    /// Acquires the lease on `key` with an ID that the caller chose, if nobody holds it. Does not
+    /// wait.
+    ///
+    /// For a lease that has to be found again whatever happens: a caller who writes the ID down
+    /// first can release the lease even if no reply ever came. Use an ID for one acquisition only.
+    /// See [`acquire`](Self::acquire) for the rest.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire). If the service may have granted the lease all the same, and
+    /// did not confirm its release, [`Error::lease_id`] is the ID.
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
+    pub fn acquire_with_id(
+        &self,
+        key: &str,
+        duration: LeaseDuration,
+        id: LeaseId,
+    ) -> Result<Lease, Error> {
         check_key(key)?;
         let timeout = self.0.request_timeout;
-        let plan = Plan {
-            client: &self.0.client,
-            key,
-            duration,
-            usable: duration.as_duration().unwrap_or(Duration::MAX),
-            request_timeout: timeout,
-            create_missing: self.0.create_missing,
-            poll: (Duration::ZERO, Duration::ZERO),
-            // The rest is for taking back what may have been granted.
+        let terms = Terms {
+            duration: duration.as_duration().unwrap_or(Duration::MAX),
+            margin: Duration::ZERO,
+            renew_every: Duration::MAX,
+            max_hold: None,
+            attempt_timeout: timeout / 2,
+            // The rest is for the release of what may have been granted.
             fault_wait: timeout / 4 * 3,
+            release_timeout: timeout / 4,
+            poll: (Duration::ZERO, Duration::ZERO),
+            create_missing: self.0.create_missing,
+            fencing: false,
+            holder_delay: None,
         };
-        match plan.run(Patience::Once, &Alone) {
-            Ok(granted) => Lease::new(key, granted.id),
-            Err(refused) => {
-                if let Some(id) = refused.stray {
-                    self.take_back(key, id, timeout / 4);
+        let clock = self.0.client.clock();
+        let (recorder, seen) = (Recorder::default(), Mutex::default());
+        let blob = self.leased_blob(key, id, duration, &recorder, &seen);
+        let mut lifecycle = Lifecycle::new(terms, WaitLimit::Once, clock.moment());
+        let mut jitter = Jitter::new(id.bits());
+        let mut failure = None;
+        loop {
+            let now = clock.moment();
+            match lifecycle.step(now) {
+                Step::Send { request, timeout } => {
+                    let result = blob.perform(&request, timeout);
+                    let heard = clock.moment();
+                    lifecycle.answered(&request, now, heard, result, jitter.next());
                 }
-                Err(refused.error)
+                Step::Wait(until) => sleep(until.real.since(now.real)),
+                Step::Announce(_) => {}
+                Step::HandOver { .. } => return Lease::new(key, id),
+                Step::Fail(error) => failure = Some(error),
+                Step::Restart | Step::End => break,
             }
         }
+        let error = failure.unwrap_or_else(|| Error::lost(LossReason::Taken));
+        let error = error.during("acquire lease on", &self.0.client.target(key));
+        Err(match lifecycle.result() {
+            Some(Err(unreleased)) if unreleased.loss_reason().is_none() => error.with_lease_id(id),
+            _ => error,
+        })
     }
 
     /// Renews `lease`: its duration starts again.
@@ -128,7 +179,7 @@ impl AzureMutex {
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn renew(&self, lease: &Lease) -> Result<(), Error> {
         self.0
-            .until_answered(|timeout, _| self.0.client.renew(lease.key(), lease.id(), timeout))
+            .until_answered(|timeout| self.0.client.renew(lease.key(), lease.id(), timeout))
     }
 
     /// Gives the lease another ID, so that whoever knew the old one can no longer use it.
@@ -140,7 +191,7 @@ impl AzureMutex {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn change(&self, lease: &Lease, proposed: LeaseId) -> Result<Lease, Error> {
-        self.0.until_answered(|timeout, _| {
+        self.0.until_answered(|timeout| {
             self.0
                 .client
                 .change(lease.key(), lease.id(), proposed, timeout)
@@ -150,17 +201,27 @@ impl AzureMutex {
 
     /// Releases `lease`, so that others can acquire it at once.
     ///
-    /// Tells a lease that was released now from one that had been lost before, which is not an
-    /// error.
+    /// An attempt that was not answered is made again. If the lease is then no longer this one, the
+    /// earlier attempt counts as having released it.
     ///
     /// # Errors
     ///
-    /// As for [`acquire`](Self::acquire), but for `WouldBlock`. The lease then runs out by itself,
-    /// unless it is infinite.
+    /// [`ErrorKind::LeaseLost`] if the lease had been lost before. Others as for
+    /// [`acquire`](Self::acquire), but for `WouldBlock`: the lease then runs out by itself, unless it
+    /// is infinite.
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
-    pub fn release(&self, lease: &Lease) -> Result<Released, Error> {
-        self.release_within(lease.key(), lease.id(), self.0.request_timeout)
+    pub fn release(&self, lease: &Lease) -> Result<(), Error> {
+        let mut unanswered = false;
+        self.0.until_answered(|timeout| {
+            let result = self.0.client.release(lease.key(), lease.id(), timeout);
+            match result {
+                Err(error) if unanswered && error.kind() == ErrorKind::LeaseLost => Ok(()),
+                result => result.inspect_err(|error| {
+                    unanswered |= error.delivery() == Delivery::Unknown;
+                }),
+            }
+        })
     }
 
     /// Breaks the lease on `key`, whoever holds it. Returns how long it still runs; until then
@@ -232,18 +293,11 @@ impl AzureMutex {
     ) -> Result<Duration, Error> {
         check_key(key)?;
         let period = period.map(break_period).transpose()?;
-        self.0.until_answered(|timeout, _| {
+        // If it may have been done, another client may hold the lease by now: that one's is not to be
+        // broken by a repetition.
+        self.0.at_most_once(|timeout| {
             let client = &self.0.client;
-            let result = client.break_lease(key, period.clone(), etag, timeout);
-            // It may have been broken, and another client may hold it by now: that one's lease is
-            // not to be broken by a repetition.
-            result.map_err(|error| {
-                if error.is_ambiguous() {
-                    error.permanent()
-                } else {
-                    error
-                }
-            })
+            client.break_lease(key, period.clone(), etag, timeout)
         })
     }
 
@@ -271,8 +325,31 @@ impl AzureMutex {
     /// assert_eq!(mutex.status("migration")?.holder().unwrap().reason(), Some("release 812"));
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
-    pub fn write_holder(&self, lease: &Lease, holder: Holder) -> Result<u64, Error> {
-        recorder::introduce(self.under(lease), holder, self.0.request_timeout)
+    pub fn write_holder(&self, lease: &Lease, holder: Holder) -> Result<i64, Error> {
+        let timeout = self.0.request_timeout;
+        let (recorder, seen) = (Recorder::of(holder), Mutex::default());
+        let blob = self.leased_blob(
+            lease.key(),
+            lease.id(),
+            LeaseDuration::default(),
+            &recorder,
+            &seen,
+        );
+        let now = || self.0.client.clock().moment();
+        let mut jitter = Jitter::new(lease.id().bits());
+        let mut writing = Writing::new(timeout, None);
+        let mut outcome = writing.write_token(now());
+        while let Some(due) = writing.due() {
+            if let Outcome::Failed(error) | Outcome::Lost(error) = outcome {
+                return Err(error.during("fence", &self.0.client.target(lease.key())));
+            }
+            sleep(due.real.since(now().real));
+            let (request, timeout) = writing.send(now(), timeout / 2);
+            let result = blob.perform(&request, timeout);
+            let random = jitter.next();
+            outcome = writing.answered(&request, now(), Duration::ZERO, result, random);
+        }
+        Ok(writing.token().unwrap_or_default())
     }
 
     /// Marks the holder that [`write_holder`](Self::write_holder) wrote as one that released, so
@@ -283,14 +360,33 @@ impl AzureMutex {
     ///
     /// As for [`write_holder`](Self::write_holder).
     pub fn write_released(&self, lease: &Lease) -> Result<(), Error> {
-        recorder::sign_off(self.under(lease), self.0.request_timeout)
+        let (client, key, id) = (&self.0.client, lease.key(), lease.id());
+        self.0.until_answered(|timeout| {
+            let (_, record) = client.read_record(key, id, timeout)?;
+            match &record.holder {
+                Some(holder) if !holder.released => client
+                    .write_record(key, id, &record.released(), None, timeout)
+                    .map(drop),
+                _ => Ok(()),
+            }
+        })
     }
 
-    fn under<'a>(&'a self, lease: &'a Lease) -> Under<'a> {
-        Under {
-            client: &self.0.client,
-            key: lease.key(),
-            id: lease.id(),
+    fn leased_blob<'a>(
+        &'a self,
+        key: &'a str,
+        id: LeaseId,
+        duration: LeaseDuration,
+        recorder: &'a Recorder,
+        seen: &'a Mutex<Seen>,
+    ) -> LeasedBlob<'a> {
+        LeasedBlob {
+            operations: &self.0,
+            key,
+            id,
+            duration,
+            recorder,
+            seen,
         }
     }
 
@@ -312,13 +408,13 @@ impl AzureMutex {
     /// # let mutex = AzureMutex::new(emulator.options("locks")?)?;
     /// let lease = mutex.acquire("migration", LeaseDuration::MAX)?;
     /// assert!(mutex.verify(&lease).is_ok());
-    /// assert!(mutex.verify(&Lease::new("migration", LeaseId::random())?).is_err());
+    /// assert!(mutex.verify(&Lease::new("migration", LeaseId::random().expect("random numbers"))?).is_err());
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
     pub fn verify(&self, lease: &Lease) -> Result<(), Error> {
-        self.0.until_answered(|timeout, _| {
+        self.0.until_answered(|timeout| {
             self.0
                 .client
                 .read_record(lease.key(), lease.id(), timeout)
@@ -350,7 +446,7 @@ impl AzureMutex {
     pub fn status(&self, key: &str) -> Result<LeaseStatus, Error> {
         check_key(key)?;
         self.0
-            .until_answered(|timeout, _| self.0.client.status(key, timeout))
+            .until_answered(|timeout| self.0.client.status(key, timeout))
     }
 
     /// The lock blobs whose keys begin with `prefix`, in the order of their names; all of them for
@@ -387,42 +483,8 @@ impl AzureMutex {
         self.0.client.url(key)
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.0.client
-    }
-
-    pub(crate) fn request_timeout(&self) -> Duration {
-        self.0.request_timeout
-    }
-
-    pub(crate) fn create_missing(&self) -> bool {
-        self.0.create_missing
-    }
-
-    pub(crate) fn release_within(
-        &self,
-        key: &str,
-        id: LeaseId,
-        timeout: Duration,
-    ) -> Result<Released, Error> {
-        until_answered(timeout, |timeout, may_be_done| {
-            match self.0.client.release(key, id, timeout) {
-                Ok(()) => Ok(Released::Released),
-                Err(error) if error.kind() != ErrorKind::LeaseLost => Err(error),
-                // The earlier attempt, whose answer is missing, released it.
-                Err(_) if may_be_done => Ok(Released::Released),
-                Err(_) => Ok(Released::AlreadyLost),
-            }
-        })
-    }
-
-    /// Releases an ID that may have been granted although nobody was told.
-    pub(crate) fn take_back(&self, key: &str, id: LeaseId, timeout: Duration) {
-        let result = self.release_within(key, id, timeout);
-        no_panic(|| match result {
-            Ok(_) => log::debug!("took back what may have been granted on `{key}`"),
-            Err(error) => log::warn!("{error}; if it was granted, it runs out by itself"),
-        });
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.0
     }
 }
 
@@ -430,14 +492,4 @@ impl fmt::Debug for AzureMutex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("AzureMutex").field(&self.0.client).finish()
     }
-}
-
-/// What a release found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Released {
-    /// The lease was held, and is released.
-    Released,
-    /// The lease had been lost before: broken, taken over, or its blob deleted.
-    AlreadyLost,
 }

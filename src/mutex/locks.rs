@@ -47,7 +47,7 @@ impl Iterator for Locks {
                 Next::End => return None,
             };
             let operations = &self.operations;
-            let page = operations.until_answered(|timeout, _| {
+            let page = operations.until_answered(|timeout| {
                 operations
                     .client
                     .list(&self.prefix, marker.as_deref(), timeout)

@@ -2,6 +2,9 @@
 
 pub(crate) mod azure_mutex;
 pub(crate) mod lease;
+pub(crate) mod leased_blob;
 pub(crate) mod locks;
-mod operations;
+pub(crate) mod operations;
 pub(crate) mod options;
+pub(crate) mod recorder;
+mod silence;

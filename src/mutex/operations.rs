@@ -1,8 +1,12 @@
 use std::time::Duration;
 
+use super::silence::Silence;
 use crate::azure::client::Client;
 use crate::error::Error;
-use crate::lock::acquire::until_answered;
+use crate::sync::{Condvar, Mutex};
+use crate::time::clock::Clock;
+use crate::time::jitter::Jitter;
+use crate::time::retry::Retry;
 
 /// The operations of one container, each sent until it is answered or its time is over.
 #[derive(Debug)]
@@ -10,13 +14,52 @@ pub(crate) struct Operations {
     pub(crate) client: Client,
     pub(crate) request_timeout: Duration,
     pub(crate) create_missing: bool,
+    pub(crate) silence: Silence,
 }
 
 impl Operations {
+    /// Sends a request that may be sent twice without harm.
     pub(crate) fn until_answered<T>(
         &self,
-        send: impl FnMut(Duration, bool) -> Result<T, Error>,
+        send: impl FnMut(Duration) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        until_answered(self.request_timeout, send)
+        until_answered(self.request_timeout, true, send)
     }
+
+    /// Sends a request that is not sent again if it may have been done.
+    pub(crate) fn at_most_once<T>(
+        &self,
+        send: impl FnMut(Duration) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        until_answered(self.request_timeout, false, send)
+    }
+}
+
+/// Sends a request until it is answered or `timeout` is over. `send` gets the time that the attempt
+/// may take.
+pub(crate) fn until_answered<T>(
+    timeout: Duration,
+    repeatable: bool,
+    mut send: impl FnMut(Duration) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let now = || Clock::System.now();
+    let mut retry = Retry::new(timeout);
+    let mut jitter = Jitter::new(now().as_nanos());
+    loop {
+        let error = match send(retry.attempt(now(), timeout / 2)) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let (delivery, asked) = (error.delivery(), error.retry_after());
+        let failed = now();
+        match retry.failed(failed, delivery, repeatable, asked, jitter.next()) {
+            Some(due) => sleep(due.since(failed)),
+            None => return Err(error.spent(retry.attempts(), retry.elapsed(failed))),
+        }
+    }
+}
+
+pub(crate) fn sleep(delay: Duration) {
+    let (lock, never) = (Mutex::new(()), Condvar::new());
+    never.wait_for(&mut lock.lock(), delay);
 }

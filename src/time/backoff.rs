@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Delays that grow by half from `initial` to `cap`, each drawn from its upper half.
 ///
 /// The random part keeps waiters that started together from asking together for ever.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Backoff {
     initial: Duration,
     cap: Duration,
@@ -39,15 +39,10 @@ impl Backoff {
             None => delay,
         }
     }
-
-    /// Starts again from the initial delay.
-    pub(crate) fn reset(&mut self) {
-        self.next = self.initial;
-    }
 }
 
 /// From nothing to all of `whole`, as `random` goes from zero to its maximum.
-fn share(whole: Duration, random: u64) -> Duration {
+pub(crate) fn share(whole: Duration, random: u64) -> Duration {
     let parts = u128::from(u32::MAX);
     let nanos = whole.as_nanos() / parts * u128::from(random >> 32)
         + whole.as_nanos() % parts * u128::from(random >> 32) / parts;
@@ -79,14 +74,6 @@ mod tests {
         assert_eq!(backoff.delay(u64::MAX), 100 * MS);
         let middle = backoff.delay(u64::MAX / 2);
         assert!(middle > 70 * MS && middle < 80 * MS, "{middle:?}");
-    }
-
-    #[test]
-    fn reset_starts_again() {
-        let mut backoff = Backoff::new(50 * MS, 1000 * MS);
-        backoff.delay(0);
-        backoff.reset();
-        assert_eq!(backoff.delay(u64::MAX), 50 * MS);
     }
 
     #[test]

@@ -4,13 +4,15 @@
 //! `std::time::Instant` stops in suspend on Linux and macOS (rust-lang/rust#87906), so a guard
 //! built on it would believe in a lease that ended while the machine slept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::sync::{Condvar, MutexGuard};
 #[cfg(feature = "emulator")]
 use crate::time::test_clock;
-use crate::time::tick::Tick;
+use crate::time::tick::{Moment, Tick};
 
 /// Where the library reads the time: the system, or a clock that a test steps.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +33,24 @@ impl Clock {
         }
     }
 
+    /// The time now, on both clocks.
+    pub(crate) fn moment(&self) -> Moment {
+        match self {
+            Self::System => {
+                let now = system_now();
+                Moment {
+                    lease: now,
+                    real: now,
+                }
+            }
+            #[cfg(feature = "emulator")]
+            Self::Test(clock) => Moment {
+                lease: clock.now(),
+                real: system_now(),
+            },
+        }
+    }
+
     /// The wall clock now, for what goes on the wire. Never for deadlines.
     pub(crate) fn wall(&self) -> OffsetDateTime {
         match self {
@@ -40,24 +60,37 @@ impl Clock {
         }
     }
 
-    /// The longest that a thread may sleep in one go while it waits for a [`Tick`].
-    ///
-    /// Condition variables sleep on a clock that stops in suspend, so a sleeper has to look up now
-    /// and then to notice that the machine was away. A stepped clock is looked at more often.
-    pub(crate) fn longest_sleep(&self) -> Duration {
+    /// Waits until `changed` is notified, or one of the two clocks shows `until`. May end early.
+    pub(crate) fn wait<T>(
+        &self,
+        changed: &Arc<Condvar>,
+        guard: &mut MutexGuard<'_, T>,
+        until: Moment,
+    ) {
+        let now = self.moment();
+        let real = until.real.since(now.real);
         match self {
-            Self::System => LONGEST_SLEEP,
+            Self::System => {
+                let left = until.lease.since(now.lease).min(real);
+                changed.wait_for(guard, left.min(LONGEST_SLEEP));
+            }
             #[cfg(feature = "emulator")]
-            Self::Test(_) => Duration::from_millis(1),
+            Self::Test(clock) => clock.wait(changed, guard, until.lease, real),
         }
     }
 
-    /// How long a thread that can be woken may sleep in one go while it waits for `until`.
-    pub(crate) fn sleep_until(&self, until: Tick) -> Duration {
-        match self {
-            Self::System => until.since(self.now()).min(LONGEST_SLEEP),
+    /// Has whoever advances the clock wait until the calling thread waits by it, for as long as the
+    /// returned value exists.
+    pub(crate) fn enter(&self) -> Presence {
+        Presence {
             #[cfg(feature = "emulator")]
-            Self::Test(clock) => clock.real_time_to(until),
+            clock: match self {
+                Self::System => None,
+                Self::Test(clock) => {
+                    clock.enter();
+                    Some(clock.clone())
+                }
+            },
         }
     }
 }
@@ -65,6 +98,22 @@ impl Clock {
 /// Condition variables sleep on a clock that stops in suspend: how soon a thread notices that the
 /// machine was suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
+
+/// That a thread acts by a clock. See [`Clock::enter`].
+#[must_use = "it counts until it is dropped"]
+pub(crate) struct Presence {
+    #[cfg(feature = "emulator")]
+    clock: Option<test_clock::Clock>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        #[cfg(feature = "emulator")]
+        if let Some(clock) = &self.clock {
+            clock.leave();
+        }
+    }
+}
 
 /// Linux: `CLOCK_BOOTTIME`. Apple: `CLOCK_MONOTONIC`, which there is the time since boot, sleep
 /// included. Other Unixes: the monotonic clock, the best that is common to them.

@@ -3,7 +3,8 @@
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod dates;
-pub(crate) mod sleeper;
+pub(crate) mod jitter;
+pub(crate) mod retry;
 #[cfg(feature = "emulator")]
 pub(crate) mod test_clock;
 pub(crate) mod tick;

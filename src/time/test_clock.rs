@@ -1,5 +1,6 @@
 //! A clock that tests advance.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
-use crate::sync::{Condvar, thread};
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{Condvar, MutexGuard};
 use crate::time::tick::Tick;
 
 /// How long [`Clock::advance`] waits for threads that it woke.
@@ -45,19 +47,29 @@ struct Inner {
     rate: u32,
     /// Nanoseconds.
     advanced: AtomicU64,
-    sleepers: Mutex<Vec<Arc<Entry>>>,
+    /// The threads that act by it. Never locked while another lock is waited for.
+    threads: Mutex<HashMap<ThreadId, Acting>>,
 }
 
-/// A thread that waits by the clock, now and then.
-pub(crate) struct Entry {
-    thread: thread::ThreadId,
-    /// What it waits on.
+/// A thread that acts by the clock.
+struct Acting {
+    /// Also while it does not wait.
+    stays: bool,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    until: Tick,
     changed: Arc<Condvar>,
-    /// Nanoseconds of the tick that it waits for; [`AWAKE`] while it does not wait.
-    until: AtomicU64,
 }
 
-const AWAKE: u64 = 0;
+impl Acting {
+    /// Whether it has something to do at `now`, as far as the clock can tell.
+    fn is_late(&self, now: Tick) -> bool {
+        let waiting = self.waiting.as_ref();
+        waiting.is_none_or(|waiting| waiting.until <= now)
+    }
+}
 
 impl Clock {
     /// A clock that runs with real time, and can be advanced.
@@ -82,7 +94,7 @@ impl Clock {
             wall: OffsetDateTime::now_utc(),
             rate,
             advanced: AtomicU64::new(0),
-            sleepers: Mutex::default(),
+            threads: Mutex::default(),
         }))
     }
 
@@ -96,20 +108,17 @@ impl Clock {
     /// waiting `lock`, nor for clients in other processes. An observer may call it; then it does not
     /// wait for the guard that is being observed.
     pub fn advance(&self, by: Duration) {
-        let by = nanos(by);
-        let at_work = self.sleepers(|until| until == AWAKE);
-        let add = |advanced: u64| Some(advanced.saturating_add(by));
+        let at_work = self.threads(|thread| thread.waiting.is_none());
+        let add = |advanced: u64| Some(advanced.saturating_add(nanos(by)));
         let _ = self
             .0
             .advanced
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
         let started = Instant::now();
         loop {
-            let now = self.now().as_nanos();
-            // Also those that are awake: they may be about to wait for a tick that has come.
-            let late = self.sleepers(|until| until <= now);
-            let was_at_work = |entry| at_work.iter().any(|other| Arc::ptr_eq(other, entry));
-            let limit = if late.iter().all(was_at_work) {
+            let now = self.now();
+            let late = self.threads(|thread| thread.is_late(now));
+            let limit = if late.keys().all(|id| at_work.contains_key(id)) {
                 LIMIT_AT_WORK
             } else {
                 LIMIT
@@ -117,25 +126,30 @@ impl Clock {
             if late.is_empty() || started.elapsed() >= limit {
                 return;
             }
-            // A thread that is about to wait misses this, and is woken the next time.
-            for entry in &late {
-                entry.changed.notify_all();
+            // A thread that is just about to wait misses this, and is woken the next time.
+            for changed in late.values().flatten() {
+                changed.notify_all();
             }
             thread::sleep(LOOK);
         }
     }
 
-    /// The other threads that wait for such a tick.
-    fn sleepers(&self, waits_for: impl Fn(u64) -> bool) -> Vec<Arc<Entry>> {
-        let sleepers = self.0.sleepers.lock();
-        if sleepers.is_empty() {
-            return Vec::new();
+    /// The threads wanted, but for the calling one, and what they wait on.
+    fn threads(&self, wanted: impl Fn(&Acting) -> bool) -> HashMap<ThreadId, Option<Arc<Condvar>>> {
+        let threads = self.0.threads.lock();
+        if threads.is_empty() {
+            return HashMap::new();
         }
         let this = thread::current().id();
-        let is_wanted = |entry: &&Arc<Entry>| {
-            entry.thread != this && waits_for(entry.until.load(Ordering::SeqCst))
-        };
-        sleepers.iter().filter(is_wanted).cloned().collect()
+        let wanted = threads
+            .iter()
+            .filter(|(id, thread)| **id != this && wanted(thread));
+        wanted
+            .map(|(id, thread)| {
+                let waiting = thread.waiting.as_ref();
+                (*id, waiting.map(|waiting| Arc::clone(&waiting.changed)))
+            })
+            .collect()
     }
 
     /// How much time has passed on this clock since it was made.
@@ -154,8 +168,36 @@ impl Clock {
         self.0.wall + self.elapsed()
     }
 
+    /// Waits until `changed` is notified, for at most `real`, or until the clock shows `until`.
+    pub(crate) fn wait<T>(
+        &self,
+        changed: &Arc<Condvar>,
+        guard: &mut MutexGuard<'_, T>,
+        until: Tick,
+        real: Duration,
+    ) {
+        let this = thread::current().id();
+        let waiting = Waiting {
+            until,
+            changed: Arc::clone(changed),
+        };
+        let passing = Acting {
+            stays: false,
+            waiting: None,
+        };
+        let mut threads = self.0.threads.lock();
+        threads.entry(this).or_insert(passing).waiting = Some(waiting);
+        drop(threads);
+        changed.wait_for(guard, self.real_time_to(until).min(real));
+        let mut threads = self.0.threads.lock();
+        match threads.get_mut(&this) {
+            Some(thread) if thread.stays => thread.waiting = None,
+            _ => drop(threads.remove(&this)),
+        }
+    }
+
     /// How much real time it takes until the clock shows `until`, unless it is advanced.
-    pub(crate) fn real_time_to(&self, until: Tick) -> Duration {
+    fn real_time_to(&self, until: Tick) -> Duration {
         let left = until.since(self.now());
         match self.0.rate {
             _ if left.is_zero() => left,
@@ -164,30 +206,20 @@ impl Clock {
         }
     }
 
-    /// Adds the calling thread to those that [`advance`](Self::advance) waits for.
-    pub(crate) fn enter(&self, changed: &Arc<Condvar>) -> Arc<Entry> {
-        let entry = Arc::new(Entry {
-            thread: thread::current().id(),
-            changed: Arc::clone(changed),
-            until: AtomicU64::new(AWAKE),
-        });
-        self.0.sleepers.lock().push(Arc::clone(&entry));
-        entry
+    /// Has [`advance`](Self::advance) wait for the calling thread also while it does not wait.
+    pub(crate) fn enter(&self) {
+        let acting = Acting {
+            stays: true,
+            waiting: None,
+        };
+        let this = thread::current().id();
+        self.0.threads.lock().insert(this, acting);
     }
 
-    pub(crate) fn leave(&self, entry: &Arc<Entry>) {
-        let mut sleepers = self.0.sleepers.lock();
-        sleepers.retain(|other| !Arc::ptr_eq(other, entry));
-    }
-}
-
-impl Entry {
-    pub(crate) fn waits_for(&self, until: Tick) {
-        self.until.store(until.as_nanos(), Ordering::SeqCst);
-    }
-
-    pub(crate) fn is_awake(&self) {
-        self.until.store(AWAKE, Ordering::SeqCst);
+    /// The calling thread has nothing left to do by this clock.
+    pub(crate) fn leave(&self) {
+        let this = thread::current().id();
+        self.0.threads.lock().remove(&this);
     }
 }
 
@@ -207,5 +239,129 @@ impl fmt::Debug for Clock {
             .field("elapsed", &self.elapsed())
             .field("rate", &self.0.rate)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+    use crate::sync;
+    use crate::time::clock;
+    use crate::time::tick::Moment;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A thread that acts every ten seconds, and ends after `times`.
+    struct Actor {
+        thread: JoinHandle<()>,
+        acted: Receiver<Tick>,
+    }
+
+    impl Actor {
+        fn start(clock: &Clock, times: u32, act: impl Fn() + Send + 'static) -> Self {
+            let (started, is_started) = mpsc::channel();
+            let (tell, acted): (Sender<Tick>, _) = mpsc::channel();
+            let clock = clock::Clock::Test(clock.clone());
+            let thread = thread::spawn(move || {
+                let (state, changed) = (sync::Mutex::new(()), Arc::new(Condvar::new()));
+                let _presence = clock.enter();
+                let mut due = clock.now() + 10 * SECOND;
+                started.send(()).unwrap();
+                let mut state = state.lock();
+                for _ in 0..times {
+                    while clock.now() < due {
+                        let until = Moment {
+                            lease: due,
+                            real: Tick::NEVER,
+                        };
+                        clock.wait(&changed, &mut state, until);
+                    }
+                    act();
+                    tell.send(clock.now()).unwrap();
+                    due = due + 10 * SECOND;
+                }
+            });
+            is_started.recv().unwrap();
+            Self { thread, acted }
+        }
+
+        fn acted(&self) -> usize {
+            self.acted.try_iter().count()
+        }
+    }
+
+    #[test]
+    fn advance_returns_when_what_it_caused_is_done() {
+        for _ in 0..200 {
+            let clock = Clock::frozen();
+            let slow = || thread::sleep(Duration::from_millis(2));
+            let actors = [(); 3].map(|()| Actor::start(&clock, 3, slow));
+            clock.advance(9 * SECOND);
+            assert_eq!(actors.each_ref().map(Actor::acted), [0; 3]);
+            clock.advance(SECOND);
+            assert_eq!(actors.each_ref().map(Actor::acted), [1; 3]);
+            clock.advance(20 * SECOND);
+            assert_eq!(actors.each_ref().map(Actor::acted), [2; 3]);
+            for actor in actors {
+                actor.thread.join().unwrap();
+            }
+            assert!(clock.0.threads.lock().is_empty());
+        }
+    }
+
+    #[test]
+    fn advance_does_not_wait_for_itself() {
+        let clock = Clock::frozen();
+        let started = Instant::now();
+        let actor = Actor::start(&clock, 1, {
+            let clock = clock.clone();
+            move || clock.advance(SECOND)
+        });
+        clock.advance(10 * SECOND);
+        assert_eq!(actor.acted(), 1);
+        assert_eq!(clock.elapsed(), 11 * SECOND);
+        assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn advance_gives_up_on_a_thread_that_is_held_up() {
+        let clock = Clock::frozen();
+        let (release, held) = mpsc::channel::<()>();
+        let held = sync::Mutex::new(held);
+        let actor = Actor::start(&clock, 1, move || {
+            let _ = held.lock().recv(); // Until `release` is dropped.
+        });
+        let advance = |by| {
+            let started = Instant::now();
+            clock.advance(by);
+            started.elapsed()
+        };
+        advance(9 * SECOND); // It waits now.
+        let waited = advance(SECOND);
+        assert!(waited >= LIMIT, "{waited:?}");
+        let waited = advance(10 * SECOND);
+        assert!(waited < LIMIT, "it was at work already: {waited:?}");
+        assert_eq!(actor.acted(), 0);
+        drop(release);
+        assert!(actor.acted.recv().is_ok());
+    }
+
+    #[test]
+    fn thread_wakes_by_itself_on_a_clock_that_runs() {
+        let clock = Clock::with_rate(1000);
+        let actor = Actor::start(&clock, 2, || {});
+        let next = || actor.acted.recv_timeout(60 * SECOND).unwrap();
+        assert!(next() < next());
+    }
+
+    #[test]
+    fn time_that_is_advanced_saturates() {
+        let clock = Clock::frozen();
+        clock.advance(Duration::MAX);
+        clock.advance(SECOND);
+        assert_eq!(clock.elapsed(), Duration::from_nanos(u64::MAX));
     }
 }

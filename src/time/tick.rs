@@ -46,6 +46,23 @@ impl Sub<Duration> for Tick {
     }
 }
 
+/// The same instant on both clocks that the library goes by. They differ in tests alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Moment {
+    /// On the clock that leases are measured on, which a test can step.
+    pub(crate) lease: Tick,
+    /// On the system's clock, which the network is waited for by.
+    pub(crate) real: Tick,
+}
+
+impl Moment {
+    /// Later than every instant that the clocks can show.
+    pub(crate) const NEVER: Self = Self {
+        lease: Tick::NEVER,
+        real: Tick::NEVER,
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use azmutex::{
-    AzureMutex, Error, ErrorKind, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker,
-    LockerBuilder, LossReason,
+    AzureMutex, Error, ErrorKind, Event, Holder, LeaseGuard, LeaseState, Locker, LockerBuilder,
+    LossReason,
 };
 
 use crate::support::backend::Backend;
@@ -346,7 +346,7 @@ fn holder_that_was_stopped_past_its_lease_writes_nothing(backend: &Backend) {
 
     backend.pass(Duration::from_secs(15));
     let locker = builder(backend.mutex())
-        .lease_duration(LeaseDuration::MIN)
+        .lease_duration(Duration::from_secs(15))
         .fencing(true)
         .build()
         .expect("the settings are sound");

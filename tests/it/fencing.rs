@@ -46,7 +46,7 @@ const KEY: &str = "nightly/report";
 
 fn builder(mutex: AzureMutex) -> LockerBuilder {
     Locker::builder(mutex, KEY)
-        .lease_duration(LeaseDuration::MIN)
+        .lease_duration(Duration::from_secs(15))
         .backoff(Duration::from_millis(5), Duration::from_millis(50))
         .owner("ci@build-07")
         .fencing(true)
@@ -62,30 +62,30 @@ fn lock(mutex: AzureMutex) -> LeaseGuard {
 }
 
 #[track_caller]
-fn token(guard: &LeaseGuard) -> u64 {
+fn token(guard: &LeaseGuard) -> i64 {
     guard.fencing_token().expect("it is on")
 }
 
 /// The token in the blob.
 #[track_caller]
-fn stored(backend: &Backend) -> Option<u64> {
+fn stored(backend: &Backend) -> Option<i64> {
     let status = backend.mutex().status(KEY).expect("the blob exists");
     status.fencing_token()
 }
 
-fn now() -> u64 {
+fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let millis = since.expect("it is after 1970").as_millis();
-    u64::try_from(millis).expect("it is long before then")
+    i64::try_from(millis).expect("it is long before then")
 }
 
 /// A time that no clock here shows, so that the next token follows from the last alone.
-fn far_ahead() -> u64 {
+fn far_ahead() -> i64 {
     now() + 86_400_000
 }
 
 /// Makes `token` the last that was handed out.
-fn hand_out(backend: &Backend, token: u64) {
+fn hand_out(backend: &Backend, token: i64) {
     drop(lock(backend.mutex()));
     let token = token.to_string();
     let metadata = [("azmutexfence", token.as_str())];
@@ -198,12 +198,12 @@ fn token_grows_after_the_blob_was_deleted(backend: &Backend) {
 }
 
 fn token_that_is_the_greatest_there_is_ends_it(backend: &Backend) {
-    hand_out(backend, u64::MAX - 1);
-    assert_eq!(token(&lock(backend.mutex())), u64::MAX);
+    hand_out(backend, i64::MAX - 1);
+    assert_eq!(token(&lock(backend.mutex())), i64::MAX);
     let error = locker(backend.mutex()).lock().expect_err("none is left");
     assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
     assert!(error.to_string().contains("fencing token"), "{error}");
-    assert_eq!(stored(backend), Some(u64::MAX));
+    assert_eq!(stored(backend), Some(i64::MAX));
     is_free(backend);
 }
 

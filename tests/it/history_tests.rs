@@ -4,7 +4,7 @@ use crate::support::history::{Break, Finals, History, Hold, Increment, Read, Wri
 
 const MARGIN: u64 = 100;
 
-fn hold(name: &str, token: u64, start: u64, end: u64) -> Hold {
+fn hold(name: &str, token: i64, start: u64, end: u64) -> Hold {
     Hold {
         name: name.to_owned(),
         lock: 0,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use azmutex::emulator::{Clock, Emulator};
 use azmutex::{
     AzureMutex, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, LeaseStatus, Locker,
-    LockerBuilder, Previous, Released,
+    LockerBuilder, Previous,
 };
 
 use crate::support::backend::Backend;
@@ -37,7 +37,7 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A locker that writes who it is before `lock` returns.
 fn builder(mutex: AzureMutex) -> LockerBuilder {
     Locker::builder(mutex, KEY)
-        .lease_duration(LeaseDuration::MIN)
+        .lease_duration(Duration::from_secs(15))
         .backoff(Duration::from_millis(5), Duration::from_millis(50))
         .holder_delay(Duration::ZERO)
         .owner("ci@build-07")
@@ -83,7 +83,7 @@ fn status_shows_the_holder_until_it_releases(backend: &Backend) {
     assert_eq!(held.last_holder(), Some(holder));
     assert_eq!(held.fencing_token(), None);
 
-    assert_eq!(guard.release().expect("it is held"), Released::Released);
+    guard.release().expect("it is held");
     let free = status(&mutex);
     assert_eq!((free.state(), free.holder()), (LeaseState::Available, None));
     let last = free.last_holder().expect("it is kept");
@@ -234,7 +234,7 @@ fn holder_that_says_nothing_does_not_speak_for_another(backend: &Backend) {
         .expect("it is leased");
     let silent = lock(builder(backend.mutex()).holder_info(false));
     silent.write(b"value").expect("it is held");
-    assert_eq!(silent.release().expect("it is held"), Released::Released);
+    silent.release().expect("it is held");
     let last = status(&mutex);
     assert_eq!(owner(last.last_holder()), Some("ci@build-07"));
     assert!(!last.last_holder().is_some_and(Holder::released));
@@ -382,7 +382,7 @@ fn failed_write_holds_up_no_release(backend: &Backend) {
             fault.clone(),
         );
         let before = Instant::now();
-        assert_eq!(guard.release().expect("it is held"), Released::Released);
+        guard.release().expect("it is held");
         let took = before.elapsed();
         assert!(took < Duration::from_millis(2500), "{fault:?}: {took:?}");
         events.wait(|event| matches!(event, Event::RecordFailed { .. }));

@@ -237,7 +237,9 @@ fn client() {
     let mutex = mutex(&endpoint, timeout(&operation));
     let (before, started) = (peak_memory(), Instant::now());
     let result = match operation.as_str() {
-        "renew" => mutex.renew(&Lease::new("lock", LeaseId::random()).unwrap()),
+        "renew" => {
+            mutex.renew(&Lease::new("lock", LeaseId::random().expect("random numbers")).unwrap())
+        }
         "status" => mutex.status("lock").map(drop),
         "list" | "large list" => mutex.list("").collect::<Result<Vec<_>, _>>().map(drop),
         "lock" => Locker::new(mutex, "lock").unwrap().lock().map(drop),

@@ -48,8 +48,12 @@ fn verify_tells_the_holder_from_all_others() {
     let lease = mutex.acquire("a", LeaseDuration::MAX).unwrap();
     mutex.verify(&lease).unwrap();
     let lost = |lease: &Lease| mutex.verify(lease).unwrap_err().kind() == ErrorKind::LeaseLost;
-    assert!(lost(&Lease::new("a", LeaseId::random()).unwrap()));
-    assert!(lost(&Lease::new("missing", LeaseId::random()).unwrap()));
+    assert!(lost(
+        &Lease::new("a", LeaseId::random().expect("random numbers")).unwrap()
+    ));
+    assert!(lost(
+        &Lease::new("missing", LeaseId::random().expect("random numbers")).unwrap()
+    ));
     emulator.clock().advance(Duration::from_secs(61));
     assert!(lost(&lease));
     mutex.renew(&lease).unwrap();
@@ -86,7 +90,7 @@ fn holder_that_was_written_is_shown_until_it_signs_off() {
     assert!(!next.previous().is_abandoned());
     assert_eq!(next.previous().holder().unwrap().owner(), Some("ci@x"));
 
-    let stranger = Lease::new("a", LeaseId::random()).unwrap();
+    let stranger = Lease::new("a", LeaseId::random().expect("random numbers")).unwrap();
     for error in [
         mutex
             .write_holder(&stranger, Holder::current(LeaseDuration::MAX))
@@ -140,7 +144,7 @@ fn azurite_does_the_same() {
     let options =
         azmutex::MutexOptions::from_connection_string(&azurite.connection_string(), "inspection");
     let mutex = AzureMutex::new(options.unwrap()).unwrap();
-    let key = LeaseId::random().to_string();
+    let key = LeaseId::random().expect("random numbers").to_string();
     let lease = mutex.acquire(&key, LeaseDuration::MAX).unwrap();
     mutex.verify(&lease).unwrap();
     let seen = mutex.status(&key).unwrap();

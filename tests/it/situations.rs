@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use azmutex::emulator::Clock;
-use azmutex::{
-    AzureMutex, Error, ErrorKind, Lease, LeaseDuration, LeaseId, Locker, LossReason, Released,
-};
+use azmutex::{AzureMutex, Error, ErrorKind, Lease, LeaseDuration, LeaseId, Locker, LossReason};
 
 use crate::support::backend::Backend;
 use crate::support::on_local_services;
@@ -23,14 +21,13 @@ const KEY: &str = "lock";
 enum Outcome {
     Done,
     /// A release that found nothing to release.
-    AlreadyLost,
     Lost(LossReason),
     Failed(ErrorKind),
 }
 
 use ErrorKind::{Auth, NotFound, Protocol, Service, Throttled, Transport, WouldBlock};
 use LossReason::{Broken, Deleted, Taken};
-use Outcome::{AlreadyLost, Done, Failed, Lost};
+use Outcome::{Done, Failed, Lost};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -51,11 +48,10 @@ impl Operation {
         let result = match self {
             Acquire => mutex.acquire(KEY, LeaseDuration::MAX).map(drop),
             Renew => mutex.renew(lease),
-            Change => mutex.change(lease, LeaseId::random()).map(drop),
-            Release => match mutex.release(lease) {
-                Ok(Released::AlreadyLost) => return (AlreadyLost, None),
-                result => result.map(drop),
-            },
+            Change => mutex
+                .change(lease, LeaseId::random().expect("random numbers"))
+                .map(drop),
+            Release => mutex.release(lease),
             Break => mutex.break_lease(KEY, None).map(drop),
             BreakNow => mutex.break_lease(KEY, Some(Duration::ZERO)).map(drop),
             Status => mutex.status(KEY).map(drop),
@@ -97,7 +93,8 @@ impl State {
         if matches!(self, Self::NeverLeased) {
             account.create_container(backend.container());
             account.write_blob(&path, None);
-            return Lease::new(KEY, LeaseId::random()).expect("the key is sound");
+            return Lease::new(KEY, LeaseId::random().expect("random numbers"))
+                .expect("the key is sound");
         }
         let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
         let id = lease.id().to_string();
@@ -130,15 +127,15 @@ fn operations_come_to_what_the_state_of_the_lease_says(backend: &Backend) {
     let operations = [Acquire, Renew, Change, Release, Break, BreakNow];
     #[rustfmt::skip]
     let rows = [
-        (State::NeverLeased, [Done, Lost(Taken), Lost(Taken), AlreadyLost, NONE, NONE]),
-        (State::Released, [Done, Lost(Taken), Lost(Taken), AlreadyLost, NONE, NONE]),
-        (State::LeasedByAnother, [BUSY, Lost(Taken), Lost(Taken), AlreadyLost, Done, Done]),
+        (State::NeverLeased, [Done, Lost(Taken), Lost(Taken), Lost(Taken), NONE, NONE]),
+        (State::Released, [Done, Lost(Taken), Lost(Taken), Lost(Taken), NONE, NONE]),
+        (State::LeasedByAnother, [BUSY, Lost(Taken), Lost(Taken), Lost(Taken), Done, Done]),
         (State::Leased, [BUSY, Done, Done, Done, Done, Done]),
         (State::Breaking, [BUSY, Lost(Broken), Lost(Broken), Done, Done, Done]),
         (State::Broken, [Done, Lost(Broken), Lost(Taken), Done, Done, Done]),
         (State::Expired, [Done, Done, Lost(Taken), Done, Done, Done]),
-        (State::ExpiredAndWritten, [Done, Lost(Taken), Lost(Taken), AlreadyLost, NONE, NONE]),
-        (State::BlobDeleted, [Done, Lost(Deleted), Lost(Deleted), AlreadyLost, NONE, NONE]),
+        (State::ExpiredAndWritten, [Done, Lost(Taken), Lost(Taken), Lost(Taken), NONE, NONE]),
+        (State::BlobDeleted, [Done, Lost(Deleted), Lost(Deleted), Lost(Deleted), NONE, NONE]),
     ];
     for (state, outcomes) in rows {
         if state.needs_time() && !backend.can_pass() {
@@ -175,7 +172,8 @@ impl Scripted {
                 .request_timeout(Duration::from_millis(500))
                 .create_missing(false);
         let mutex = AzureMutex::new(options).expect("sound");
-        let lease = Lease::new(KEY, LeaseId::random()).expect("the key is sound");
+        let lease =
+            Lease::new(KEY, LeaseId::random().expect("random numbers")).expect("the key is sound");
         Self {
             proxy,
             mutex,
@@ -206,9 +204,9 @@ fn operations_come_to_what_the_answer_says() {
         (HELD, 412, "LeaseLost", Lost(Taken)),
         (HELD, 409, "LeaseIsBrokenAndCannotBeRenewed", Lost(Broken)),
         (HELD, 409, "LeaseIsBreakingAndCannotBeChanged", Lost(Broken)),
-        (&[Release], 409, "LeaseIdMismatchWithLeaseOperation", AlreadyLost),
-        (&[Release], 409, "LeaseNotPresentWithLeaseOperation", AlreadyLost),
-        (&[Release], 412, "LeaseLost", AlreadyLost),
+        (&[Release], 409, "LeaseIdMismatchWithLeaseOperation", Lost(Taken)),
+        (&[Release], 409, "LeaseNotPresentWithLeaseOperation", Lost(Taken)),
+        (&[Release], 412, "LeaseLost", Lost(Taken)),
         (&[Break], 409, "LeaseNotPresentWithLeaseOperation", missing),
         (&[Break], 409, "LeaseAlreadyBroken", missing),
         // What there is not.
@@ -219,9 +217,9 @@ fn operations_come_to_what_the_answer_says() {
         (HELD, 404, "BlobNotFound", Lost(Deleted)),
         (HELD, 404, "ContainerNotFound", Lost(Deleted)),
         (HELD, 409, "ContainerBeingDeleted", Lost(Deleted)),
-        (&[Release], 404, "BlobNotFound", AlreadyLost),
-        (&[Release], 404, "ContainerNotFound", AlreadyLost),
-        (&[Release], 409, "ContainerBeingDeleted", AlreadyLost),
+        (&[Release], 404, "BlobNotFound", Lost(Deleted)),
+        (&[Release], 404, "ContainerNotFound", Lost(Deleted)),
+        (&[Release], 409, "ContainerBeingDeleted", Lost(Deleted)),
         // Who may not.
         (ALL, 403, "AuthenticationFailed", Failed(Auth)),
         (ALL, 403, "AuthorizationFailure", Failed(Auth)),
@@ -321,7 +319,7 @@ fn successes_are_judged_by_the_lease_that_they_name() {
     let scripted = Scripted::new();
     let (own, other) = (
         scripted.lease.id().to_string(),
-        LeaseId::random().to_string(),
+        LeaseId::random().expect("random numbers").to_string(),
     );
     let named = |id: &str| reply(200, "OK", &[("x-ms-lease-id", id)], b"");
     let rows = [
@@ -389,7 +387,7 @@ fn refusal_of_a_release_after_a_lost_reply_means_released() {
     // Who was told to come back later knows that nothing was done.
     scripted.proxy.push(busy());
     scripted.proxy.push(refused());
-    assert_eq!(release(), AlreadyLost);
+    assert_eq!(release(), Lost(Taken));
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Journal {
         })
     }
 
-    pub(crate) fn hold(&mut self, lock: usize, token: u64, asked: u64, start: u64) {
+    pub(crate) fn hold(&mut self, lock: usize, token: i64, asked: u64, start: u64) {
         self.holds += 1;
         self.line(format_args!("hold {lock} {token} {asked} {start}"));
     }
@@ -138,7 +138,7 @@ fn read_one(
                 history.holds.push(Hold {
                     name: format!("{name}.{holds}"),
                     lock,
-                    token,
+                    token: i64::try_from(token).expect("a token"),
                     asked,
                     start,
                     end: match last {

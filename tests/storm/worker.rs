@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use azmutex::{
-    AzureMutex, ErrorKind, Event, LeaseDuration, LeaseGuard, Locker, MutexOptions, StopToken,
-};
+use azmutex::{AzureMutex, ErrorKind, Event, LeaseGuard, Locker, MutexOptions, StopToken};
 
 use super::journal::Journal;
 use super::{CONTAINER, LEASE, LOCKS, lock_name, now};
@@ -102,7 +100,7 @@ impl Worker {
         let refused = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let locker = |lock| {
             let builder = Locker::builder(mutex.clone(), &lock_name(lock))
-                .lease_duration(LeaseDuration::from_secs(LEASE.as_secs()).expect("15 s"))
+                .lease_duration(LEASE)
                 .release_timeout(RELEASE_TIMEOUT)
                 .fault_wait(Duration::from_secs(10))
                 .backoff(Duration::from_millis(20), Duration::from_millis(300))

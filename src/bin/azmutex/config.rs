@@ -115,7 +115,7 @@ impl Config {
         } else {
             (self.client(None, &self.container, create)?, text.to_owned())
         };
-        if let Err(error) = Lease::new(&key, LeaseId::random()) {
+        if let Err(error) = LeaseId::random().and_then(|id| Lease::new(&key, id)) {
             let rule = error.to_string();
             let rule = rule.split_once(": ").map_or(&*rule, |(_, rule)| rule);
             return Err(Failure::usage(format!("LOCK {}: {rule}", shown(text)))

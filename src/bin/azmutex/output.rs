@@ -348,9 +348,9 @@ impl Object {
     }
 
     /// A number, or null.
-    pub(crate) fn maybe_number(self, name: &str, value: Option<u64>) -> Self {
+    pub(crate) fn maybe_number(self, name: &str, value: Option<impl fmt::Display>) -> Self {
         match value {
-            Some(value) => self.number(name, value),
+            Some(value) => self.raw(name, &value.to_string()),
             None => self.raw(name, "null"),
         }
     }

@@ -118,7 +118,10 @@ fn status_check_answers_by_its_exit_code() {
     let lease = tool.mutex().acquire("held", LeaseDuration::MAX).unwrap();
     let other = tool.mutex().acquire("free", LeaseDuration::MAX).unwrap();
     tool.mutex().release(&other).unwrap();
-    let (mine, not_mine) = (lease.id().to_string(), LeaseId::random().to_string());
+    let (mine, not_mine) = (
+        lease.id().to_string(),
+        LeaseId::random().expect("random numbers").to_string(),
+    );
     let rows: [(&[&str], i32); 9] = [
         (&["--check", "held", "held"], 0),
         (&["--check", "free", "held"], 1),
@@ -319,7 +322,7 @@ fn azurite_is_looked_at_and_broken_in_the_same_way() {
         return;
     };
     let tool = Tool::of(azurite.connection_string());
-    let name = format!("cli/{}", LeaseId::random());
+    let name = format!("cli/{}", LeaseId::random().expect("random numbers"));
     tool.run(&["acquire", &name, "--owner", "ci@build-07"])
         .exits(0);
     tool.run(&["status", &name])

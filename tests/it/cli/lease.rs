@@ -139,7 +139,7 @@ fn assignments_for_a_shell_hold_any_name() {
 fn renew_and_release_of_another_lease_are_refused() {
     let tool = Tool::new();
     let id = tool.run(&["acquire", "a"]).exits(0).line().to_owned();
-    let other = LeaseId::random().to_string();
+    let other = LeaseId::random().expect("random numbers").to_string();
     for verb in ["renew", "release"] {
         tool.run(&[verb, "a", "--lease-id", &other])
             .exits(4)

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 
-use azmutex::{Lease, Released, StopToken};
+use azmutex::{Lease, StopToken};
 
 use super::*;
 use crate::support::LONG;
@@ -18,7 +18,9 @@ fn all_calls(mutex: &AzureMutex) -> Vec<(&'static str, Duration, Result<(), Erro
         }),
         ("renew", |mutex| mutex.renew(&some_lease())),
         ("change", |mutex| {
-            mutex.change(&some_lease(), LeaseId::random()).map(drop)
+            mutex
+                .change(&some_lease(), LeaseId::random().expect("random numbers"))
+                .map(drop)
         }),
         ("release", |mutex| mutex.release(&some_lease()).map(drop)),
         ("break", |mutex| mutex.break_lease(KEY, None).map(drop)),
@@ -57,7 +59,7 @@ fn all_calls(mutex: &AzureMutex) -> Vec<(&'static str, Duration, Result<(), Erro
 }
 
 fn some_lease() -> Lease {
-    Lease::new(KEY, LeaseId::random()).expect("the key is sound")
+    Lease::new(KEY, LeaseId::random().expect("random numbers")).expect("the key is sound")
 }
 
 #[track_caller]
@@ -199,7 +201,7 @@ fn claims_are_answered_at_once_while_a_renewal_hangs() {
     events.wait(is_unproven);
     setup.proxy.clear();
     setup.proxy.release_hung();
-    assert_eq!(guard.release().expect("it answers"), Released::Released);
+    guard.release().expect("it answers");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use azmutex::{AzureMutex, Event, LeaseDuration, Locker, LockerBuilder, MutexOptions};
+use azmutex::{AzureMutex, Event, Locker, LockerBuilder, MutexOptions};
 
 use super::backend::Backend;
 use super::{Events, LONG};
@@ -83,7 +83,7 @@ impl Child {
 
     /// The token that it says that it holds.
     #[track_caller]
-    pub(crate) fn token(&self) -> u64 {
+    pub(crate) fn token(&self) -> i64 {
         let line = self.line();
         let token = line.strip_prefix("holds ").and_then(|t| t.parse().ok());
         token.unwrap_or_else(|| panic!("`{line}` instead of its token"))
@@ -146,7 +146,7 @@ fn play() {
         .and_then(AzureMutex::new)
         .expect("the parent's client is well-formed too");
     let builder = Locker::builder(mutex, &set(KEY))
-        .lease_duration(LeaseDuration::MIN)
+        .lease_duration(Duration::from_secs(15))
         .backoff(Duration::from_millis(100), Duration::from_millis(500))
         .owner(OWNER)
         .fencing(true);

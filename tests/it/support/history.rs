@@ -32,7 +32,7 @@ pub(crate) struct History {
 pub(crate) struct Hold {
     pub(crate) name: String,
     pub(crate) lock: usize,
-    pub(crate) token: u64,
+    pub(crate) token: i64,
     /// The lease cannot have been granted before.
     pub(crate) asked: u64,
     /// Read after the first `check()` that succeeded.

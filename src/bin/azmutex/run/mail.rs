@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use azmutex::{Error, Event, LeaseGuard, LeaseStatus, Released, TryLockError};
+use azmutex::{Error, Event, LeaseGuard, LeaseStatus, TryLockError};
 
 /// A report.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) enum Report {
     /// Whether the lease is still ours, as the service says.
     Verified(Result<(), Error>),
     /// The release is over.
-    Released(Result<Released, Error>),
+    Released(Result<(), Error>),
 }
 
 /// Where threads post.

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use azmutex::{Error, ErrorKind, LeaseGuard, Locker, Released, StopToken, TryLockError};
+use azmutex::{Error, ErrorKind, LeaseGuard, Locker, StopToken, TryLockError};
 
 use super::budget::Budget;
 use super::context::Context;
@@ -205,7 +205,7 @@ impl<'a> Plan<'a> {
             .clone()
             .unwrap_or_else(|| self.program.name());
         let mut builder = Locker::builder(self.lock.mutex.clone(), &self.lock.key)
-            .lease_duration(self.args.lease)
+            .lease_duration(self.args.lease.as_duration().unwrap_or_default())
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
             .fault_wait(self.args.waiting.fault_wait.max(Duration::from_millis(1)))
@@ -527,8 +527,8 @@ fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
         while let Some(report) = context.mail.take() {
             if let Report::Released(result) = report {
                 return match result {
-                    Ok(Released::AlreadyLost) => Release::Lost,
-                    Ok(_) => Release::Done,
+                    Ok(()) => Release::Done,
+                    Err(error) if error.kind() == ErrorKind::LeaseLost => Release::Lost,
                     Err(error) => Release::Failed(cause(&error)),
                 };
             }

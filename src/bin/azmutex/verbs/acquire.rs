@@ -154,7 +154,7 @@ fn written(
     global: &Global,
     lock: &Lock,
     lease: &Lease,
-    fence: Option<u64>,
+    fence: Option<i64>,
     waited: Duration,
 ) -> String {
     let id = lease.id();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant, SystemTime};
 
-use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseDuration, Released};
+use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseDuration};
 
 use super::Outcome;
 use crate::args::{DoctorArgs, Global};
@@ -273,8 +273,8 @@ fn lease(report: &mut Report, mutex: &AzureMutex) {
         }
     }
     match mutex.release(&lease) {
-        Ok(Released::Released) => report.ok("release", "permitted".to_owned()),
-        Ok(_) => report.add(
+        Ok(()) => report.ok("release", "permitted".to_owned()),
+        Err(error) if error.kind() == ErrorKind::LeaseLost => report.add(
             "release",
             Level::Warn,
             "somebody broke the lease first".to_owned(),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use azmutex::{ErrorKind, Event, LeaseGuard, Locker, Released, StopToken, TryLockError};
+use azmutex::{ErrorKind, Event, LeaseGuard, Locker, StopToken, TryLockError};
 
 use super::Outcome;
 use super::acquire::not_acquired;
@@ -99,7 +99,7 @@ fn locker(
 ) -> Result<Locker, Failure> {
     let (lost, display) = (ends.clone(), Arc::clone(display));
     let mut builder = Locker::builder(lock.mutex.clone(), &lock.key)
-        .lease_duration(args.lease)
+        .lease_duration(args.lease.as_duration().unwrap_or_default())
         .fault_wait(args.waiting.fault_wait)
         .fencing(true)
         .stop_token(stop)
@@ -236,8 +236,8 @@ fn lost(
 
 fn release(lock: &Lock, guard: LeaseGuard, global: &Global) {
     match guard.release() {
-        Ok(Released::Released) => log::info!("released {}", lock.name),
-        Ok(_) => warn(
+        Ok(()) => log::info!("released {}", lock.name),
+        Err(error) if error.kind() == ErrorKind::LeaseLost => warn(
             global,
             &format!("lock {} had been lost before its release", lock.name),
         ),

@@ -1,6 +1,6 @@
 //! `azmutex renew` and `azmutex release`: by lease ID, for scripts.
 
-use azmutex::{Error, ErrorKind, Lease, LossReason, Released};
+use azmutex::{Error, ErrorKind, Lease, LossReason};
 
 use super::{Outcome, status};
 use crate::args::{Create, Global, ReleaseArgs, RenewArgs};
@@ -25,13 +25,14 @@ pub(crate) fn release(args: &ReleaseArgs, global: &Global) -> Outcome {
     if let Err(error) = lock.mutex.write_released(&lease) {
         log::debug!("{error}");
     }
-    match lock.mutex.release(&lease)? {
-        Released::Released => {
+    match lock.mutex.release(&lease) {
+        Ok(()) => {
             done(&lock, "released", global);
             Ok(Code::Done)
         }
-        _ if status::read(&lock)?.is_none() => Err(missing(&lock)),
-        _ => Err(not_holder("release", &lock)),
+        Err(error) if error.kind() != ErrorKind::LeaseLost => Err(error.into()),
+        Err(_) if status::read(&lock)?.is_none() => Err(missing(&lock)),
+        Err(_) => Err(not_holder("release", &lock)),
     }
 }
 

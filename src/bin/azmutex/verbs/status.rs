@@ -166,7 +166,7 @@ fn missing(lock: &Lock) -> Object {
         .maybe("duration", None)
         .maybe_object("holder", None)
         .maybe_object("last_holder", None)
-        .maybe_number("fence", None)
+        .maybe_number("fence", None::<i64>)
         .maybe("etag", None)
         .time("last_modified", None)
 }

@@ -1,0 +1,498 @@
+//! PURE: one lease, from the first request for it to the last.
+//!
+//! No I/O, no clock, no thread: the time comes in as an argument, and what the service answered as a
+//! value. The lease's thread carries out the steps, and so do tests with literal instants and the
+//! model checker.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::acquisition::{self, Acquisition, Progress};
+use super::hold::{self, Claim, Hold, Renewal};
+use super::release::Release;
+use super::step::{Answer, Metadata, Notice, Request, Step};
+use super::terms::{Terms, WaitLimit};
+use super::writing::{Outcome, Writing};
+use crate::error::{Error, LossReason};
+use crate::time::tick::{Moment, Tick};
+
+/// One lease.
+#[derive(Debug, Clone)]
+pub(crate) struct Lifecycle {
+    terms: Terms,
+    acquisition: Acquisition,
+    phase: Phase,
+    acquire_in_flight: bool,
+    notices: VecDeque<Notice>,
+    /// Why the lease was not acquired, until the caller was told.
+    failure: Option<Error>,
+    /// Why the lease is no longer held.
+    ended: Option<LossReason>,
+}
+
+#[derive(Debug, Clone)]
+enum Phase {
+    Acquiring,
+    Held(Held),
+    Releasing {
+        release: Release,
+        then: Then,
+    },
+    /// A new ID is to be drawn.
+    Restarting,
+    Over(Result<(), Error>),
+}
+
+/// What follows the release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The user who had the lease learns of the result.
+    Report,
+    /// The caller who waits for the lease learns that it failed.
+    Fail,
+    /// Nobody waits any more.
+    End,
+    /// The lease is still wanted.
+    Restart,
+}
+
+/// A granted lease, and what has to be written under it.
+#[derive(Debug, Clone)]
+struct Held {
+    hold: Hold,
+    writing: Writing,
+    announced: bool,
+    handed_over: bool,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(terms: Terms, limit: WaitLimit, now: Moment) -> Self {
+        Self {
+            terms,
+            acquisition: Acquisition::new(terms, limit, now),
+            phase: Phase::Acquiring,
+            acquire_in_flight: false,
+            notices: VecDeque::new(),
+            failure: None,
+            ended: None,
+        }
+    }
+
+    /// What to do at `now`. Every `Send` is followed by [`answered`](Self::answered), and `Restart`
+    /// by [`restart`](Self::restart).
+    pub(crate) fn step(&mut self, now: Moment) -> Step {
+        if let Some(notice) = self.notices.pop_front() {
+            return Step::Announce(notice);
+        }
+        match &mut self.phase {
+            Phase::Acquiring => match self.acquisition.step(now) {
+                acquisition::Step::Send(request, timeout) => {
+                    self.acquire_in_flight = request == Request::Acquire;
+                    Step::Send { request, timeout }
+                }
+                acquisition::Step::Wait(until) => Step::Wait(until),
+                acquisition::Step::Fail(error) => {
+                    self.fail(error, now);
+                    self.step(now)
+                }
+            },
+            Phase::Held(_) => self.step_held(now),
+            Phase::Releasing { release, then } => {
+                if *then != Then::Fail
+                    && let Some(error) = self.failure.take()
+                {
+                    return Step::Fail(error);
+                }
+                if self.acquire_in_flight {
+                    return Step::Wait(Moment::NEVER);
+                }
+                match release.step(now) {
+                    Ok((request, timeout)) => Step::Send { request, timeout },
+                    Err(until) => Step::Wait(until),
+                }
+            }
+            Phase::Restarting => Step::Restart,
+            Phase::Over(_) => match self.failure.take() {
+                Some(error) => Step::Fail(error),
+                None => Step::End,
+            },
+        }
+    }
+
+    fn step_held(&mut self, now: Moment) -> Step {
+        let Phase::Held(held) = &mut self.phase else {
+            return Step::End;
+        };
+        let until = match held.hold.step(now.lease) {
+            hold::Step::Renew { timeout } => {
+                let request = Request::Renew;
+                return Step::Send { request, timeout };
+            }
+            hold::Step::Announce(claim) => {
+                self.announce(claim);
+                return self.step(now);
+            }
+            hold::Step::End if held.handed_over => return Step::Wait(Moment::NEVER),
+            hold::Step::End => {
+                self.lost_before_hand_over(now);
+                return self.step(now);
+            }
+            hold::Step::Wait(until) => until,
+        };
+        if !held.handed_over && now.lease >= self.acquisition.end() {
+            self.failure = Some(self.acquisition.unmet());
+            self.let_go(Then::End, now);
+            return self.step(now);
+        }
+        // Under a lease that ran out a write is refused as lost, where a renewal may succeed.
+        let is_held = held.hold.claim(now.lease) == Claim::Held;
+        match held.writing.due().filter(|_| is_held) {
+            Some(due) if now.lease >= due.lease || now.real >= due.real => {
+                let longest = self.terms.attempt_timeout.min(until.since(now.lease));
+                let (request, timeout) = held.writing.send(now, longest);
+                Step::Send { request, timeout }
+            }
+            None if is_held && !held.announced => {
+                held.announced = true;
+                let elapsed = now.lease.since(self.acquisition.started().lease);
+                Step::Announce(Notice::Acquired { elapsed })
+            }
+            None if is_held && !held.handed_over => {
+                held.handed_over = true;
+                if let Some(delay) = self.terms.holder_delay
+                    && !held.writing.recorded()
+                {
+                    // With no delay, a first try before the hand-over has failed.
+                    let delay = if delay.is_zero() {
+                        self.terms.renew_every
+                    } else {
+                        delay
+                    };
+                    held.writing.write_holder(Moment {
+                        lease: now.lease + delay,
+                        ..Moment::NEVER
+                    });
+                }
+                let token = held.writing.token();
+                Step::HandOver { token }
+            }
+            due => {
+                let due = due.unwrap_or(Moment::NEVER);
+                Step::Wait(Moment {
+                    lease: until.min(due.lease),
+                    real: due.real,
+                })
+            }
+        }
+    }
+
+    /// Takes in the answer to a request that was sent at `sent`. `random`: any number.
+    pub(crate) fn answered(
+        &mut self,
+        request: &Request,
+        sent: Moment,
+        now: Moment,
+        result: Result<Answer, Error>,
+        random: u64,
+    ) {
+        if *request == Request::Acquire {
+            self.acquire_in_flight = false;
+        }
+        match &mut self.phase {
+            Phase::Acquiring => {
+                let (acquisition, notices) = (&mut self.acquisition, &mut self.notices);
+                match acquisition.answered(request, sent, now, result, random, notices) {
+                    Progress::GoesOn => {}
+                    Progress::Failed(error) => self.fail(error, now),
+                    Progress::Granted { since, metadata } => {
+                        self.granted(since, metadata, now, random);
+                    }
+                }
+            }
+            Phase::Held(_) if *request == Request::Renew => {
+                self.renewed(sent, now, &result, random);
+            }
+            Phase::Held(held) => {
+                let pace = self.terms.renew_every;
+                let outcome = held.writing.answered(request, now, pace, result, random);
+                self.wrote(outcome, now);
+            }
+            Phase::Releasing { release, then } => match request {
+                Request::Release | Request::WriteReleased => {
+                    if let (Request::WriteReleased, Err(error), Then::Report) =
+                        (request, &result, *then)
+                        && error.loss_reason().is_none()
+                    {
+                        let error = error.clone();
+                        self.notices.push_back(Notice::RecordFailed { error });
+                    }
+                    if let Some(result) = release.answered(request, now, result, random) {
+                        self.released(result);
+                    }
+                }
+                // The acquisition was given up while this was on its way.
+                Request::Acquire => {
+                    self.phase = Phase::Acquiring;
+                    let (acquisition, notices) = (&mut self.acquisition, &mut Vec::new());
+                    match acquisition.answered(request, sent, now, result, random, notices) {
+                        Progress::Granted { since, .. } => self.granted(since, None, now, random),
+                        Progress::GoesOn | Progress::Failed(_) => {}
+                    }
+                    self.let_go(Then::End, now);
+                }
+                _ => {}
+            },
+            Phase::Restarting | Phase::Over(_) => {}
+        }
+    }
+
+    /// Goes on with a new lease ID.
+    pub(crate) fn restart(&mut self, now: Moment) {
+        self.acquisition.restart(now);
+        self.phase = Phase::Acquiring;
+    }
+
+    /// The user ends a hold. The release follows, and then [`result`](Self::result).
+    pub(crate) fn release(&mut self, now: Moment) {
+        let Phase::Held(held) = &mut self.phase else {
+            return;
+        };
+        let held_until = held.hold.deadline();
+        let lost = held.hold.release();
+        let write = self.terms.fencing && held.writing.recorded() && lost.is_none();
+        self.ended = Some(lost.unwrap_or(LossReason::Released));
+        // Nothing is announced after the end that is no longer so.
+        self.notices
+            .retain(|notice| matches!(notice, Notice::Lost(_)));
+        self.phase = match lost {
+            Some(reason @ (LossReason::Taken | LossReason::Deleted)) => {
+                Phase::Over(Err(Error::lost(reason)))
+            }
+            // A lease that was broken runs until the end of its break period, which a release ends;
+            // one that is no longer renewed runs until its own end.
+            _ => Phase::Releasing {
+                release: Release::new(self.terms.release_timeout, held_until, lost, write, now),
+                then: Then::Report,
+            },
+        };
+    }
+
+    /// The caller no longer waits for the lease. What may be granted is released.
+    pub(crate) fn give_up(&mut self, now: Moment) {
+        self.let_go(Then::End, now);
+        self.failure = None;
+        self.notices.clear();
+    }
+
+    /// When the caller's wait is over, and what to report then.
+    pub(crate) fn wait_end(&self) -> Tick {
+        match self.phase {
+            Phase::Acquiring | Phase::Held(_) => self.acquisition.end(),
+            Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => Tick::NEVER,
+        }
+    }
+
+    /// What to report to a caller whose time is up.
+    pub(crate) fn unmet(&self) -> Error {
+        self.acquisition.unmet()
+    }
+
+    /// The service said elsewhere that the lease is lost.
+    pub(crate) fn lose(&mut self, reason: LossReason) {
+        if let Phase::Held(held) = &mut self.phase
+            && held.handed_over
+            && held.hold.lose(reason)
+        {
+            self.notices.push_back(Notice::Lost(reason));
+        }
+    }
+
+    /// The user wrote to the blob, and the holder with it. `etag`: the blob's now, if the service
+    /// answered.
+    pub(crate) fn content_written(&mut self, etag: Option<&str>) {
+        if let Phase::Held(held) = &mut self.phase {
+            held.writing.written_elsewhere(etag);
+        }
+    }
+
+    /// From this instant on the lease is no longer claimed, unless it is renewed before.
+    pub(crate) fn deadline(&self) -> Tick {
+        match &self.phase {
+            Phase::Held(held) if held.handed_over => held.hold.deadline(),
+            _ => Tick::default(),
+        }
+    }
+
+    /// What may be claimed at `now` by the user of the lease.
+    pub(crate) fn claim(&self, now: Tick) -> Claim {
+        match (&self.phase, self.ended) {
+            (Phase::Held(held), _) => held.hold.claim(now),
+            (_, Some(reason)) => Claim::Lost(reason),
+            (_, None) => Claim::Unproven,
+        }
+    }
+
+    /// How long ago the last confirmed request was sent.
+    pub(crate) fn unconfirmed_for(&self, now: Tick) -> Duration {
+        match &self.phase {
+            Phase::Held(held) => now.since(held.hold.confirmed()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// What became of the release, once it is over.
+    pub(crate) fn result(&self) -> Option<&Result<(), Error>> {
+        match &self.phase {
+            Phase::Over(result) => Some(result),
+            _ => None,
+        }
+    }
+
+    fn granted(&mut self, since: Tick, metadata: Option<Metadata>, now: Moment, random: u64) {
+        let mut writing = Writing::new(self.acquisition.fault_wait(), metadata);
+        let outcome = match self.terms.holder_delay {
+            _ if self.terms.fencing => writing.write_token(now),
+            Some(Duration::ZERO) => {
+                writing.write_holder(now);
+                Outcome::GoesOn
+            }
+            _ => Outcome::GoesOn,
+        };
+        self.phase = Phase::Held(Held {
+            hold: Hold::new(self.terms, since, random),
+            writing,
+            announced: false,
+            handed_over: false,
+        });
+        self.wrote(outcome, now);
+    }
+
+    fn renewed(&mut self, sent: Moment, now: Moment, result: &Result<Answer, Error>, random: u64) {
+        let Phase::Held(held) = &mut self.phase else {
+            return;
+        };
+        let renewal = match result {
+            Ok(_) => Renewal::Confirmed,
+            Err(error) => match error.loss_reason() {
+                Some(reason) => Renewal::Lost(reason),
+                None => Renewal::Unknown {
+                    retry_after: error.retry_after(),
+                },
+            },
+        };
+        let change = held.hold.renewed(sent.lease, now.lease, renewal, random);
+        let remaining = held.hold.deadline().since(now.lease);
+        match (result, renewal) {
+            (Ok(_), _) if held.handed_over => self.notices.push_back(Notice::Renewed),
+            (Err(error), Renewal::Unknown { .. }) => {
+                let error = error.clone();
+                self.notices
+                    .push_back(Notice::RenewalFailed { error, remaining });
+            }
+            _ => {}
+        }
+        if let Some(claim) = change {
+            self.announce(claim);
+        }
+    }
+
+    /// Goes on after a read or a write of metadata.
+    fn wrote(&mut self, outcome: Outcome, now: Moment) {
+        let Phase::Held(held) = &mut self.phase else {
+            return;
+        };
+        match outcome {
+            Outcome::GoesOn => {}
+            Outcome::Retried(error) => self.notices.push_back(Notice::AcquireFailed {
+                attempt: self.acquisition.attempts(),
+                error,
+                report: true,
+            }),
+            Outcome::HolderFailed(error) => {
+                if !held.handed_over {
+                    held.writing.stop();
+                }
+                self.notices.push_back(Notice::RecordFailed { error });
+            }
+            Outcome::Failed(error) => self.fail(error, now),
+            Outcome::Lost(error) => {
+                if let Some(reason) = error.loss_reason()
+                    && held.hold.lose(reason)
+                    && held.handed_over
+                {
+                    self.notices.push_back(Notice::Lost(reason));
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, claim: Claim) {
+        let Phase::Held(held) = &self.phase else {
+            return;
+        };
+        // Whoever has not got the lock yet has nothing to lose.
+        if held.handed_over {
+            self.notices.push_back(match claim {
+                Claim::Held => Notice::HeldAgain,
+                Claim::Unproven => Notice::Unproven,
+                Claim::Lost(reason) => Notice::Lost(reason),
+            });
+        }
+    }
+
+    /// The lease is over before the user had it, and still wanted.
+    fn lost_before_hand_over(&mut self, now: Moment) {
+        self.notices.clear();
+        match self.claim(now.lease) {
+            // The release ends the break period.
+            Claim::Lost(LossReason::Broken) => self.let_go(Then::Restart, now),
+            _ => self.phase = Phase::Restarting,
+        }
+    }
+
+    /// The lease is not acquired, for this reason.
+    fn fail(&mut self, error: Error, now: Moment) {
+        self.failure = Some(error);
+        let then = match self.phase {
+            // It is released for certain, so that the caller may try again at once.
+            Phase::Held(_) => Then::Fail,
+            _ => Then::End,
+        };
+        self.let_go(then, now);
+    }
+
+    /// Releases what nobody has, if it may have been granted.
+    fn let_go(&mut self, then: Then, now: Moment) {
+        let granted = match &mut self.phase {
+            Phase::Acquiring => self.acquisition.may_be_granted() || self.acquire_in_flight,
+            Phase::Held(_) => true,
+            Phase::Releasing { then: before, .. } => {
+                *before = then;
+                return;
+            }
+            Phase::Restarting | Phase::Over(_) => false,
+        };
+        self.phase = if granted {
+            let timeout = self.terms.release_timeout;
+            Phase::Releasing {
+                release: Release::new(timeout, Tick::default(), None, false, now),
+                then,
+            }
+        } else {
+            Phase::Over(Ok(()))
+        };
+    }
+
+    fn released(&mut self, result: Result<(), Error>) {
+        let Phase::Releasing { then, .. } = self.phase else {
+            return;
+        };
+        if then == Then::Report && result.is_ok() {
+            self.notices.push_back(Notice::Released);
+        }
+        self.phase = match then {
+            Then::Restart => Phase::Restarting,
+            _ => Phase::Over(result),
+        };
+    }
+}

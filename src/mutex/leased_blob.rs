@@ -1,0 +1,178 @@
+//! Carries out on the service what a lease asks for.
+
+use std::time::Duration;
+
+use super::operations::{Operations, until_answered};
+use super::recorder::{Recorder, StoredRecord};
+use crate::error::Error;
+use crate::holder::record::{Holder, Previous, Record};
+use crate::lease::ids::{LeaseDuration, LeaseId};
+use crate::lease::step::{Answer, Metadata, Request};
+use crate::sync::Mutex;
+
+/// A lock blob, and the ID that requests for its lease are made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeasedBlob<'a> {
+    pub(crate) operations: &'a Operations,
+    pub(crate) key: &'a str,
+    pub(crate) id: LeaseId,
+    pub(crate) duration: LeaseDuration,
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) seen: &'a Mutex<Seen>,
+}
+
+/// What was seen of the blob so far.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Its metadata, as it was read or written last under this lease.
+    pub(crate) stored: Option<StoredRecord>,
+    /// The holder before this lease.
+    pub(crate) previous: Previous,
+    /// Who holds the lease that is waited for.
+    pub(crate) holder: Option<Holder>,
+}
+
+impl LeasedBlob<'_> {
+    /// Sends one request.
+    pub(crate) fn perform(&self, request: &Request, timeout: Duration) -> Result<Answer, Error> {
+        let (client, key, id) = (&self.operations.client, self.key, self.id);
+        let sent = client.clock().moment().real;
+        let result = match request {
+            Request::Acquire => client
+                .acquire(key, id, self.duration, timeout)
+                .map(|etag| self.granted(&etag)),
+            Request::CreateContainer => client.create_container(timeout).map(|()| Answer::Done),
+            Request::CreateBlob => client.create_blob(key, timeout).map(|etag| {
+                if let Some(etag) = etag {
+                    let record = Record::default();
+                    self.recorder.remember(&StoredRecord { etag, record });
+                }
+                Answer::Done
+            }),
+            Request::ReadHolder => client.status(key, timeout).map(|status| {
+                self.seen.lock().holder = status.holder().cloned();
+                Answer::Done
+            }),
+            Request::ReadMetadata => self
+                .read(timeout)
+                .map(|stored| Answer::Metadata(self.metadata(&stored))),
+            Request::WriteToken { token, if_match } => {
+                let before = self.stored(timeout).map(|stored| stored.record);
+                before.and_then(|before| {
+                    self.seen.lock().previous = before.as_previous();
+                    let mut record = before.held_by(self.holder());
+                    record.fence = Some(*token);
+                    self.write(record, Some(if_match), timeout)
+                })
+            }
+            Request::WriteHolder { if_match } => {
+                let before = self.stored(timeout).map(|stored| stored.record);
+                before.and_then(|before| {
+                    let record = before.held_by(self.holder());
+                    self.write(record, Some(if_match), timeout)
+                })
+            }
+            Request::Renew => client.renew(key, id, timeout).map(|()| Answer::Done),
+            Request::WriteReleased => {
+                let before = self.stored(timeout / 2).map(|stored| stored.record);
+                before.and_then(|before| self.write(before.released(), None, timeout))
+            }
+            Request::Release => client.release(key, id, timeout).map(|()| Answer::Done),
+        };
+        if result.as_ref().map_or_else(Error::is_answer, |_| true) {
+            self.operations.silence.answered(sent);
+        }
+        result
+    }
+
+    /// Replaces the blob's content, and keeps its metadata, within `timeout`. Returns the blob's
+    /// ETag.
+    pub(crate) fn write_content(&self, content: &[u8], timeout: Duration) -> Result<String, Error> {
+        let client = &self.operations.client;
+        let StoredRecord { mut etag, record } = match self.seen.lock().stored.clone() {
+            Some(stored) => stored,
+            None => {
+                let mut found = until_answered(timeout / 2, true, |timeout| self.read(timeout))?;
+                if self.recorder.named {
+                    found.record = found.record.held_by(self.holder());
+                }
+                found
+            }
+        };
+        // Only over what is known to be there: so a copy of this request that arrives late undoes
+        // no later write, and a blob that was deleted is not made again without its lease.
+        let written = until_answered(timeout, true, |timeout| {
+            let (key, id) = (self.key, self.id);
+            let result = client.write_content(key, id, &record, content, &etag, timeout);
+            match result {
+                // Written under this lease since: by an earlier attempt, by the renewal thread, or by
+                // whoever else was given the lease ID.
+                Err(error) if error.service_code() == Some("ConditionNotMet") => {
+                    etag = self.read(timeout)?.etag;
+                    client.write_content(key, id, &record, content, &etag, timeout)
+                }
+                result => result,
+            }
+        })?;
+        self.remember(StoredRecord {
+            etag: written.clone(),
+            record,
+        });
+        Ok(written)
+    }
+
+    fn granted(&self, etag: &str) -> Answer {
+        let stored = self.recorder.known(etag);
+        let metadata = stored.as_ref().map(|stored| self.metadata(stored));
+        self.seen.lock().stored = stored;
+        Answer::Granted { metadata }
+    }
+
+    fn metadata(&self, stored: &StoredRecord) -> Metadata {
+        let wall = self.operations.client.clock().wall().unix_timestamp_nanos() / 1_000_000;
+        Metadata {
+            etag: stored.etag.clone(),
+            token: stored.record.fence,
+            wall: i64::try_from(wall).unwrap_or(0),
+        }
+    }
+
+    fn holder(&self) -> Holder {
+        let wall = self.operations.client.clock().wall();
+        self.recorder.holder(wall)
+    }
+
+    /// The metadata as it was seen last, or as it is.
+    fn stored(&self, timeout: Duration) -> Result<StoredRecord, Error> {
+        let seen = self.seen.lock().stored.clone();
+        seen.map_or_else(|| self.read(timeout), Ok)
+    }
+
+    fn read(&self, timeout: Duration) -> Result<StoredRecord, Error> {
+        let client = &self.operations.client;
+        let (etag, record) = client.read_record(self.key, self.id, timeout)?;
+        let stored = StoredRecord { etag, record };
+        self.seen.lock().stored = Some(stored.clone());
+        Ok(stored)
+    }
+
+    fn write(
+        &self,
+        record: Record,
+        if_match: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Answer, Error> {
+        let client = &self.operations.client;
+        let etag = client.write_record(self.key, self.id, &record, if_match, timeout)?;
+        self.remember(StoredRecord {
+            etag: etag.clone(),
+            record,
+        });
+        Ok(Answer::Written { etag })
+    }
+
+    fn remember(&self, stored: StoredRecord) {
+        self.recorder.remember(&stored);
+        self.seen.lock().stored = Some(stored);
+    }
+}

@@ -1,0 +1,68 @@
+//! How long to wait for a service that says nothing: once, and not once for every lease.
+
+use std::time::Duration;
+
+use crate::sync::Mutex;
+use crate::time::tick::Tick;
+
+/// Whether somebody has just waited in vain for the service.
+#[derive(Debug, Default)]
+pub(crate) struct Silence(Mutex<Option<Until>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    /// When the wait in vain began.
+    since: Tick,
+    /// Until when nobody else waits as long.
+    until: Tick,
+}
+
+impl Silence {
+    /// Whether a release that begins at `now` would wait for a service that another one has just
+    /// waited for in vain.
+    pub(crate) fn is_known(&self, now: Tick) -> bool {
+        self.0.lock().is_some_and(|silence| now < silence.until)
+    }
+
+    /// A release that began at `since` got no answer until `now`. For as long again it is not worth
+    /// waiting.
+    pub(crate) fn waited_in_vain(&self, since: Tick, now: Tick) {
+        let length: Duration = now.since(since);
+        *self.0.lock() = Some(Until {
+            since,
+            until: now + length,
+        });
+    }
+
+    /// The service answered a request that was sent at `sent`.
+    pub(crate) fn answered(&self, sent: Tick) {
+        let mut silence = self.0.lock();
+        if silence.is_some_and(|silence| sent >= silence.since) {
+            *silence = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Tick {
+        Tick::default() + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn silence_is_waited_for_once_until_it_ends() {
+        let silence = Silence::default();
+        assert!(!silence.is_known(at(10)));
+        silence.waited_in_vain(at(10), at(15));
+        assert!(silence.is_known(at(16)));
+        assert!(!silence.is_known(at(20)), "the next one tries again");
+
+        silence.waited_in_vain(at(20), at(25));
+        silence.answered(at(19));
+        assert!(silence.is_known(at(26)), "that was sent before the silence");
+        silence.answered(at(26));
+        assert!(!silence.is_known(at(27)));
+    }
+}

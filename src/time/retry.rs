@@ -1,0 +1,202 @@
+//! PURE: the retry policy. What may be sent again, when, and for how long.
+//!
+//! A request that was *not done* (never sent, or turned away because the service was too busy) may
+//! always be sent again. One whose fate is *unknown* (sent, and no usable answer) may be sent again
+//! where doing it twice does no harm. One that was *refused* is not: the answer would be the same.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::tick::Tick;
+use crate::error::Delivery;
+
+/// The delay after the first failure, and the longest.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+/// What the last attempt before the end gets: an attempt that is cut off at once would hide why the
+/// others failed.
+const LAST_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Attempts at one thing, until one succeeds or their time is over. There are at least two.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Retry {
+    limit: Duration,
+    backoff: Backoff,
+    /// When the first attempt since the last success was sent.
+    since: Option<Tick>,
+    attempts: u32,
+    /// The next attempt is the last.
+    last: bool,
+}
+
+impl Retry {
+    /// Retries failures for `limit`, counted from the first attempt that fails.
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            backoff: Backoff::new(DELAYS.0, DELAYS.1),
+            since: None,
+            attempts: 0,
+            last: false,
+        }
+    }
+
+    /// Retries failures until `limit` after `now`.
+    pub(crate) fn started(limit: Duration, now: Tick) -> Self {
+        Self {
+            since: Some(now),
+            ..Self::new(limit)
+        }
+    }
+
+    /// An attempt is made at `now`. Returns how long it may take: at most `longest`.
+    pub(crate) fn attempt(&mut self, now: Tick, longest: Duration) -> Duration {
+        self.since.get_or_insert(now);
+        self.attempts += 1;
+        match self.left(now) {
+            // The first attempt outlasted the limit, as when the process was stopped meanwhile. The
+            // second gets its time all the same.
+            left if left.is_zero() => longest,
+            left => longest.min(left),
+        }
+    }
+
+    /// An attempt failed. Returns when to make the next one, or `None` if there is to be none.
+    ///
+    /// `repeatable`: whether doing it twice does no harm. `asked`: the service's `Retry-After`, which
+    /// is a floor for the delay, as far as there is time for it, and never a reason to give up.
+    pub(crate) fn failed(
+        &mut self,
+        now: Tick,
+        delivery: Delivery,
+        repeatable: bool,
+        asked: Option<Duration>,
+        random: u64,
+    ) -> Option<Tick> {
+        let again = match delivery {
+            Delivery::NotDone => true,
+            Delivery::Unknown => repeatable,
+            Delivery::Refused => false,
+        };
+        let left = self.left(now);
+        if !again || self.last || (left.is_zero() && self.attempts >= 2) {
+            return None;
+        }
+        let delay = self.backoff.delay_at_least(random, asked);
+        let longest = left.saturating_sub(LAST_ATTEMPT.min(left / 2));
+        self.last = delay > longest;
+        Some(now + delay.min(longest))
+    }
+
+    /// An attempt was answered: whatever fails next fails for the first time.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// How long failures are retried.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// How many attempts were made since the last success.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// How long ago the first of them was sent.
+    pub(crate) fn elapsed(&self, now: Tick) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    fn left(&self, now: Tick) -> Duration {
+        self.limit.saturating_sub(self.elapsed(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const SEC: Duration = Duration::from_secs(1);
+
+    fn at(ms: u32) -> Tick {
+        Tick::default() + SEC * 1000 + MS * ms
+    }
+
+    /// An attempt at `sent` fails at `now`; the longest delay is drawn.
+    fn fail(retry: &mut Retry, sent: u32, now: u32, asked: Option<Duration>) -> Option<Tick> {
+        retry.attempt(at(sent), 5 * SEC);
+        retry.failed(at(now), Delivery::Unknown, true, asked, u64::MAX)
+    }
+
+    #[test]
+    fn delays_grow_from_failure_to_failure() {
+        let mut retry = Retry::new(60 * SEC);
+        assert_eq!(fail(&mut retry, 0, 0, None), Some(at(50)));
+        assert_eq!(fail(&mut retry, 50, 50, None), Some(at(125)));
+        retry.reset();
+        assert_eq!(fail(&mut retry, 500, 500, None), Some(at(550)));
+    }
+
+    #[test]
+    fn what_may_be_sent_again_depends_on_what_may_have_been_done() {
+        let rows = [
+            (Delivery::NotDone, false, true),
+            (Delivery::NotDone, true, true),
+            (Delivery::Unknown, false, false),
+            (Delivery::Unknown, true, true),
+            (Delivery::Refused, false, false),
+            (Delivery::Refused, true, false),
+        ];
+        for (delivery, repeatable, again) in rows {
+            let mut retry = Retry::new(10 * SEC);
+            retry.attempt(at(0), 5 * SEC);
+            let next = retry.failed(at(10), delivery, repeatable, None, 0);
+            assert_eq!(next.is_some(), again, "{delivery:?} {repeatable}");
+        }
+    }
+
+    #[test]
+    fn attempt_takes_no_longer_than_what_is_left() {
+        let mut retry = Retry::new(10 * SEC);
+        assert_eq!(retry.attempt(at(0), 5 * SEC), 5 * SEC);
+        retry.failed(at(5000), Delivery::Unknown, true, None, u64::MAX);
+        assert_eq!(retry.attempt(at(5050), 5 * SEC), 4950 * MS);
+        assert_eq!((retry.attempts(), retry.elapsed(at(5050))), (2, 5050 * MS));
+    }
+
+    #[test]
+    fn retry_after_is_a_floor_and_no_reason_to_give_up() {
+        let mut retry = Retry::new(60 * SEC);
+        let next = fail(&mut retry, 0, 100, Some(30 * SEC)).expect("there are 59.9 s left");
+        assert!(next >= at(30_100), "{next:?}");
+        // Twice 30 s do not fit any more: the last attempt is made in time, and there is one.
+        assert_eq!(
+            fail(&mut retry, 34_000, 34_000, Some(30 * SEC)),
+            Some(at(59_000))
+        );
+        assert_eq!(retry.attempt(at(59_000), 5 * SEC), SEC);
+        let end = retry.failed(at(59_100), Delivery::Unknown, true, Some(30 * SEC), 0);
+        assert_eq!(end, None, "that was the last");
+    }
+
+    #[test]
+    fn there_are_two_attempts_however_long_the_first_one_took() {
+        let mut retry = Retry::new(60 * SEC);
+        assert_eq!(fail(&mut retry, 0, 65_000, None), Some(at(65_000)));
+        assert_eq!(retry.attempt(at(65_000), 5 * SEC), 5 * SEC);
+        assert_eq!(
+            retry.failed(at(65_010), Delivery::Unknown, true, None, 0),
+            None
+        );
+    }
+
+    #[test]
+    fn limit_without_an_end_has_none() {
+        let mut retry = Retry::new(Duration::MAX);
+        for ms in [0, 1_000_000, 4_000_000_000] {
+            assert!(fail(&mut retry, ms, ms, None).is_some());
+        }
+    }
+}
