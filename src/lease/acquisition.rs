@@ -30,25 +30,25 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// The acquisition of one lease.
 #[derive(Debug, Clone)]
 pub(crate) struct Acquisition {
-    terms: Terms,
-    limit: WaitLimit,
-    started: Moment,
-    proposal: Proposal,
-    next: Request,
+    pub(super) terms: Terms,
+    pub(super) limit: WaitLimit,
+    pub(super) started: Moment,
+    pub(super) proposal: Proposal,
+    pub(super) next: Request,
     /// When to send `next`, by the system's clock.
-    due: Tick,
-    attempts: u32,
+    pub(super) due: Tick,
+    pub(super) attempts: u32,
     /// Some attempt came to its end.
-    concluded: bool,
+    pub(super) concluded: bool,
     /// The service has accepted the credential.
-    accepted: bool,
-    creations: u32,
-    polls: Backoff,
-    faults: Retry,
-    look: Tick,
-    reported: Option<Tick>,
-    held_by_another: Option<Error>,
-    failure: Option<Error>,
+    pub(super) accepted: bool,
+    pub(super) creations: u32,
+    pub(super) polls: Backoff,
+    pub(super) faults: Retry,
+    pub(super) look: Tick,
+    pub(super) reported: Option<Tick>,
+    pub(super) held_by_another: Option<Error>,
+    pub(super) failure: Option<Error>,
 }
 
 /// What an acquisition does next.
