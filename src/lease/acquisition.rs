@@ -302,8 +302,8 @@ impl Acquisition {
         };
         let asked = error.retry_after();
         let Some(due) = self.faults.failed(now.real, delivery, true, asked, random) else {
-            let (attempts, elapsed) = (self.faults.attempts(), self.faults.elapsed(now.real));
-            return Progress::Failed(error.spent(attempts, elapsed));
+            let before = self.failure.take();
+            return Progress::Failed(self.faults.conclude(now.real, error, before));
         };
         let report = self.report(now.real);
         notices.extend([Notice::AcquireFailed {
