@@ -93,8 +93,8 @@ impl Retry {
         Some(now + delay.min(longest))
     }
 
-    /// The error to end with: that of the last attempt, or else what the service answered to the one
-    /// before, as the last attempt may have had too little time to bring an answer.
+    /// The error to end with: that of the last attempt, or what the service answered to the one
+    /// before if the last attempt had too little time to bring an answer.
     pub(crate) fn conclude(&self, now: Tick, last: Error, before: Option<Error>) -> Error {
         let hides = |before: &Error| self.cut_short && last.is_silence() && before.is_answer();
         let error = before.filter(hides).unwrap_or(last);
