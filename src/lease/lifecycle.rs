@@ -496,3 +496,7 @@ impl Lifecycle {
         };
     }
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;
