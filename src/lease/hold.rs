@@ -381,7 +381,10 @@ mod tests {
     #[test]
     fn renewals_come_early_by_a_random_share() {
         let mut hold = Hold::new(terms(), at(0), u64::MAX);
-        assert_eq!(hold.step(at(0)), Step::Wait(at(0) + (20 * SEC - 20 * SEC / 3)));
+        assert_eq!(
+            hold.step(at(0)),
+            Step::Wait(at(0) + (20 * SEC - 20 * SEC / 3))
+        );
         hold.renewed(at(14), at(14), Renewal::Confirmed, u64::MAX);
         assert_eq!(hold.step(at(14)), Step::Wait(at(32)));
         hold.renewed(at(32), at(32), Renewal::Confirmed, 0);

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use azmutex::{
-    AzureMutex, ErrorKind, Event, LeaseGuard, Locker, MutexOptions, StopToken,
-};
+use azmutex::{AzureMutex, ErrorKind, Event, LeaseGuard, Locker, MutexOptions, StopToken};
 
 use super::journal::Journal;
 use super::{CONTAINER, LEASE, LOCKS, lock_name, now};
