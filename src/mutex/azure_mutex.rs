@@ -21,6 +21,7 @@ use crate::lease::step::Step;
 use crate::lease::terms::{Terms, WaitLimit};
 use crate::lease::writing::{Outcome, Writing};
 use crate::sync::Mutex;
+use crate::time::dates;
 use crate::time::jitter::Jitter;
 
 /// Lease operations by key, one REST action per call. No threads.
@@ -432,7 +433,10 @@ impl AzureMutex {
     /// [`ErrorKind::Transport`] if there is no reply, [`ErrorKind::Protocol`] if it has no date.
     pub fn service_time(&self) -> Result<SystemTime, Error> {
         let time = self.0.client.service_time(self.0.request_timeout)?;
-        Ok(SystemTime::from(time))
+        dates::to_system(time).ok_or_else(|| {
+            let text = "the reply has a date that this system cannot represent";
+            Error::new(ErrorKind::Protocol, text)
+        })
     }
 
     /// What the service says of the lock blob `key`.
