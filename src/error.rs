@@ -32,7 +32,7 @@ struct Inner {
     retry_after: Option<Duration>,
     loss: Option<LossReason>,
     permanent: bool,
-    from_elsewhere: bool,
+    foreign: bool,
     host: Option<String>,
     phase: Option<Phase>,
     attempts: u32,
@@ -215,7 +215,7 @@ impl Error {
             _ if self.0.permanent => false,
             ErrorKind::Transport | ErrorKind::Throttled | ErrorKind::Service => true,
             // A reply that could not be read says nothing; one that refuses says enough.
-            ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 400),
+            ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 300),
             _ => false,
         }
     }
@@ -223,7 +223,7 @@ impl Error {
     /// Whether the service may have done what was asked although it did not say so. This can be so
     /// even where sending again is of no use, as when a web filter replaces the reply.
     pub(crate) fn is_ambiguous(&self) -> bool {
-        if self.0.from_elsewhere {
+        if self.0.foreign {
             return true;
         }
         match self.kind() {
@@ -234,7 +234,7 @@ impl Error {
                 self.0.status != Some(429) && self.service_code() != Some("ServerBusy")
             }
             ErrorKind::Service => true,
-            ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 400),
+            ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 300),
             _ => false,
         }
     }
@@ -317,8 +317,8 @@ impl Error {
     }
 
     /// Marks an answer that is not the service's own: the service may have acted all the same.
-    pub(crate) fn from_elsewhere(self) -> Self {
-        self.edit(|inner| inner.from_elsewhere = true)
+    pub(crate) fn marked_foreign(self) -> Self {
+        self.edit(|inner| inner.foreign = true)
     }
 
     /// The same failure, seen by one who held the lease.
@@ -688,7 +688,7 @@ mod tests {
             (answered(ErrorKind::Throttled, 429, None), NotDone, false),
             (answered(ErrorKind::Throttled, 503, None), Unknown, true),
             (
-                answered(ErrorKind::Throttled, 429, None).from_elsewhere(),
+                answered(ErrorKind::Throttled, 429, None).marked_foreign(),
                 Unknown,
                 true,
             ),
@@ -698,7 +698,7 @@ mod tests {
                 true,
             ),
             (
-                answered(ErrorKind::Service, 502, None).from_elsewhere(),
+                answered(ErrorKind::Service, 502, None).marked_foreign(),
                 Unknown,
                 true,
             ),
@@ -711,7 +711,7 @@ mod tests {
             // The answer is final, but who knows what a web filter let through.
             (
                 answered(ErrorKind::Protocol, 200, None)
-                    .from_elsewhere()
+                    .marked_foreign()
                     .permanent(),
                 Refused,
                 true,

@@ -342,12 +342,15 @@ impl Client {
         match reply.status {
             200..=299 => Ok(reply),
             400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
-            // Such as a redirect, which the service never sends and credentials never follow.
+            300..=399 => {
+                let text = "the reply is a redirect, and credentials do not follow one";
+                let error = Error::new(ErrorKind::Protocol, text);
+                Err(error.with_reply(reply.status, None, None, None).permanent())
+            }
             status => Err(Error::new(
                 ErrorKind::Protocol,
-                format!("the service never replies with status {status}; check the endpoint"),
-            )
-            .permanent()),
+                format!("the reply has no status of HTTP but {status}"),
+            )),
         }
     }
 
