@@ -140,7 +140,7 @@ impl Writing {
             Err(error) if error.loss_reason().is_some() => Outcome::Lost(error),
             Err(error) => {
                 let writes = *request != Request::ReadMetadata;
-                self.recorded |= writes && error.is_transient();
+                self.recorded |= writes && error.is_ambiguous();
                 if self.work == Some(Work::WriteToken) {
                     self.token_failed(error, writes, now, random)
                 } else {
