@@ -133,17 +133,19 @@ fn write_keeps_holder_and_token(backend: &Backend) {
 
 fn write_names_a_holder_that_was_not_named_yet(backend: &Backend) {
     let mutex = backend.mutex();
-    for value in [b"first", b"other"] {
-        let guard = lock(builder(backend.mutex()));
-        assert_eq!(mutex.status(KEY).expect("it exists").holder(), None);
-        guard.write(value).expect("it is held");
+    let mut before = None;
+    for name in ["first", "other"] {
+        let guard = lock(builder(backend.mutex()).owner(name));
         let held = mutex.status(KEY).expect("it exists");
-        assert_eq!(held.holder().and_then(Holder::owner), Some("ci@build-07"));
+        assert_eq!(held.holder().and_then(Holder::owner), before);
+        guard.write(b"value").expect("it is held");
+        let held = mutex.status(KEY).expect("it exists");
+        assert_eq!(held.holder().and_then(Holder::owner), Some(name));
         guard.release().expect("it is held");
         let free = mutex.status(KEY).expect("it exists");
         assert_eq!((free.state(), free.holder()), (LeaseState::Available, None));
-        let last = free.last_holder().and_then(Holder::owner);
-        assert_eq!(last, Some("ci@build-07"));
+        assert_eq!(free.last_holder().and_then(Holder::owner), Some(name));
+        before = Some(name);
     }
 }
 
