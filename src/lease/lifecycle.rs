@@ -160,7 +160,7 @@ impl Lifecycle {
             None if is_held && !held.handed_over => {
                 held.handed_over = true;
                 if let Some(delay) = self.terms.holder_delay
-                    && !held.writing.recorded()
+                    && !held.writing.written()
                 {
                     // With no delay, a first try before the hand-over has failed.
                     let delay = if delay.is_zero() {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Phase};
 use crate::lease::terms::tests::terms;
 
 const MS: Duration = Duration::from_millis(1);
@@ -130,7 +130,7 @@ fn busy() -> Result<Answer, Error> {
 }
 
 fn silent() -> Result<Answer, Error> {
-    Err(Error::transport("no reply in time", None))
+    Err(Error::transport("no reply in time", Phase::Reply))
 }
 
 fn lost(reason: LossReason) -> Result<Answer, Error> {

@@ -128,12 +128,8 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
-    use crate::azure::errors::read_error;
-    use crate::error::ErrorKind;
-    use crate::http::message::tests::reply;
+    use crate::error::{ErrorKind, Phase};
 
     const MS: Duration = Duration::from_millis(1);
     const SEC: Duration = Duration::from_secs(1);
@@ -220,11 +216,10 @@ mod tests {
 
     #[test]
     fn attempt_that_was_cut_short_hides_no_answer() {
-        let busy = || {
-            let reply = reply(503, &[("x-ms-error-code", "ServerBusy")], "");
-            read_error(&reply, OffsetDateTime::UNIX_EPOCH, "")
-        };
-        let silent = || Error::transport("no reply in time", None);
+        let code = Some("ServerBusy".to_owned());
+        let busy =
+            || Error::new(ErrorKind::Throttled, "").with_reply(503, code.clone(), None, None);
+        let silent = || Error::transport("no reply in time", Phase::Reply);
         // How long an attempt may take, the last error, the one before, and what is reported.
         let rows = [
             (4, silent(), Some(busy()), ErrorKind::Throttled),
