@@ -33,7 +33,7 @@ pub(crate) struct Lifecycle {
 #[derive(Debug, Clone)]
 enum Phase {
     Acquiring,
-    Held(Held),
+    Held(Box<Held>),
     Releasing {
         release: Release,
         then: Then,
@@ -358,12 +358,12 @@ impl Lifecycle {
             }
             _ => Outcome::GoesOn,
         };
-        self.phase = Phase::Held(Held {
+        self.phase = Phase::Held(Box::new(Held {
             hold: Hold::new(self.terms, since, random),
             writing,
             announced: false,
             handed_over: false,
-        });
+        }));
         self.wrote(outcome, now);
     }
 
