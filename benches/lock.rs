@@ -1,89 +1,108 @@
-//! What `drop(locker.lock()?)` costs over the two requests that it sends, uncontended, to a blob
-//! that exists.
+//! What `drop(locker.lock()?)` costs compared with the two requests that it sends, uncontended, to a
+//! blob that exists, with the service 0, 2 and 20 ms away.
 //!
 //! ```text
 //! cargo bench --bench lock
 //! ```
 //!
-//! Time is the ratio of blocks that take turns, so that a machine that is busy is so for all.
-//! Exits with another code than 0 if a lock and its release are not 2 requests on 1 connection;
-//! time depends on the machine, and is only reported.
+//! Each turn takes every lock once and sends the raw requests once, so that a busy machine is busy
+//! for all. Exits with a code other than 0 if a lock and its release are not two requests on one
+//! connection; times depend on the machine, and are only reported.
 
 mod support;
 
 use std::time::{Duration, Instant};
 
-use azmutex::{AzureMutex, Locker, MutexOptions};
+use azmutex::{AzureMutex, Locker, LockerBuilder, MutexOptions, StopToken};
 
-use support::{CONTAINER, Raw, Result, Server, TIMEOUT, role, spread, verdict};
+use support::{CONTAINER, Proxy, Raw, Result, Server, role, spread, verdict};
 
-const TURNS: usize = 200;
-const BLOCK: u32 = 50;
-const TARGET: f64 = 1.25;
+/// Round trip in milliseconds, how many turns, and how many of each in a turn.
+const DISTANCES: [(u64, usize, u32); 3] = [(0, 200, 20), (2, 200, 1), (20, 50, 1)];
+const COUNTED: u64 = 50;
+/// Of the median time ratio, with the service 2 ms away.
+const TARGET: f64 = 1.08;
 
 fn main() -> Result<()> {
     role()?;
     let mut server = Server::start()?;
-    let options = MutexOptions::from_connection_string(&server.connection_string, CONTAINER)?;
-    let locker = Locker::new(AzureMutex::new(options)?, "bench")?;
-    let lock = || {
-        drop(locker.lock()?);
-        Ok(())
-    };
-    lock()?; // creates the blob
-
-    let before = server.counts()?;
-    let locks = u64::from(BLOCK);
-    block(&lock)?;
-    let after = server.counts()?;
-    let requests = (after.requests - before.requests) as f64 / locks as f64;
-    println!("requests per lock and release: {requests} (must be 2)");
-    println!("connections: {} (must be 1)", after.connections);
-
-    let timed = Raw::new(&server.connection_string, "bench", TIMEOUT)?;
-    let untimed = Raw::new(&server.connection_string, "bench", None)?;
-    let works: [(&str, &dyn Fn() -> Result<()>); 3] = [
-        ("lock and release", &lock),
-        ("requests with a timeout", &|| timed.pair()),
-        ("requests without one", &|| untimed.pair()),
+    let stop = StopToken::new();
+    let kinds: [(&str, &dyn Fn(LockerBuilder) -> LockerBuilder); 3] = [
+        ("lock", &|locker| locker),
+        ("lock with a stop token", &|locker| locker.stop_token(&stop)),
+        ("lock with fencing", &|locker| locker.fencing(true)),
     ];
-    let mut times = [const { Vec::new() }; 3];
-    for turn in 0..=TURNS {
-        // None is always the first.
-        for which in (0..3).map(|which| (which + turn) % 3) {
-            let time = block(works[which].1)?.as_secs_f64();
-            // The first turn connects.
-            if turn > 0 {
-                times[which].push(time * 1e6 / f64::from(BLOCK));
+    let mut is_right = true;
+    for (millis, turns, block) in DISTANCES {
+        let proxy = Proxy::start(&server, Duration::from_millis(millis))?;
+        let connections = server.counts()?.connections;
+        let raw = Raw::new(&proxy.connection_string, "raw", None)?;
+        let mut lockers = Vec::new();
+        for (number, (_, set)) in kinds.iter().enumerate() {
+            let options =
+                MutexOptions::from_connection_string(&proxy.connection_string, CONTAINER)?;
+            let locker = Locker::builder(AzureMutex::new(options)?, &format!("key-{number}"));
+            lockers.push(set(locker).build()?);
+        }
+        for locker in &lockers {
+            drop(locker.lock()?); // creates the blob, and connects
+        }
+        create(&proxy, "raw")?;
+        raw.pair()?;
+        let connections = server.counts()?.connections - connections;
+
+        println!("service {millis} ms away");
+        for (locker, (what, _)) in lockers.iter().zip(&kinds) {
+            let before = server.counts()?.requests;
+            for _ in 0..COUNTED {
+                drop(locker.lock()?);
+            }
+            let requests = (server.counts()?.requests - before) as f64 / COUNTED as f64;
+            println!("  {what} and release: {requests} requests");
+            is_right &= requests == 2.0 || what.contains("fencing");
+        }
+        let works = lockers.len() + 1;
+        let mut times = vec![Vec::new(); works];
+        for turn in 0..turns {
+            // None is always the first.
+            for which in (0..works).map(|which| (which + turn) % works) {
+                let start = Instant::now();
+                for _ in 0..block {
+                    match lockers.get(which) {
+                        Some(locker) => drop(locker.lock()?),
+                        None => raw.pair()?,
+                    }
+                }
+                times[which].push(start.elapsed().as_secs_f64() * 1e3 / f64::from(block));
             }
         }
+        let raw = times.pop().unwrap_or_default();
+        let (_, median, _) = spread(raw.clone());
+        println!("  two raw requests: median {median:.3} ms");
+        for ((what, _), times) in kinds.iter().zip(times) {
+            let ratios = times.iter().zip(&raw).map(|(lock, raw)| lock / raw);
+            let (min, ratio, max) = spread(ratios.collect());
+            let (_, median, _) = spread(times);
+            print!(
+                "  {what} and release: median {median:.3} ms, ratio {ratio:.3} ({min:.3} to {max:.3})"
+            );
+            match (millis, what.contains("fencing")) {
+                (2, false) => println!("; target: at most {TARGET}: {}", verdict(ratio <= TARGET)),
+                _ => println!(),
+            }
+        }
+        // Three lockers, the one that created a blob, and the raw client.
+        println!("  connections: {connections} (must be 5)");
+        is_right &= connections == 5;
     }
-    let connections = server.counts()?.connections;
-    for ((what, _), times) in works.iter().zip(&times) {
-        let (min, median, max) = spread(times.clone());
-        println!("{what}, µs: min {min:.1} median {median:.1} max {max:.1}");
+    if is_right {
+        return Ok(());
     }
-    for which in 1..3 {
-        let pairs = times[0].iter().zip(&times[which]);
-        let (min, median, max) = spread(pairs.map(|(lock, raw)| lock / raw).collect());
-        println!(
-            "time ratio to {}, {TURNS} pairs of {BLOCK}: min {min:.3} median {median:.3} \
-             max {max:.3} (target: median at most {TARGET}: {})",
-            works[which].0,
-            verdict(median <= TARGET)
-        );
-    }
-    // The other two are the raw clients'.
-    if requests != 2.0 || after.connections != 1 || connections != 3 {
-        return Err("a lock and its release are not 2 requests on 1 connection".into());
-    }
-    Ok(())
+    Err("a lock and its release are not two requests on one connection".into())
 }
 
-fn block(work: &dyn Fn() -> Result<()>) -> Result<Duration> {
-    let start = Instant::now();
-    for _ in 0..BLOCK {
-        work()?;
-    }
-    Ok(start.elapsed())
+fn create(proxy: &Proxy, key: &str) -> Result<()> {
+    let options = MutexOptions::from_connection_string(&proxy.connection_string, CONTAINER)?;
+    drop(Locker::new(AzureMutex::new(options)?, key)?.lock()?);
+    Ok(())
 }

@@ -1,13 +1,19 @@
-//! What the benchmarks share: the server, in a process of its own so that its time and memory are
-//! not the client's, and the raw requests that the library is held against.
+//! What the benchmarks share: a server in a process of its own, so that its time and memory are not
+//! counted; a proxy that puts it some milliseconds away; and the raw requests that the library is
+//! compared with.
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::env;
 use std::error::Error;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use azmutex::emulator::Emulator;
 use base64::Engine;
@@ -19,10 +25,10 @@ use uuid::Uuid;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What the library gives a request.
+/// How long the library lets a request take.
 pub(crate) const TIMEOUT: Option<Duration> = Some(Duration::from_secs(5));
 pub(crate) const CONTAINER: &str = "locks";
-/// What a copy of the benchmark is for, where it is not the benchmark itself.
+/// Set for a copy of the benchmark that this one starts: what the copy is to do.
 pub(crate) const ROLE: &str = "AZMUTEX_BENCH_ROLE";
 
 /// The role of this process, or `None` if it is the benchmark. Ends the process if it is the
@@ -42,7 +48,7 @@ pub(crate) fn role() -> Result<Option<String>> {
     }
 }
 
-/// Prints where it can be reached, and answers each line of input with its counters.
+/// Prints the connection string, and answers each line of input with the counters.
 fn serve() -> Result<()> {
     let emulator = Emulator::start()?;
     println!("{}", emulator.connection_string());
@@ -53,7 +59,7 @@ fn serve() -> Result<()> {
     Ok(())
 }
 
-/// The server's process. It ends with this one.
+/// The server's process. It is ended on drop.
 pub(crate) struct Server {
     process: Child,
     input: ChildStdin,
@@ -61,7 +67,7 @@ pub(crate) struct Server {
     pub(crate) connection_string: String,
 }
 
-/// What the server counted so far.
+/// What the server has counted so far.
 #[derive(Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) requests: u64,
@@ -104,6 +110,88 @@ impl Drop for Server {
     }
 }
 
+/// Passes bytes on to the server, each way half a round trip later.
+pub(crate) struct Proxy {
+    pub(crate) connection_string: String,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    pub(crate) fn start(server: &Server, round_trip: Duration) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let here = listener.local_addr()?.to_string();
+        let endpoint = part(&server.connection_string, "BlobEndpoint")?;
+        let there = endpoint
+            .split('/')
+            .nth(2)
+            .ok_or("no host in the endpoint")?;
+        let connection_string = server.connection_string.replace(there, &here);
+        let there = there.to_owned();
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let silence = Arc::clone(&is_silent);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let connected = client.and_then(|client| {
+                    let server = TcpStream::connect(&there)?;
+                    pass_on(&client, &server, round_trip / 2, &silence)?;
+                    pass_on(&server, &client, round_trip / 2, &silence)
+                });
+                if let Err(error) = connected {
+                    eprintln!("the proxy failed to connect: {error}");
+                }
+            }
+        });
+        Ok(Self {
+            connection_string,
+            is_silent,
+        })
+    }
+
+    /// Passes nothing on any more. Connections stay open.
+    pub(crate) fn silence(&self) {
+        self.is_silent.store(true, Ordering::SeqCst);
+    }
+}
+
+fn pass_on(
+    from: &TcpStream,
+    to: &TcpStream,
+    delay: Duration,
+    is_silent: &Arc<AtomicBool>,
+) -> io::Result<()> {
+    to.set_nodelay(true)?;
+    let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
+    let is_silent = Arc::clone(is_silent);
+    let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
+    thread::spawn(move || {
+        let mut bytes = vec![0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            let due = Instant::now() + delay;
+            if !is_silent.load(Ordering::SeqCst)
+                && sender.send((due, bytes[..length].to_vec())).is_err()
+            {
+                break;
+            }
+        }
+    });
+    thread::spawn(move || {
+        for (due, bytes) in receiver {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both); // It may be closed already.
+    });
+    Ok(())
+}
+
+fn part<'a>(connection_string: &'a str, name: &str) -> Result<&'a str> {
+    let mut parts = connection_string.split(';');
+    let part = parts.find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    Ok(part.ok_or_else(|| format!("no {name} in the connection string"))?)
+}
+
 fn read_line(from: &mut impl BufRead) -> Result<String> {
     let mut line = String::new();
     if from.read_line(&mut line)? == 0 {
@@ -122,19 +210,14 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// `connection_string`: the emulator's. `timeout`: what a request may take. The library sets it,
-    /// so the fair comparison does; ureq then starts a thread to look up the host.
+    /// `timeout`: what a request may take. The library limits its requests; ureq by itself then
+    /// starts a thread to look up the host.
     pub(crate) fn new(
         connection_string: &str,
         blob: &str,
         timeout: Option<Duration>,
     ) -> Result<Self> {
-        let part = |name: &str| {
-            let mut parts = connection_string.split(';');
-            parts
-                .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
-                .ok_or_else(|| format!("no {name} in the connection string"))
-        };
+        let part = |name| part(connection_string, name);
         let (account, endpoint) = (part("AccountName")?.to_owned(), part("BlobEndpoint")?);
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -151,6 +234,7 @@ impl Raw {
         })
     }
 
+    /// Acquires and releases: two requests.
     pub(crate) fn pair(&self) -> Result<()> {
         let id = Uuid::new_v4().to_string();
         let proposed = [

@@ -1,12 +1,20 @@
-//! PURE: the XML of List Blobs.
+//! PURE: List Blobs: its pages and markers, and the XML of its reply.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
 
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::failure::Failure;
 use super::reply::element;
 use super::request::Request;
-use super::service::list_marker;
 use super::store::{Blob, Moment, Page};
 use crate::time::dates;
+
+/// The most blobs that a page holds.
+const PAGE: usize = 5000;
 
 /// The document behind its declaration. `endpoint`: the account's, without a slash at its end.
 pub(super) fn xml(
@@ -50,7 +58,7 @@ pub(super) fn xml(
     element(
         &mut out,
         "NextMarker",
-        &page.next.map(list_marker).unwrap_or_default(),
+        &page.next.map(marker).unwrap_or_default(),
     );
     out.push_str("</EnumerationResults>");
     out
@@ -114,4 +122,34 @@ fn push_blob(out: &mut String, name: &str, blob: &Blob, form: &Form, now: Moment
         out.push_str("<OrMetadata />");
     }
     out.push_str("</Blob>");
+}
+
+/// The number of blobs on a page, from what a client asks for: 5000 at most.
+pub(super) fn page_size(text: &str) -> Result<usize, Failure> {
+    if text.is_empty() {
+        return Ok(PAGE);
+    }
+    match text.parse() {
+        Ok(size @ 1..) => Ok(PAGE.min(size)),
+        _ => Err(Failure::invalid_query("maxresults", text)),
+    }
+}
+
+/// The marker of a page that begins with `name`. Clients hand it back as it is.
+fn marker(name: &str) -> String {
+    let name = STANDARD.encode(name);
+    format!("2!{}!{name}", name.len())
+}
+
+/// The name that a page begins with, from the marker that the page before it gave.
+pub(super) fn first_name(marker: &str) -> Result<Cow<'static, str>, Failure> {
+    if marker.is_empty() {
+        return Ok(Cow::Borrowed(""));
+    }
+    let name = || {
+        let (_, name) = marker.strip_prefix("2!")?.split_once('!')?;
+        String::from_utf8(STANDARD.decode(name).ok()?).ok()
+    };
+    let name = name().ok_or_else(|| Failure::invalid_query("marker", marker))?;
+    Ok(Cow::Owned(name))
 }

@@ -53,7 +53,7 @@ use self::server::Server;
 use crate::error::Error;
 use crate::mutex::options::MutexOptions;
 
-pub use crate::time::clock::TestClock as Clock;
+pub use crate::time::test_clock::Clock;
 
 /// A Blob service in this process, as far as locks need one.
 ///

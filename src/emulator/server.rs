@@ -16,7 +16,7 @@ use super::reply::{Context, Reply};
 use super::request::Request;
 use super::service;
 use super::store::{Moment, Store};
-use crate::time::clock::TestClock;
+use crate::time::test_clock::Clock;
 
 const HEAD_LIMIT: usize = 64 * 1024;
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
@@ -32,7 +32,7 @@ const CHUNK_EVERY: u64 = 8;
 
 /// The server behind an emulator, shared by its threads.
 pub(super) struct Server {
-    clock: TestClock,
+    clock: Clock,
     guard: Guard,
     endpoint: String,
     address: SocketAddr,
@@ -49,7 +49,7 @@ impl Server {
     /// Listens, and answers from a thread of its own.
     pub(super) fn start(
         address: SocketAddr,
-        clock: TestClock,
+        clock: Clock,
         guard: Guard,
     ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
         let listener = TcpListener::bind(address)?;
@@ -62,7 +62,7 @@ impl Server {
         Ok((server, thread))
     }
 
-    fn new(address: SocketAddr, clock: TestClock, guard: Guard) -> Self {
+    fn new(address: SocketAddr, clock: Clock, guard: Guard) -> Self {
         Self {
             clock,
             guard,
@@ -79,7 +79,7 @@ impl Server {
 
     /// One that does not listen.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn detached(clock: TestClock, guard: Guard) -> Self {
+    pub(super) fn detached(clock: Clock, guard: Guard) -> Self {
         Self::new(ANY_PORT, clock, guard)
     }
 
@@ -87,7 +87,7 @@ impl Server {
         &self.endpoint
     }
 
-    pub(super) fn clock(&self) -> &TestClock {
+    pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }
 

@@ -2,13 +2,10 @@
 //!
 //! Headers are judged before anything is looked up.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 
 use super::auth::ACCOUNT;
@@ -20,9 +17,6 @@ use super::request::{Request, Target};
 use super::store::{Access, Blob, Container, LeaseAction, LeaseOutcome, Metadata, Moment, NewBlob};
 use super::store::{Stamp, Store};
 use crate::time::dates;
-
-/// The most blobs that a page of a list holds.
-const PAGE: usize = 5000;
 
 /// Answers a request that has been found to be authorized.
 pub(super) fn answer(
@@ -98,8 +92,8 @@ fn on_container(
             if !delimiter.is_empty() {
                 return Err(Failure::invalid_query("delimiter", delimiter));
             }
-            let limit = page_size(request.parameter("maxresults"))?;
-            let from = list_start(request.parameter("marker"))?;
+            let limit = list::page_size(request.parameter("maxresults"))?;
+            let from = list::first_name(request.parameter("marker"))?;
             let page = store.list(name, request.parameter("prefix"), &from, limit)?;
             let xml = list::xml(endpoint, name, request, &page, now);
             let reply = Reply::new(200).entity("Content-Type", "application/xml");
@@ -356,33 +350,4 @@ fn parse_range(text: &str, length: usize) -> Result<Option<Range<usize>>, Failur
         Some((first, last)) => Ok(Some(first..last.saturating_add(1).min(length))),
         None => Ok(None),
     }
-}
-
-fn page_size(text: &str) -> Result<usize, Failure> {
-    if text.is_empty() {
-        return Ok(PAGE);
-    }
-    match text.parse() {
-        Ok(size @ 1..) => Ok(PAGE.min(size)),
-        _ => Err(Failure::invalid_query("maxresults", text)),
-    }
-}
-
-/// The marker of the next page, which means nothing to clients, for the name it begins with.
-pub(super) fn list_marker(name: &str) -> String {
-    let name = STANDARD.encode(name);
-    format!("2!{}!{name}", name.len())
-}
-
-/// The name that a page begins with, from the marker that a client hands back.
-fn list_start(marker: &str) -> Result<Cow<'static, str>, Failure> {
-    if marker.is_empty() {
-        return Ok(Cow::Borrowed(""));
-    }
-    let name = || {
-        let (_, name) = marker.strip_prefix("2!")?.split_once('!')?;
-        String::from_utf8(STANDARD.decode(name).ok()?).ok()
-    };
-    let name = name().ok_or_else(|| Failure::invalid_query("marker", marker))?;
-    Ok(Cow::Owned(name))
 }

@@ -1,5 +1,7 @@
 //! What a lease's thread shares with the caller who waits, the guard and its watches.
 
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::holder::record::Previous;
 use crate::lease::hold::Claim;
@@ -7,7 +9,7 @@ use crate::lease::ids::LeaseId;
 use crate::lease::lifecycle::Lifecycle;
 use crate::mutex::leased_blob::Seen;
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
-use crate::time::clock::Clock;
+use crate::time::clock::{Clock, Presence};
 use crate::time::jitter::Jitter;
 use crate::time::tick::{Moment, Tick};
 
@@ -19,7 +21,7 @@ pub(crate) struct GuardState {
     /// process that was forked off, or one that must not be held up. Zero when it is not held.
     deadline: AtomicU64,
     shared: Mutex<Shared>,
-    changed: Condvar,
+    changed: Arc<Condvar>,
     pub(crate) seen: Mutex<Seen>,
 }
 
@@ -60,7 +62,7 @@ impl GuardState {
                 taken_over: false,
                 abandoned: false,
             }),
-            changed: Condvar::new(),
+            changed: Arc::new(Condvar::new()),
             seen: Mutex::default(),
         }
     }
@@ -82,10 +84,12 @@ impl GuardState {
 
     /// Waits for a change, or until one of the two clocks shows `until`. May also end early.
     pub(crate) fn wait(&self, shared: &mut MutexGuard<'_, Shared>, until: Moment) {
-        let now = self.now();
-        let left = until.lease.since(now.lease).min(self.clock.longest_sleep());
-        self.changed
-            .wait_for(shared, left.min(until.real.since(now.real)));
+        self.clock.wait(&self.changed, shared, until);
+    }
+
+    /// The calling thread carries out the lease's steps: who advances a clock waits for it.
+    pub(crate) fn enter(&self) -> Presence {
+        self.clock.enter()
     }
 
     /// Wakes whoever waits for a change, and whoever is about to.

@@ -27,6 +27,8 @@ pub(crate) struct LeasedBlob<'a> {
 pub(crate) struct Seen {
     /// Its metadata, as it was read or written last under this lease.
     pub(crate) stored: Option<StoredRecord>,
+    /// Whether it was written under this lease.
+    pub(crate) written: bool,
     /// The holder before this lease.
     pub(crate) previous: Previous,
     /// Who holds the lease that is waited for.
@@ -89,17 +91,17 @@ impl LeasedBlob<'_> {
     /// ETag.
     pub(crate) fn write_content(&self, content: &[u8], timeout: Duration) -> Result<String, Error> {
         let client = &self.operations.client;
-        let StoredRecord { mut etag, record } = match self.seen.lock().stored.clone() {
+        let seen = self.seen.lock().stored.clone();
+        let StoredRecord { mut etag, record } = match seen {
             Some(stored) => stored,
-            None => {
-                let mut found = until_answered(timeout / 2, true, |timeout| self.read(timeout))?;
-                if self.recorder.named {
-                    found.record = found.record.held_by(self.holder());
-                }
-                found.record = self.fitted(found.record);
-                found
-            }
+            None => until_answered(timeout / 2, true, |timeout| self.read(timeout))?,
         };
+        let record = if self.recorder.named && !self.seen.lock().written {
+            record.held_by(self.holder())
+        } else {
+            record
+        };
+        let record = self.fitted(record);
         // Only over what is known to be there: so a copy of this request that arrives late undoes
         // no later write, and a blob that was deleted is not made again without its lease.
         let written = until_answered(timeout, true, |timeout| {
@@ -190,6 +192,8 @@ impl LeasedBlob<'_> {
 
     fn remember(&self, stored: StoredRecord) {
         self.recorder.remember(&stored);
-        self.seen.lock().stored = Some(stored);
+        let mut seen = self.seen.lock();
+        seen.stored = Some(stored);
+        seen.written = true;
     }
 }

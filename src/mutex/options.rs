@@ -188,7 +188,7 @@ impl MutexOptions {
     /// Reads the time from a clock that tests can advance, instead of the system's.
     #[cfg(feature = "emulator")]
     #[must_use]
-    pub fn clock(mut self, clock: crate::emulator::Clock) -> Self {
+    pub fn clock(mut self, clock: crate::time::test_clock::Clock) -> Self {
         self.clock = Clock::Test(clock);
         self
     }

@@ -4,10 +4,14 @@
 //! `std::time::Instant` stops in suspend on Linux and macOS (rust-lang/rust#87906), so a guard
 //! built on it would believe in a lease that ended while the machine slept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::sync::{Condvar, MutexGuard};
+#[cfg(feature = "emulator")]
+use crate::time::test_clock;
 use crate::time::tick::{Moment, Tick};
 
 /// Where the library reads the time: the system, or a clock that a test steps.
@@ -16,7 +20,7 @@ pub(crate) enum Clock {
     #[default]
     System,
     #[cfg(feature = "emulator")]
-    Test(TestClock),
+    Test(test_clock::Clock),
 }
 
 impl Clock {
@@ -56,15 +60,57 @@ impl Clock {
         }
     }
 
-    /// The longest that a thread may sleep in one go while it waits for a [`Tick`].
-    ///
-    /// Condition variables sleep on a clock that stops in suspend, so a sleeper has to look up now
-    /// and then to notice that the machine was away. A stepped clock is looked at more often.
-    pub(crate) fn longest_sleep(&self) -> Duration {
+    /// Waits until `changed` is notified, or one of the two clocks shows `until`. May end early.
+    pub(crate) fn wait<T>(
+        &self,
+        changed: &Arc<Condvar>,
+        guard: &mut MutexGuard<'_, T>,
+        until: Moment,
+    ) {
+        let now = self.moment();
+        let real = until.real.since(now.real);
         match self {
-            Self::System => Duration::from_secs(2),
+            Self::System => {
+                let left = until.lease.since(now.lease).min(real);
+                changed.wait_for(guard, left.min(LONGEST_SLEEP));
+            }
             #[cfg(feature = "emulator")]
-            Self::Test(_) => Duration::from_millis(1),
+            Self::Test(clock) => clock.wait(changed, guard, until.lease, real),
+        }
+    }
+
+    /// Has whoever advances the clock wait until the calling thread waits by it, for as long as the
+    /// returned value exists.
+    pub(crate) fn enter(&self) -> Presence {
+        Presence {
+            #[cfg(feature = "emulator")]
+            clock: match self {
+                Self::System => None,
+                Self::Test(clock) => {
+                    clock.enter();
+                    Some(clock.clone())
+                }
+            },
+        }
+    }
+}
+
+/// Condition variables sleep on a clock that stops in suspend: how soon a thread notices that the
+/// machine was suspended.
+const LONGEST_SLEEP: Duration = Duration::from_secs(2);
+
+/// That a thread acts by a clock. See [`Clock::enter`].
+#[must_use = "it counts until it is dropped"]
+pub(crate) struct Presence {
+    #[cfg(feature = "emulator")]
+    clock: Option<test_clock::Clock>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        #[cfg(feature = "emulator")]
+        if let Some(clock) = &self.clock {
+            clock.leave();
         }
     }
 }
@@ -93,103 +139,6 @@ fn system_now() -> Tick {
 
     static START: OnceLock<Instant> = OnceLock::new();
     Tick::default() + START.get_or_init(Instant::now).elapsed()
-}
-
-#[cfg(feature = "emulator")]
-pub use test_clock::TestClock;
-
-#[cfg(feature = "emulator")]
-mod test_clock {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::{Duration, Instant};
-
-    use time::OffsetDateTime;
-
-    use crate::time::tick::Tick;
-
-    /// A clock that a test can advance, shared by an [`Emulator`](crate::emulator::Emulator) and
-    /// the clients that talk to it.
-    ///
-    /// Clones show the same time. With it a test can let a lease of 60 seconds expire without
-    /// waiting for it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use azmutex::emulator::Clock;
-    ///
-    /// let clock = Clock::frozen();
-    /// let seen_by_another = clock.clone();
-    /// clock.advance(Duration::from_secs(90));
-    /// assert_eq!(seen_by_another.elapsed(), Duration::from_secs(90));
-    /// ```
-    #[derive(Debug, Clone)]
-    pub struct TestClock(Arc<Inner>);
-
-    #[derive(Debug)]
-    struct Inner {
-        real: Instant,
-        wall: OffsetDateTime,
-        rate: u32,
-        advanced: AtomicU64,
-    }
-
-    impl TestClock {
-        /// A clock that runs with real time, and can be advanced.
-        #[must_use]
-        pub fn new() -> Self {
-            Self::with_rate(1)
-        }
-
-        /// A clock that stands still until it is advanced.
-        #[must_use]
-        pub fn frozen() -> Self {
-            Self::with_rate(0)
-        }
-
-        /// A clock that runs `rate` times as fast as real time, and can be advanced.
-        ///
-        /// Two clocks with different rates show what drifting clocks do to a lease.
-        #[must_use]
-        pub fn with_rate(rate: u32) -> Self {
-            Self(Arc::new(Inner {
-                real: Instant::now(),
-                wall: OffsetDateTime::now_utc(),
-                rate,
-                advanced: AtomicU64::new(0),
-            }))
-        }
-
-        /// Moves the clock forward. Waiting threads notice within a few milliseconds.
-        pub fn advance(&self, by: Duration) {
-            let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-            self.0.advanced.fetch_add(nanos, Ordering::SeqCst);
-        }
-
-        /// How much time has passed on this clock since it was made.
-        #[must_use]
-        pub fn elapsed(&self) -> Duration {
-            let advanced = Duration::from_nanos(self.0.advanced.load(Ordering::SeqCst));
-            advanced + self.0.real.elapsed() * self.0.rate
-        }
-
-        pub(crate) fn now(&self) -> Tick {
-            // Not from zero, so that a test can look at times before the clock was made.
-            Tick::default() + Duration::from_secs(1_000_000) + self.elapsed()
-        }
-
-        pub(crate) fn wall(&self) -> OffsetDateTime {
-            self.0.wall + self.elapsed()
-        }
-    }
-
-    impl Default for TestClock {
-        fn default() -> Self {
-            Self::new()
-        }
-    }
 }
 
 #[cfg(test)]

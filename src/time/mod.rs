@@ -5,4 +5,6 @@ pub(crate) mod clock;
 pub(crate) mod dates;
 pub(crate) mod jitter;
 pub(crate) mod retry;
+#[cfg(feature = "emulator")]
+pub(crate) mod test_clock;
 pub(crate) mod tick;

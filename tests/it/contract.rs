@@ -61,7 +61,7 @@ fn locker(backend: &Backend) -> Locker {
 fn builder(backend: &Backend) -> LockerBuilder {
     Locker::builder(backend.mutex(), KEY)
         .lease_duration(Duration::from_secs(15))
-        .backoff(Duration::from_millis(5), Duration::from_millis(50))
+        .backoff(Duration::from_millis(10), Duration::from_millis(50))
 }
 
 #[track_caller]
@@ -523,7 +523,7 @@ fn threads_exclude_each_other(backend: &Backend) {
     thread::scope(|scope| {
         for _ in 0..THREADS {
             let locker = Locker::builder(mutex.clone(), KEY)
-                .backoff(Duration::from_millis(2), Duration::from_millis(10))
+                .backoff(Duration::from_millis(10), Duration::from_millis(10))
                 .build()
                 .expect("sound");
             let counter = &counter;
@@ -579,7 +579,7 @@ fn guard_claims_its_lease_until_it_is_released(backend: &Backend) {
 fn guard_renews_in_the_background(backend: &Backend) {
     let (observer, events) = Events::new();
     let locker = builder(backend)
-        .renewal_interval(Duration::from_millis(50))
+        .renewal_interval(Duration::from_secs(1))
         .observer(observer)
         .build()
         .expect("sound");
@@ -589,7 +589,7 @@ fn guard_renews_in_the_background(backend: &Backend) {
         events.wait(|event| matches!(event, Event::Renewed));
     }
     let gained = guard.deadline().saturating_duration_since(first);
-    assert!(gained >= Duration::from_millis(140), "{gained:?}");
+    assert!(gained >= Duration::from_secs(2), "{gained:?}");
     drop(guard);
     events.wait(|event| matches!(event, Event::Released));
     let heard = events.heard();
@@ -644,11 +644,11 @@ fn guard_hears_that_its_blob_was_deleted(backend: &Backend) {
     drop(locker(backend).lock().expect("the blob is made again"));
 }
 
-/// A guard that is renewed many times a second, and what its observer hears from now on.
+/// A guard that is renewed every second, and what its observer hears from now on.
 fn renewing(backend: &Backend) -> (azmutex::LeaseGuard, Events) {
     let (observer, events) = Events::new();
     let locker = builder(backend)
-        .renewal_interval(Duration::from_millis(20))
+        .renewal_interval(Duration::from_secs(1))
         .observer(observer)
         .build()
         .expect("sound");

@@ -47,7 +47,7 @@ const KEY: &str = "nightly/report";
 fn builder(mutex: AzureMutex) -> LockerBuilder {
     Locker::builder(mutex, KEY)
         .lease_duration(Duration::from_secs(15))
-        .backoff(Duration::from_millis(5), Duration::from_millis(50))
+        .backoff(Duration::from_millis(10), Duration::from_millis(50))
         .owner("ci@build-07")
         .fencing(true)
 }

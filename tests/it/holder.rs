@@ -38,7 +38,7 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 fn builder(mutex: AzureMutex) -> LockerBuilder {
     Locker::builder(mutex, KEY)
         .lease_duration(Duration::from_secs(15))
-        .backoff(Duration::from_millis(5), Duration::from_millis(50))
+        .backoff(Duration::from_millis(10), Duration::from_millis(50))
         .holder_delay(Duration::ZERO)
         .owner("ci@build-07")
         .reason("release 812")
@@ -353,7 +353,7 @@ fn failed_write_is_tried_again(backend: &Backend) {
         let (observer, events) = Events::new();
         let locker = builder(mutex)
             .holder_delay(delay)
-            .renewal_interval(Duration::from_millis(20))
+            .renewal_interval(Duration::from_secs(1))
             .observer(observer);
         let guard = lock(locker);
         events.wait(|event| matches!(event, Event::RecordFailed { .. }));

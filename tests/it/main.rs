@@ -3,6 +3,7 @@
 mod cli;
 #[cfg(unix)]
 mod cli_run;
+mod clock;
 mod content;
 mod contract;
 mod faults;
@@ -13,6 +14,7 @@ mod holder;
 mod hostile;
 mod inspection;
 mod late;
+mod layers;
 mod public_api;
 mod situations;
 mod support;

@@ -23,7 +23,14 @@ struct Scene {
 impl Scene {
     fn locker(&self) -> LockerBuilder {
         Locker::builder(self.mutex.clone(), "migration")
-            .backoff(Duration::from_nanos(1), Duration::from_nanos(1))
+            .backoff(Duration::from_millis(10), Duration::from_millis(10))
+    }
+
+    /// Moves the clock. Whoever goes by it acts then, or later.
+    fn advance(&self, by: Duration) {
+        let clock = self.clock.clone();
+        thread::spawn(move || clock.advance(by));
+        thread::yield_now();
     }
 
     /// Whether nobody's lease is left behind. Time stands still unless a scene moves it.
@@ -42,17 +49,14 @@ fn explore(name: &str, scene: impl Fn(&Scene) + Send + Sync + 'static) {
     // A spare thread stays for two seconds: nobody waits for that.
     config.max_steps = MaxSteps::ContinueAfter(20_000);
     config.stack_size = 1024 * 1024;
-    let clock = Clock::frozen();
-    let emulator = Emulator::builder().clock(clock.clone()).start().unwrap();
     let ended = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&ended);
-    let mutex = AzureMutex::new(emulator.options("locks").unwrap()).unwrap();
     let orders = Runner::new(RandomScheduler::new(ORDERS), config).run(move || {
-        let _ = mutex.break_lease("migration", Some(Duration::ZERO));
-        scene(&Scene {
-            clock: clock.clone(),
-            mutex: mutex.clone(),
-        });
+        // The clock knows the threads that go by it, so each order has its own.
+        let clock = Clock::frozen();
+        let emulator = Emulator::builder().clock(clock.clone()).start().unwrap();
+        let mutex = AzureMutex::new(emulator.options("locks").unwrap()).unwrap();
+        scene(&Scene { clock, mutex });
         counted.fetch_add(1, Ordering::SeqCst);
     });
     println!("{name}: {orders} orders in {:.1?}", started.elapsed());
@@ -68,8 +72,7 @@ fn drop_releases_whatever_the_renewal_thread_does() {
     explore("drop", |scene| {
         let guard = scene.locker().build().unwrap().lock().unwrap();
         let watch = guard.watch();
-        scene.clock.advance(Duration::from_secs(20));
-        thread::yield_now();
+        scene.advance(Duration::from_secs(20));
         let looker = thread::spawn({
             let watch = watch.clone();
             move || (0..3).for_each(|_| drop(watch.check()))
@@ -90,7 +93,7 @@ fn drop_releases_whatever_the_renewal_thread_does() {
 fn panic_under_the_guard_releases() {
     explore("panic", |scene| {
         let guard = scene.locker().build().unwrap().lock().unwrap();
-        scene.clock.advance(Duration::from_secs(20));
+        scene.advance(Duration::from_secs(20));
         let result = catch_unwind(AssertUnwindSafe(move || {
             let _guard = guard;
             std::panic::resume_unwind(Box::new("the work failed"));
@@ -115,7 +118,7 @@ fn watch_never_claims_what_the_guard_released() {
                 held = now;
             }
         });
-        scene.clock.advance(Duration::from_secs(20));
+        scene.advance(Duration::from_secs(20));
         guard.release().unwrap();
         reader.join().unwrap();
         other.join().unwrap();
@@ -126,7 +129,11 @@ fn watch_never_claims_what_the_guard_released() {
 fn expired_lease_is_not_claimed_while_another_holds() {
     explore("expiry", |scene| {
         let first = scene.locker().build().unwrap().lock().unwrap();
-        scene.clock.advance(Duration::from_secs(61));
+        let before = scene.clock.elapsed();
+        scene.advance(Duration::from_secs(61));
+        while scene.clock.elapsed() == before {
+            thread::yield_now();
+        }
         // The renewal thread may be in time, or not.
         let second = scene.locker().build().unwrap().try_lock();
         assert!(!(first.is_held() && second.as_ref().is_ok_and(|guard| guard.is_held())));

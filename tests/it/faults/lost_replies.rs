@@ -152,7 +152,7 @@ fn renew_whose_reply_was_lost_leaves_the_lock_held(backend: &Backend) {
     let options = setup.options().clock(Clock::with_rate(20));
     let (observer, events) = Events::new();
     let locker = Locker::builder(AzureMutex::new(options).expect("sound"), KEY)
-        .renewal_interval(MILLI)
+        .renewal_interval(Duration::from_secs(1))
         .observer(observer)
         .build()
         .expect("sound");

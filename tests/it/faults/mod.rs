@@ -60,7 +60,7 @@ impl<'a> Setup<'a> {
 
     /// With the default lease of 60 seconds, of which 55 are claimed, and a renewal after 20.
     fn builder(&self) -> LockerBuilder {
-        Locker::builder(self.mutex(), KEY).backoff(5 * MILLI, 50 * MILLI)
+        Locker::builder(self.mutex(), KEY).backoff(10 * MILLI, 50 * MILLI)
     }
 
     fn locker(&self) -> Locker {
