@@ -1,4 +1,4 @@
-//! PURE: what an answer with a status of 400 or more means.
+//! PURE: whether a reply comes from the service, and what one with a status of 400 or more means.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,10 +6,65 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::xml::{self, text_of};
-use crate::error::LossReason;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, LossReason};
 use crate::http::message::Reply;
 use crate::time::dates;
+
+/// Refuses a reply that does not come from the service: a proxy, a web filter, a log-in page or
+/// another server answered in its place. None of them sends the headers that tell.
+///
+/// What a gateway answers while it cannot reach the service (429, 5xx) passes, like the service's
+/// own failures; everything else is final.
+pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<(), Error> {
+    // Replies of the service's front end to a malformed credential lack the version.
+    let telling = ["x-ms-request-id", "x-ms-version", "x-ms-error-code"];
+    if telling.iter().any(|name| reply.header(name).is_some()) {
+        return Ok(());
+    }
+    let server = match reply.header("server").map(printable) {
+        Some(server) if !server.is_empty() => format!(" (Server: {server})"),
+        _ => String::new(),
+    };
+    let in_its_place =
+        format!("something between this machine and Azure answered in its place{server}");
+    let (kind, detail) = match reply.status {
+        407 => {
+            let text = "the proxy asks for credentials; put them into the proxy's URL, as in \
+                        http://USER:PASSWORD@HOST:PORT";
+            (ErrorKind::Transport, text.to_owned())
+        }
+        429 | 503 => (ErrorKind::Throttled, in_its_place),
+        408 | 500 | 502 | 504 | 520..=530 => (ErrorKind::Service, in_its_place),
+        401 | 403 | 451 | 511 => (ErrorKind::Protocol, in_its_place),
+        300..=399 => {
+            let text = format!(
+                "this is not Azure Blob Storage: the reply is a redirect{server}, and credentials \
+                 do not follow one; check endpoint and proxy"
+            );
+            (ErrorKind::Protocol, text)
+        }
+        _ => {
+            let text = format!(
+                "this is not Azure Blob Storage: the reply has no x-ms headers{server}; check \
+                 endpoint and proxy"
+            );
+            (ErrorKind::Protocol, text)
+        }
+    };
+    let passes = matches!(kind, ErrorKind::Throttled | ErrorKind::Service);
+    let error = Error::new(kind, detail).with_reply(
+        reply.status,
+        None,
+        None,
+        read_retry_after(reply, sent),
+    );
+    let error = if passes { error } else { error.permanent() };
+    // Who asks for something else first has not passed the request on.
+    Err(match reply.status {
+        300..=399 | 407 => error,
+        _ => error.marked_foreign(),
+    })
+}
 
 /// The error that a reply with a status of 400 or more stands for.
 ///
@@ -22,9 +77,7 @@ pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Err
         None => in_error_body(&reply.body, "Code").filter(|code| is_code(code)),
     };
     let request_id = reply.header("x-ms-request-id").map(str::to_owned);
-    let retry_after = reply
-        .header("retry-after")
-        .and_then(|text| retry_after(text, sent));
+    let retry_after = read_retry_after(reply, sent);
     let (kind, detail) = meaning(reply, code.as_deref(), sent, hint);
     let error = match loss(code.as_deref()) {
         Some(reason) if kind == ErrorKind::LeaseLost => Error::lost(reason),
@@ -145,6 +198,15 @@ fn is_code(code: &str) -> bool {
     (1..=100).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
+/// Foreign text, made fit to be shown.
+fn printable(text: &str) -> String {
+    text.trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(60)
+        .collect()
+}
+
 /// The first line of the message; request ID and time are on the next ones. Other elements may
 /// quote the signature, and are never shown.
 fn message_in_body(body: &[u8]) -> Option<String> {
@@ -166,8 +228,9 @@ fn in_error_body(body: &[u8], name: &str) -> Option<String> {
 }
 
 /// `Retry-After`: seconds, or a date.
-fn retry_after(text: &str, now: OffsetDateTime) -> Option<Duration> {
-    match text.trim().parse() {
+fn read_retry_after(reply: &Reply, now: OffsetDateTime) -> Option<Duration> {
+    let text = reply.header("retry-after")?.trim();
+    match text.parse() {
         Ok(secs) => Some(Duration::from_secs(secs)),
         Err(_) => Some(
             (dates::parse_http(text)? - now)
@@ -391,5 +454,77 @@ mod tests {
         );
         assert_eq!(asked("Fri, 25 Oct 2019 18:13:14 GMT"), Some(Duration::ZERO));
         assert_eq!(asked("soon"), None);
+    }
+
+    #[test]
+    fn reply_that_is_not_the_service_s_is_refused_whatever_its_status() {
+        use crate::error::Delivery::{Refused, Unknown};
+        use ErrorKind::*;
+
+        let not_azure = "this is not Azure Blob Storage: the reply has no x-ms headers (Server: \
+                         nginx); check endpoint and proxy";
+        let in_its_place =
+            "something between this machine and Azure answered in its place (Server: nginx)";
+        let redirect = "this is not Azure Blob Storage: the reply is a redirect (Server: nginx), \
+                        and credentials do not follow one; check endpoint and proxy";
+        let rows = [
+            (200, Protocol, Refused, not_azure),
+            (201, Protocol, Refused, not_azure),
+            (204, Protocol, Refused, not_azure),
+            (302, Protocol, Refused, redirect),
+            (307, Protocol, Refused, redirect),
+            (400, Protocol, Refused, not_azure),
+            (401, Protocol, Refused, in_its_place),
+            (403, Protocol, Refused, in_its_place),
+            (404, Protocol, Refused, not_azure),
+            (405, Protocol, Refused, not_azure),
+            (409, Protocol, Refused, not_azure),
+            (412, Protocol, Refused, not_azure),
+            (408, Service, Unknown, in_its_place),
+            (429, Throttled, Unknown, in_its_place),
+            (500, Service, Unknown, in_its_place),
+            (501, Protocol, Refused, not_azure),
+            (502, Service, Unknown, in_its_place),
+            (503, Throttled, Unknown, in_its_place),
+            (504, Service, Unknown, in_its_place),
+            (511, Protocol, Refused, in_its_place),
+            (522, Service, Unknown, in_its_place),
+        ];
+        for (status, kind, delivery, text) in rows {
+            let headers = [("server", "nginx"), ("etag", "\"5\""), ("retry-after", "7")];
+            let reply = reply(status, &headers, "<html>Log in to the network</html>");
+            let error = check_is_service(&reply, wall()).unwrap_err();
+            assert_eq!(
+                (error.kind(), error.delivery()),
+                (kind, delivery),
+                "{status}"
+            );
+            assert_eq!(error.to_string(), format!("{text} (status {status})"));
+            // Who knows what it let through.
+            let may_be_done = !matches!(status, 300..=399);
+            assert_eq!(error.is_ambiguous(), may_be_done, "{status}");
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        }
+        let error = check_is_service(&reply(407, &[], ""), wall()).unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (Transport, Refused));
+        assert!(
+            error.to_string().contains("the proxy asks for credentials"),
+            "{error}"
+        );
+        let error = check_is_service(&reply(200, &[], ""), wall()).unwrap_err();
+        assert!(
+            error.to_string().contains("has no x-ms headers; check"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn one_header_of_the_service_s_is_enough() {
+        // The service's front end and emulators leave some of them out.
+        for name in ["x-ms-request-id", "x-ms-version", "x-ms-error-code"] {
+            for status in [200, 400, 403, 503] {
+                check_is_service(&reply(status, &[(name, "x")], ""), wall()).unwrap();
+            }
+        }
     }
 }

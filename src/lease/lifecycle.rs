@@ -33,7 +33,7 @@ pub(crate) struct Lifecycle {
 #[derive(Debug, Clone)]
 enum Phase {
     Acquiring,
-    Held(Held),
+    Held(Box<Held>),
     Releasing {
         release: Release,
         then: Then,
@@ -160,7 +160,7 @@ impl Lifecycle {
             None if is_held && !held.handed_over => {
                 held.handed_over = true;
                 if let Some(delay) = self.terms.holder_delay
-                    && !held.writing.recorded()
+                    && !held.writing.written()
                 {
                     // With no delay, a first try before the hand-over has failed.
                     let delay = if delay.is_zero() {
@@ -358,12 +358,12 @@ impl Lifecycle {
             }
             _ => Outcome::GoesOn,
         };
-        self.phase = Phase::Held(Held {
+        self.phase = Phase::Held(Box::new(Held {
             hold: Hold::new(self.terms, since, random),
             writing,
             announced: false,
             handed_over: false,
-        });
+        }));
         self.wrote(outcome, now);
     }
 
@@ -496,3 +496,7 @@ impl Lifecycle {
         };
     }
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use super::silence::Silence;
 use crate::azure::client::Client;
 use crate::azure::status::LeaseStatus;
 use crate::azure::validate::{break_period, check_key};
-use crate::error::{Delivery, Error, ErrorKind, LossReason};
+use crate::error::{Error, ErrorKind, LossReason};
 use crate::holder::record::Holder;
 use crate::http::agent::Transport;
 use crate::lease::ids::{LeaseDuration, LeaseId};
@@ -219,7 +219,7 @@ impl AzureMutex {
             match result {
                 Err(error) if unanswered && error.kind() == ErrorKind::LeaseLost => Ok(()),
                 result => result.inspect_err(|error| {
-                    unanswered |= error.delivery() == Delivery::Unknown;
+                    unanswered |= error.is_ambiguous();
                 }),
             }
         })

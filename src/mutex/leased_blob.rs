@@ -97,11 +97,10 @@ impl LeasedBlob<'_> {
             None => until_answered(timeout / 2, true, |timeout| self.read(timeout))?,
         };
         let record = if self.recorder.named && !self.seen.lock().written {
-            record.held_by(self.holder())
+            self.fitted(record.held_by(self.holder()))
         } else {
-            record
+            self.fitted(record)
         };
-        let record = self.fitted(record);
         // Only over what is known to be there: so a copy of this request that arrives late undoes
         // no later write, and a blob that was deleted is not made again without its lease.
         let written = until_answered(timeout, true, |timeout| {

@@ -13,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::support::backend::Backend;
-use crate::support::proxy::{Fault, forbidden, internal_error};
-use crate::support::{Events, eventually, on_each_service};
+use crate::support::proxy::{Fault, Seen, forbidden, internal_error};
+use crate::support::{Events, LONG, eventually, on_each_service};
 
 on_each_service! {
     status_shows_the_holder_until_it_releases
@@ -25,13 +25,14 @@ on_each_service! {
     record_that_contradicts_the_lease_is_not_its_holders
     lock_of_terraform_shows_who_holds_it
     metadata_of_others_that_fills_the_blob_fails_no_lock
+    holder_before_is_shown_until_the_next_has_written
     holder_of_a_broken_lease_is_replaced_by_the_next
     holder_with_any_text_is_shown_as_it_was_set
     holder_with_long_texts_is_cut
     holder_is_not_written_when_that_is_off
     holder_that_says_nothing_does_not_speak_for_another
     metadata_of_others_does_no_harm
-    hold_takes_four_requests_once_its_holder_is_written
+    hold_takes_three_requests_once_its_holder_is_written_and_one_more_to_read_what_others_wrote
     failed_write_leaves_a_lock_that_works
     failed_write_is_tried_again
     failed_write_holds_up_no_release
@@ -92,8 +93,9 @@ fn status_shows_the_holder_until_it_releases(backend: &Backend) {
     guard.release().expect("it is held");
     let free = status(&mutex);
     assert_eq!((free.state(), free.holder()), (LeaseState::Available, None));
-    // That it was released is what the state tells; without fencing nothing is written.
+    // The service says that it was released, so nothing is written for that.
     assert_eq!(free.last_holder(), Some(holder));
+    assert_eq!(free.etag(), held.etag());
 }
 
 fn list_shows_what_status_shows(backend: &Backend) {
@@ -140,6 +142,22 @@ fn holder_is_shown_in_every_state_that_is_not_free(backend: &Backend) {
     }
 }
 
+/// Nothing is written before the holder is due, so that a short hold costs no extra request: until
+/// then it cannot be told from the one before.
+fn holder_before_is_shown_until_the_next_has_written(backend: &Backend) {
+    let mutex = backend.mutex();
+    drop(lock(builder(backend.mutex())));
+    let guard = lock(builder(backend.mutex()).owner("next").holder_delay(NEVER));
+    let held = status(&mutex);
+    assert_eq!(held.state(), LeaseState::Leased);
+    assert_eq!(owner(held.holder()), Some("ci@build-07"));
+    drop(guard);
+    let guard = lock(builder(backend.mutex()).owner("next"));
+    assert_eq!(owner(status(&mutex).holder()), Some("next"));
+    drop(guard);
+    assert_eq!(owner(status(&mutex).last_holder()), Some("next"));
+}
+
 fn holder_of_a_moment_is_none_after_one_that_wrote_that_it_released(backend: &Backend) {
     let mutex = backend.mutex();
     drop(lock(builder(backend.mutex()).fencing(true)));
@@ -148,7 +166,6 @@ fn holder_of_a_moment_is_none_after_one_that_wrote_that_it_released(backend: &Ba
     assert_eq!((held.state(), held.holder()), (LeaseState::Leased, None));
     assert_eq!(owner(held.last_holder()), Some("ci@build-07"));
     drop(guard);
-    assert_eq!(owner(status(&mutex).last_holder()), Some("ci@build-07"));
 }
 
 fn state_tells_how_the_last_lease_ended(backend: &Backend) {
@@ -393,21 +410,34 @@ fn metadata_of_others_does_no_harm(backend: &Backend) {
     assert_eq!(account.metadata(&path)["team"], "platform");
 }
 
-fn hold_takes_four_requests_once_its_holder_is_written(backend: &Backend) {
+fn hold_takes_three_requests_once_its_holder_is_written_and_one_more_to_read_what_others_wrote(
+    backend: &Backend,
+) {
     let Some((proxy, mutex)) = backend.through_proxy() else {
         return;
     };
     drop(lock(builder(backend.mutex()).holder_info(false)));
-    let guard = lock(builder(mutex).holder_delay(Duration::from_millis(1)));
-    eventually(|| status(&backend.mutex()).holder().map(drop));
-    drop(guard);
+    let locker = builder(mutex).holder_delay(Duration::from_millis(1));
+    let locker = locker.build().expect("the settings are sound");
+    let hold = |seen: usize| {
+        let guard = locker.lock().expect("it is free");
+        let written = |seen: &Seen| seen.operation() == "put metadata" && seen.answered.is_some();
+        proxy.wait_for(seen, written, LONG);
+        drop(guard);
+    };
+    let read = ["acquire", "get properties", "put metadata", "release"];
+    let known = ["acquire", "put metadata", "release"];
+    hold(1);
+    hold(2);
+    // Somebody else's is read again.
+    drop(lock(builder(backend.mutex())));
+    hold(3);
     let operations: Vec<_> = proxy
         .seen()
         .iter()
         .map(|seen| seen.operation().to_owned())
         .collect();
-    let wanted = ["acquire", "get properties", "put metadata", "release"];
-    assert_eq!(operations, wanted);
+    assert_eq!(operations, [&read[..], &known, &read].concat());
 }
 
 /// What a write of metadata can come to that is no success.
@@ -472,7 +502,7 @@ fn failed_write_is_tried_again(backend: &Backend) {
         let guard = lock(locker);
         events.wait(|event| matches!(event, Event::RecordFailed { .. }));
         eventually(|| status(&backend.mutex()).holder().map(drop));
-        drop(guard);
+        guard.release().expect("it is held");
     }
 }
 
@@ -482,6 +512,7 @@ fn failed_write_holds_up_no_release(backend: &Backend) {
             return;
         };
         let (observer, events) = Events::new();
+        // With fencing alone is something written before the release.
         let locker = builder(mutex)
             .fencing(true)
             .release_timeout(Duration::from_secs(2))
@@ -529,29 +560,32 @@ fn holder_is_written_after_250_ms() {
 }
 
 #[test]
-fn lock_and_unlock_take_two_requests_within_the_delay_and_more_after() {
+fn lock_and_unlock_take_two_requests_within_250_ms_and_three_or_four_after() {
     let (emulator, mutex, clock) = frozen();
-    let before = emulator.requests();
-    let guard = lock(Locker::builder(mutex.clone(), KEY));
-    clock.advance(Duration::from_millis(249));
-    drop(guard);
-    assert_eq!(emulator.requests() - before, 2);
-
-    let before = emulator.requests();
-    let guard = lock(Locker::builder(mutex, KEY));
-    clock.advance(Duration::from_millis(250));
-    // It reads what others wrote before it writes its own.
-    eventually(|| (emulator.requests() - before == 3).then_some(()));
-    drop(guard);
-    assert_eq!(emulator.requests() - before, 4);
+    let locker = Locker::new(mutex, KEY).expect("the settings are sound");
+    let hold = |time| {
+        let before = emulator.requests();
+        let guard = locker.lock().expect("it is free");
+        clock.advance(Duration::from_millis(time));
+        drop(guard);
+        emulator.requests() - before
+    };
+    assert_eq!(hold(249), 2);
+    // Whose blob it is has to be read first, and is known from then on.
+    assert_eq!(hold(250), 4);
+    assert_eq!(hold(250), 3);
+    assert_eq!(hold(249), 2);
 }
 
 #[test]
-fn holder_that_writes_first_takes_four_requests_too() {
+fn holder_that_writes_first_takes_no_more_requests() {
     let (emulator, mutex, _clock) = frozen();
-    let before = emulator.requests();
-    drop(lock(builder(mutex)));
-    assert_eq!(emulator.requests() - before, 4);
+    let locker = builder(mutex).build().expect("the settings are sound");
+    for requests in [4, 3] {
+        let before = emulator.requests();
+        drop(locker.lock().expect("it is free"));
+        assert_eq!(emulator.requests() - before, requests);
+    }
 }
 
 #[test]

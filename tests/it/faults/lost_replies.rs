@@ -35,6 +35,16 @@ fn losses() -> [Fault; 7] {
     ]
 }
 
+/// The losses, and requests that hang, with the time that all attempts may take together. Those that
+/// hang take half of it, and the rest is enough for a busy machine.
+fn losses_and_hangs() -> impl Iterator<Item = (Fault, Duration)> {
+    let hangs = [Fault::HangBefore, Fault::HangAfter];
+    let losses = losses().map(|fault| (fault, LONG));
+    losses
+        .into_iter()
+        .chain(hangs.map(|fault| (fault, 3 * SEC)))
+}
+
 fn acquire_whose_reply_was_lost_is_sent_again_with_the_same_id(backend: &Backend) {
     for fault in losses() {
         let setup = Setup::before(backend);
@@ -109,25 +119,19 @@ fn creation_whose_reply_was_lost_is_made_good(backend: &Backend) {
 
 fn release_whose_reply_was_lost_is_reported_released(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
-    let locker = setup
-        .builder()
-        .release_timeout(TIMEOUT)
-        .build()
-        .expect("sound");
-    for fault in losses()
-        .into_iter()
-        .chain([Fault::HangBefore, Fault::HangAfter])
-    {
+    for (fault, limit) in losses_and_hangs() {
+        let options = setup.options().request_timeout(limit);
+        let mutex = AzureMutex::new(options).expect("sound");
         let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
         setup.once_on("release", fault.clone());
-        let released = within(TIMEOUT, || mutex.release(&lease));
+        let released = within(limit, || mutex.release(&lease));
         assert_eq!(released.map_err(|error| error.kind()), Ok(()), "{fault:?}");
 
-        let guard = locker.lock().expect("it is free");
+        let locker = Locker::builder(mutex, KEY).release_timeout(limit).build();
+        let guard = locker.expect("sound").lock().expect("it is free");
         let before = setup.seen("release").len();
         setup.once_on("release", fault.clone());
-        let released = within(TIMEOUT, || guard.release());
+        let released = within(limit, || guard.release());
         assert_eq!(released.map_err(|error| error.kind()), Ok(()), "{fault:?}");
         assert_eq!(setup.seen("release").len(), before + 2, "{fault:?}");
         assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
@@ -136,20 +140,21 @@ fn release_whose_reply_was_lost_is_reported_released(backend: &Backend) {
 
 fn renew_whose_reply_was_lost_leaves_the_lock_held(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
-    for fault in losses()
-        .into_iter()
-        .chain([Fault::HangBefore, Fault::HangAfter])
-    {
+    for (fault, limit) in losses_and_hangs() {
+        let options = setup.options().request_timeout(limit);
+        let mutex = AzureMutex::new(options).expect("sound");
         let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
         setup.once_on("renew", fault.clone());
-        let renewed = within(TIMEOUT, || mutex.renew(&lease));
+        let renewed = within(limit, || mutex.renew(&lease));
         renewed.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         mutex.release(&lease).expect("it is held");
     }
 
     // By a clock that is fast, so that the retry does not take seconds.
-    let options = setup.options().clock(Clock::with_rate(20));
+    let options = setup
+        .options()
+        .request_timeout(LONG)
+        .clock(Clock::with_rate(20));
     let (observer, events) = Events::new();
     let locker = Locker::builder(AzureMutex::new(options).expect("sound"), KEY)
         .renewal_interval(Duration::from_secs(1))
