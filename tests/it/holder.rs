@@ -9,6 +9,8 @@ use azmutex::{
     AzureMutex, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, LeaseStatus, Locker,
     LockerBuilder, LossReason, Previous,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::support::backend::Backend;
 use crate::support::proxy::{Fault, Seen, forbidden, internal_error};
@@ -18,6 +20,11 @@ on_each_service! {
     status_shows_the_holder_until_it_releases
     list_shows_what_status_shows
     holder_is_shown_in_every_state_that_is_not_free
+    holder_of_a_moment_is_none_after_one_that_wrote_that_it_released
+    state_tells_how_the_last_lease_ended
+    record_that_contradicts_the_lease_is_not_its_holders
+    lock_of_terraform_shows_who_holds_it
+    metadata_of_others_that_fills_the_blob_fails_no_lock
     holder_before_is_shown_until_the_next_has_written
     holder_of_a_broken_lease_is_replaced_by_the_next
     holder_with_any_text_is_shown_as_it_was_set
@@ -151,6 +158,120 @@ fn holder_before_is_shown_until_the_next_has_written(backend: &Backend) {
     assert_eq!(owner(status(&mutex).last_holder()), Some("next"));
 }
 
+fn holder_of_a_moment_is_none_after_one_that_wrote_that_it_released(backend: &Backend) {
+    let mutex = backend.mutex();
+    drop(lock(builder(backend.mutex()).fencing(true)));
+    let guard = lock(builder(backend.mutex()).owner("next").holder_delay(NEVER));
+    let held = status(&mutex);
+    assert_eq!((held.state(), held.holder()), (LeaseState::Leased, None));
+    assert_eq!(owner(held.last_holder()), Some("ci@build-07"));
+    drop(guard);
+}
+
+fn state_tells_how_the_last_lease_ended(backend: &Backend) {
+    let mutex = backend.mutex();
+    let ended = |state| {
+        let free = status(&mutex);
+        assert_eq!((free.state(), free.holder()), (state, None));
+        assert_eq!(owner(free.last_holder()), Some("ci@build-07"));
+        assert!(!free.last_holder().is_some_and(Holder::released));
+    };
+    drop(lock(builder(backend.mutex())));
+    ended(LeaseState::Available);
+    let broken = lock(builder(backend.mutex()));
+    mutex
+        .break_lease(KEY, Some(Duration::ZERO))
+        .expect("it is leased");
+    ended(LeaseState::Broken);
+    drop(broken);
+    if backend.can_pass() {
+        mutex
+            .acquire(KEY, LeaseDuration::MIN)
+            .expect("it is broken");
+        backend.pass(Duration::from_secs(15));
+        ended(LeaseState::Expired);
+    }
+}
+
+fn record_that_contradicts_the_lease_is_not_its_holders(backend: &Backend) {
+    let mutex = backend.mutex();
+    drop(lock(builder(backend.mutex())));
+    for (duration, holder) in [
+        (LeaseDuration::INFINITE, None),
+        (LeaseDuration::MIN, Some("ci@build-07")),
+    ] {
+        let lease = mutex.acquire(KEY, duration).expect("it is free");
+        let held = status(&mutex);
+        assert_eq!(owner(held.holder()), holder, "{duration:?}");
+        assert_eq!(owner(held.last_holder()), Some("ci@build-07"));
+        let listed: Result<Vec<_>, _> = mutex.list(KEY).collect();
+        assert_eq!(listed.expect("a page"), [held]);
+        mutex.release(&lease).expect("it is held");
+    }
+}
+
+fn lock_of_terraform_shows_who_holds_it(backend: &Backend) {
+    let (mutex, path) = (backend.mutex(), backend.path(KEY));
+    let lease = mutex
+        .acquire(KEY, LeaseDuration::INFINITE)
+        .expect("it is new");
+    let json = STANDARD.encode(
+        r#"{"ID":"2b6a6738","Operation":"OperationTypeApply","Info":"","Who":"bob@ws",
+        "Version":"1.9.5","Created":"2026-01-07T10:02:11.123456789Z","Path":"locks/nightly"}"#,
+    );
+    let theirs = [("terraformlockid", json.as_str())];
+    let id = lease.id().to_string();
+    let written = backend.account().write_metadata(&path, Some(&id), &theirs);
+    assert_eq!(written.status, 200);
+    let held = status(&mutex);
+    let holder = held.holder().expect("it says who it is");
+    assert_eq!(holder.to_string(), "bob@ws (reason: OperationTypeApply)");
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_780_131);
+    assert_eq!(holder.since(), Some(since));
+    let listed: Result<Vec<_>, _> = mutex.list(KEY).collect();
+    assert_eq!(listed.expect("a page"), [held]);
+    mutex.release(&lease).expect("it is held");
+    assert_eq!(status(&mutex).holder(), None);
+    // Whoever takes the lock meanwhile leaves it there.
+    drop(lock(builder(backend.mutex())));
+    let kept = backend.account().metadata(&path);
+    assert_eq!(kept.get("terraformlockid"), Some(&json));
+}
+
+fn metadata_of_others_that_fills_the_blob_fails_no_lock(backend: &Backend) {
+    let (mutex, path) = (backend.mutex(), backend.path(KEY));
+    drop(lock(builder(backend.mutex()).fencing(true)));
+    for sizes in [vec![8180], vec![8000], vec![100; 80], vec![1300; 6]] {
+        let values: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(n, size)| (format!("their{n:03}"), "x".repeat(size - 8)))
+            .collect();
+        let theirs: Vec<_> = values.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let account = backend.account();
+        assert_eq!(account.write_metadata(&path, None, &theirs).status, 200);
+        let mut last = None;
+        for fencing in [true, false, true] {
+            let (observer, events) = Events::new();
+            let locker = builder(backend.mutex()).fencing(fencing).observer(observer);
+            let guard = lock(locker);
+            assert!(status(&mutex).holder().is_some(), "{sizes:?}");
+            let token = status(&mutex).fencing_token();
+            assert!(token.is_some() && token >= last, "{sizes:?}");
+            last = token;
+            guard.write(b"value").expect("it is held");
+            guard.release().expect("it is held");
+            let failed = |event: &Event| matches!(event, Event::RecordFailed { .. });
+            assert!(!events.so_far().iter().any(failed), "{sizes:?}");
+        }
+        let kept = account.metadata(&path);
+        let theirs = kept.keys().filter(|name| name.starts_with("their"));
+        // Nothing of theirs is lost while there is something of ours to leave out.
+        let lost = usize::from(sizes == [8180]);
+        assert_eq!(theirs.count(), sizes.len() - lost, "{sizes:?}");
+    }
+}
+
 fn holder_of_a_broken_lease_is_replaced_by_the_next(backend: &Backend) {
     let mutex = backend.mutex();
     for next in [
@@ -280,9 +401,13 @@ fn metadata_of_others_does_no_harm(backend: &Backend) {
     for name in ["azmutexcolour", "team"] {
         assert!(kept.contains_key(name), "{kept:?}");
     }
+    // So does one without fencing, and it erases no token.
+    let token = status(&mutex).fencing_token();
     drop(lock(builder(backend.mutex()).owner("next")));
-    assert_eq!(account.metadata(&path).get("team"), kept.get("team"));
-    assert_eq!(owner(status(&mutex).last_holder()), Some("next"));
+    let free = status(&mutex);
+    assert_eq!(owner(free.last_holder()), Some("next"));
+    assert!(token.is_some() && free.fencing_token() == token);
+    assert_eq!(account.metadata(&path)["team"], "platform");
 }
 
 fn hold_takes_three_requests_once_its_holder_is_written_and_one_more_to_read_what_others_wrote(

@@ -87,14 +87,35 @@ pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
         return "held by nobody any more".to_owned();
     }
     let Some(holder) = status.holder() else {
-        let state = status.state();
-        return format!("held by an unknown holder ({state}, no azmutex metadata)");
+        return format!("held by {}", unknown_holder(status));
     };
     let who = clean(&holder.to_string());
     match (holder.since(), style) {
         (None, _) => format!("held by {who}"),
         (Some(since), Since::Span) => format!("held by {who} for {}", span(ago(since))),
         (Some(since), Since::Time) => format!("held by {who} since {}", rfc3339(since)),
+    }
+}
+
+/// A holder that is not recorded, and who is recorded in its place.
+pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
+    match status.last_holder() {
+        Some(last) => {
+            let end = if status.is_infinite() {
+                " with an infinite lease"
+            } else {
+                ""
+            };
+            let last = clean(&last.to_string());
+            format!("an unknown holder{end}; last recorded: {last}")
+        }
+        None if status.is_infinite() => {
+            "an unknown holder, with a lease that has no end".to_owned()
+        }
+        None => format!(
+            "an unknown holder ({}, no azmutex metadata)",
+            status.state()
+        ),
     }
 }
 
