@@ -279,6 +279,13 @@ impl Lifecycle {
         };
     }
 
+    /// The user keeps the lease, and nobody renews it any more.
+    pub(crate) fn detach(&mut self) {
+        self.ended = Some(LossReason::Released);
+        self.notices.clear();
+        self.phase = Phase::Over(Ok(()));
+    }
+
     /// The caller no longer waits for the lease. What may be granted is released.
     pub(crate) fn give_up(&mut self, now: Moment) {
         self.let_go(Then::End, now);
