@@ -496,12 +496,18 @@ fn token_that_cannot_be_stored_fails_once_the_lease_is_released() {
                 let until = until.real.min(until.lease);
                 now = ms_until(until);
             }
-            Step::Send { request, .. } if request == Request::Release => break,
+            Step::Send {
+                request: Request::Release,
+                ..
+            } => break,
             step => panic!("{step:?}"),
         }
         loop {
             match run.step(now) {
-                Step::Send { request, .. } if request == Request::Renew => {
+                Step::Send {
+                    request: Request::Renew,
+                    ..
+                } => {
                     run.answers(Request::Renew, now, now, done());
                 }
                 Step::Wait(until) => {

@@ -100,7 +100,7 @@ impl State {
         let id = lease.id().to_string();
         match self {
             Self::NeverLeased | Self::Leased => {}
-            Self::Released => drop(mutex.release(&lease).expect("it is held")),
+            Self::Released => mutex.release(&lease).expect("it is held"),
             Self::LeasedByAnother => {
                 mutex.release(&lease).expect("it is held");
                 mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
