@@ -21,9 +21,9 @@ pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<()
     if telling.iter().any(|name| reply.header(name).is_some()) {
         return Ok(());
     }
-    let server = match reply.header("server").map(printable) {
-        Some(server) if !server.is_empty() => format!(" (Server: {server})"),
-        _ => String::new(),
+    let server = match printable(reply.header("server").unwrap_or_default(), 60) {
+        server if server.is_empty() => String::new(),
+        server => format!(" (Server: {server})"),
     };
     let in_its_place =
         format!("something between this machine and Azure answered in its place{server}");
@@ -68,8 +68,8 @@ pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<()
 
 /// The error that a reply with a status of 400 or more stands for.
 ///
-/// `sent`: the wall clock when the request was sent, against which the reply's own date shows
-/// whether the clock is off. `hint`: what to check if the credential was not accepted.
+/// `sent`: the wall clock when the request was sent; compared with the reply's date it shows whether
+/// the clock is off. `hint`: what to check if the credential was not accepted.
 pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Error {
     // HEAD replies have no body, so the header is the code's only sure place.
     let code = match reply.header("x-ms-error-code") {
@@ -86,8 +86,8 @@ pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Err
     error.with_reply(reply.status, code, request_id, retry_after)
 }
 
-/// What a code says about a lease that its holder asked about. That the blob is missing is told
-/// apart, since it means something else to those who hold none.
+/// What a code says about a lease to its holder. A missing blob is not among them, since to those who
+/// hold no lease it means something else.
 fn loss(code: Option<&str>) -> Option<LossReason> {
     match code? {
         "LeaseIsBrokenAndCannotBeRenewed"
@@ -102,8 +102,8 @@ fn loss(code: Option<&str>) -> Option<LossReason> {
     }
 }
 
-/// The kind of error, and what to say besides the code. Branches on the code; the bare status
-/// counts only where the code is unknown.
+/// The kind of error, and what to say besides the code. The bare status counts only where the code
+/// is unknown.
 fn meaning(
     reply: &Reply,
     code: Option<&str>,
@@ -137,6 +137,7 @@ fn meaning(
         code if loss(Some(code)).is_some() => return (ErrorKind::LeaseLost, "".into()),
         "AuthenticationFailed" => {
             let text = clock_skew(reply, sent)
+                .or_else(|| sas_time_frame(&reply.body))
                 .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
             return (ErrorKind::Auth, text.into());
         }
@@ -169,10 +170,44 @@ fn meaning(
                 408 | 500.. => ErrorKind::Service,
                 _ => ErrorKind::Protocol,
             };
+            let said = match refused_value(&reply.body) {
+                Some(value) if said.is_empty() => value,
+                Some(value) => format!("{said} ({value})"),
+                None => said,
+            };
             return (kind, said.into());
         }
     };
-    (ErrorKind::Auth, text.into())
+    match message_in_body(&reply.body) {
+        Some(said) => (ErrorKind::Auth, format!("{text}; it says: {said}").into()),
+        None => (ErrorKind::Auth, text.into()),
+    }
+}
+
+/// That a SAS is not valid yet, or no more. Other details of a failed authentication may quote what
+/// was signed, and are never shown.
+fn sas_time_frame(body: &[u8]) -> Option<String> {
+    let detail = in_error_body(body, "AuthenticationErrorDetail")?;
+    let line = printable(detail.lines().next()?, 200);
+    line.starts_with("Signature not valid in the specified time frame")
+        .then_some(line)
+}
+
+/// The header or query parameter that the service refused, and its value; never a credential's.
+fn refused_value(body: &[u8]) -> Option<String> {
+    let (name, value) = match in_error_body(body, "HeaderName") {
+        Some(name) => (name, in_error_body(body, "HeaderValue")),
+        None => (
+            in_error_body(body, "QueryParameterName")?,
+            in_error_body(body, "QueryParameterValue"),
+        ),
+    };
+    let name = printable(&name, 60);
+    let is_secret = ["authorization", "sig"].contains(&name.to_ascii_lowercase().as_str());
+    match value {
+        Some(value) if !is_secret => Some(format!("{name}: {}", printable(&value, 60))),
+        _ => Some(name),
+    }
 }
 
 /// Signed requests are refused when the clocks differ by more than 15 minutes.
@@ -193,26 +228,24 @@ fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
     })
 }
 
-/// Whether it is from a service, or from something else that answered in its place.
+/// Whether it looks like a code of the service's.
 fn is_code(code: &str) -> bool {
     (1..=100).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// Foreign text, made fit to be shown.
-fn printable(text: &str) -> String {
+fn printable(text: &str, longest: usize) -> String {
     text.trim()
         .chars()
         .filter(|c| !c.is_control())
-        .take(60)
+        .take(longest)
         .collect()
 }
 
-/// The first line of the message; request ID and time are on the next ones. Other elements may
-/// quote the signature, and are never shown.
+/// The first line of the message; request ID and time are on the next ones.
 fn message_in_body(body: &[u8]) -> Option<String> {
     let message = in_error_body(body, "Message")?;
-    let line = message.lines().next().unwrap_or_default();
-    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    let line = printable(message.lines().next()?, 300);
     (!line.is_empty()).then_some(line)
 }
 
@@ -360,14 +393,50 @@ mod tests {
     }
 
     #[test]
-    fn unknown_code_keeps_the_first_line_of_its_message() {
+    fn unknown_code_keeps_the_first_line_of_its_message_and_what_was_refused() {
         let body = body(
             "SomethingNew",
             "It did not work.",
             "<HeaderName>x</HeaderName>",
         );
         let error = read_error(&reply(418, &[], &body), wall(), "");
-        assert_eq!(error.to_string(), "SomethingNew (418): It did not work.");
+        assert_eq!(
+            error.to_string(),
+            "SomethingNew (418): It did not work. (x)"
+        );
+    }
+
+    #[test]
+    fn detail_of_the_service_s_is_kept_where_it_says_more() {
+        let refused = |status, code, message, more| {
+            let body = body(code, message, more);
+            read_error(&reply(status, &[], &body), wall(), "check it").to_string()
+        };
+        let header = "<HeaderName>x-ms-lease-duration</HeaderName><HeaderValue>10</HeaderValue>";
+        assert_eq!(
+            refused(400, "InvalidHeaderValue", "It is not valid.", header),
+            "InvalidHeaderValue (400): It is not valid. (x-ms-lease-duration: 10)"
+        );
+        let header = "<HeaderName>Authorization</HeaderName><HeaderValue>s3cret</HeaderValue>";
+        assert_eq!(
+            refused(400, "InvalidHeaderValue", "It is not valid.", header),
+            "InvalidHeaderValue (400): It is not valid. (Authorization)"
+        );
+        let text = refused(
+            403,
+            "InsufficientAccountPermissions",
+            "Not this account.",
+            "",
+        );
+        assert!(text.ends_with("; it says: Not this account."), "{text}");
+        let frame = "Signature not valid in the specified time frame: Start [Fri, 25 Oct 2019 \
+                     19:00:00 GMT] - Expiry [Sat, 26 Oct 2019 19:00:00 GMT] - Current [Fri, 25 Oct \
+                     2019 18:13:24 GMT]";
+        let detail = format!("<AuthenticationErrorDetail>{frame}</AuthenticationErrorDetail>");
+        assert_eq!(
+            refused(403, "AuthenticationFailed", "Failed.", &detail),
+            format!("AuthenticationFailed (403): {frame}")
+        );
     }
 
     #[test]

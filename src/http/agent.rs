@@ -32,8 +32,9 @@ pub(crate) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 /// How many addresses of a host are of use; ureq's list has room for 16.
 const MAX_ADDRESSES: usize = 16;
 
-/// How many connections may be idle.
-const MAX_IDLE: usize = 16;
+/// How many connections may be idle. There are never more than were in use at once: with 1,000 guards
+/// some 20, a few only for most programs. A lower limit would only have them made anew.
+const MAX_IDLE: usize = 32;
 
 /// Connections to one service, shared by all threads of a process.
 pub(crate) struct Transport {
@@ -106,15 +107,16 @@ impl Transport {
         timeout: Duration,
     ) -> Result<Reply, Error> {
         let connections = self.connections();
-        let pool = if request.needs_new_connection {
-            connections.new_pool(&self.config)
+        let pool = connections.pool.read().clone();
+        let agent = if request.needs_new_connection {
+            connections.new_pool(&self.config).agent
         } else {
-            connections.pool.read().clone()
+            pool.agent.clone()
         };
         progress::start();
         // It is not known to panic; if it does, a guard has to outlive that.
         catch_unwind(AssertUnwindSafe(|| {
-            self.send_on(&pool.agent, request, max_body, timeout)
+            self.send_on(&agent, request, max_body, timeout)
         }))
         .unwrap_or_else(|_| Err(ureq::Error::Other("it panicked".into()).into()))
         .map_err(|failure| {

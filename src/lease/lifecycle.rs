@@ -416,7 +416,14 @@ impl Lifecycle {
             }
             Outcome::Failed(error) => self.fail(error, now),
             Outcome::Lost(error) => {
-                if let Some(reason) = error.loss_reason()
+                // One that is held for certain has not run out.
+                let held_until_now = held.hold.claim(now.lease) == Claim::Held;
+                let reason = if held_until_now && error.service_code() == Some("LeaseLost") {
+                    Some(LossReason::Broken)
+                } else {
+                    error.loss_reason()
+                };
+                if let Some(reason) = reason
                     && held.hold.lose(reason)
                     && held.handed_over
                 {

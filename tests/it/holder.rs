@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use azmutex::emulator::{Clock, Emulator};
 use azmutex::{
     AzureMutex, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, LeaseStatus, Locker,
-    LockerBuilder, Previous,
+    LockerBuilder, LossReason, Previous,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -557,6 +557,18 @@ fn holder_is_written_after_250_ms() {
     eventually(|| status(&mutex).holder().map(drop));
     assert_eq!(owner(status(&mutex).holder()), Some("ci@build-07"));
     drop(guard);
+}
+
+#[test]
+fn write_of_the_holder_that_finds_the_lease_broken_says_so() {
+    let (_emulator, mutex, clock) = frozen();
+    let (observer, events) = Events::new();
+    let guard = lock(Locker::builder(mutex.clone(), KEY).observer(observer));
+    let broken = mutex.break_lease(KEY, Some(Duration::ZERO));
+    broken.expect("it is leased");
+    clock.advance(Duration::from_millis(250));
+    events.wait(|event| matches!(event, Event::Lost { .. }));
+    assert_eq!(guard.loss_reason(), Some(LossReason::Broken));
 }
 
 #[test]

@@ -9,9 +9,9 @@ use azmutex::{
     LockerBuilder, LossReason, MutexOptions,
 };
 
-use crate::support::Events;
 use crate::support::backend::Backend;
 use crate::support::proxy::{Fault, FaultProxy, RequestHead, Seen};
+use crate::support::{Events, LONG};
 
 mod access;
 mod lost_replies;
@@ -58,6 +58,16 @@ impl<'a> Setup<'a> {
             .request_timeout(self.timeout)
             .endpoint(&self.proxy.endpoint())
             .expect("the endpoint is well-formed")
+    }
+
+    /// For requests that are all answered or cut off: a busy machine may take its time with them.
+    fn patient_mutex(&self) -> AzureMutex {
+        let options = self.options().request_timeout(LONG);
+        AzureMutex::new(options).expect("the options are sound")
+    }
+
+    fn patient_locker(&self) -> Locker {
+        Locker::new(self.patient_mutex(), KEY).expect("the settings are sound")
     }
 
     fn mutex(&self) -> AzureMutex {
