@@ -358,8 +358,8 @@ mod tests {
         let infinite = [("azmutexstate", "held"), ("azmutexowner", "a")];
         let released = [("azmutexstate", "released"), ("azmutexowner", "a")];
         let (known, unknown) = ((Some("a"), Some("a")), (None, Some("a")));
-        let rows: [(&str, &str, &[(&str, &str)], _); 13] = [
-            ("leased", "fixed", &finite, known),
+        let rows = [
+            ("leased", "fixed", &finite[..], known),
             ("leased", "infinite", &finite, unknown),
             ("leased", "fixed", &infinite, unknown),
             ("leased", "infinite", &infinite, known),
