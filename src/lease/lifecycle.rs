@@ -139,7 +139,9 @@ impl Lifecycle {
             }
             hold::Step::Wait(until) => until,
         };
-        if !held.handed_over && now.lease >= self.acquisition.end() {
+        // A lease that is ready is handed over however late it came.
+        let prepares = !held.handed_over && held.writing.due().is_some();
+        if prepares && now.lease >= self.acquisition.end() {
             self.failure = Some(self.acquisition.unmet());
             self.let_go(Then::End, now);
             return self.step(now);
@@ -287,8 +289,11 @@ impl Lifecycle {
     /// When the caller's wait is over, and what to report then.
     pub(crate) fn wait_end(&self) -> Tick {
         match self.phase {
-            Phase::Acquiring | Phase::Held(_) => self.acquisition.end(),
-            Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => Tick::NEVER,
+            Phase::Acquiring => self.acquisition.end(),
+            Phase::Held(ref held) if held.writing.due().is_some() => self.acquisition.end(),
+            Phase::Held(_) | Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => {
+                Tick::NEVER
+            }
         }
     }
 
