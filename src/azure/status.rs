@@ -1,4 +1,4 @@
-//! PURE: what the service says of a lease or of a lock blob.
+//! PURE: the status of a lease and its lock blob, as read from the service's replies.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -65,7 +65,8 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// What the service says of one lock blob.
+/// The state of one lock, and what is recorded of its holders. Read by
+/// [`AzureMutex::status`](crate::AzureMutex::status) and [`list`](crate::AzureMutex::list).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseStatus {
     key: String,
@@ -75,7 +76,7 @@ pub struct LeaseStatus {
     etag: String,
     last_modified: Option<SystemTime>,
     pub(crate) record: Record,
-    /// The holder of a lock that Terraform took.
+    /// Whoever Terraform took the lock for.
     terraform: Option<Holder>,
 }
 
@@ -100,17 +101,16 @@ impl LeaseStatus {
 
     /// Who holds the lock, as far as that is known.
     ///
-    /// Locks that Terraform took are recognised, too; what it does is then the
-    /// [`reason`](Holder::reason).
+    /// Terraform's locks are recognised, too: the [`reason`](Holder::reason) is then the operation.
     ///
-    /// `None` if the lock is free, and if its holder has not written who it is: it took the lock a
-    /// moment ago, does not say, or uses another library. So it is if the record contradicts the lease:
-    /// if it says that its holder released, or that the lease has an end where the service says that it
-    /// has none, or the reverse.
+    /// `None` if the lock is free, and also if its holder has not written who it is: it took the lock a
+    /// moment ago, does not say, or uses another library. A record that contradicts the lease is not
+    /// this holder's: one that says that its holder released, or one of a finite lease where the
+    /// service says infinite, or the reverse.
     ///
-    /// The service does not tell one lease from the next. Where nothing contradicts it, the record of
-    /// an earlier holder is shown until the new one has written its own: for a moment, or all the time
-    /// if the new one does not say who it is.
+    /// The service does not tell one lease from the next. Where nothing contradicts it, an earlier
+    /// holder is shown until the new one has written who it is; if that one never does, for as long as
+    /// it holds the lock.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
         let ours = self.record.holder.as_ref();
@@ -120,10 +120,10 @@ impl LeaseStatus {
         later(ours, terraform)
     }
 
-    /// Who held the lock last, or holds it, of those who wrote who they are.
+    /// The current or last holder among those that wrote who they are.
     ///
     /// If the lock is free, [`state`](Self::state) tells whether the last lease was released, ran out
-    /// or was broken. That lease may have been another's, who wrote nothing.
+    /// or was broken. A holder that wrote nothing may have had that lease.
     #[must_use]
     pub fn last_holder(&self) -> Option<&Holder> {
         self.holder()
@@ -205,7 +205,7 @@ pub(crate) fn read_record(reply: &Reply) -> Record {
     Record::read(names.filter_map(|(name, value)| Some((name.strip_prefix(METADATA)?, &**value))))
 }
 
-/// The most blobs that a page may have. The service sends 5000 at most.
+/// The most blobs that a page may have. The service sends at most 5000.
 const MAX_BLOBS: usize = 10_000;
 
 /// One page of List Blobs.
@@ -276,7 +276,7 @@ fn read_listed_record(blob: roxmltree::Node<'_, '_>) -> Record {
     Record::read(values.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
-/// Checks that a reply to acquire, renew or change speaks of the lease that was asked for.
+/// Reads which lease a reply to acquire, renew or change is about.
 pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
     reply
         .header("x-ms-lease-id")
@@ -291,7 +291,7 @@ pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
         })
 }
 
-/// Reads `x-ms-lease-time`, the seconds that a broken lease still runs.
+/// Reads `x-ms-lease-time`: the seconds until a lease that is being broken ends.
 pub(crate) fn read_lease_time(reply: &Reply) -> Duration {
     let secs = reply
         .header("x-ms-lease-time")
@@ -358,8 +358,8 @@ mod tests {
         let infinite = [("azmutexstate", "held"), ("azmutexowner", "a")];
         let released = [("azmutexstate", "released"), ("azmutexowner", "a")];
         let (known, unknown) = ((Some("a"), Some("a")), (None, Some("a")));
-        let rows: [(&str, &str, &[(&str, &str)], _); 13] = [
-            ("leased", "fixed", &finite, known),
+        let rows = [
+            ("leased", "fixed", &finite[..], known),
             ("leased", "infinite", &finite, unknown),
             ("leased", "fixed", &infinite, unknown),
             ("leased", "infinite", &infinite, known),

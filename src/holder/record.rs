@@ -18,15 +18,9 @@ use crate::time::dates;
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources>
 const MAX_METADATA: usize = 8 * 1024;
 
-/// The most that metadata may take as headers, which leaves 6 of the 16 KiB that servers commonly take
-/// to the URL, the credential and the other headers.
-const MAX_HEADERS: usize = 10 * 1024;
-
-/// What the header of a pair has besides its name and value: `x-ms-meta-`, a colon, a space, and the
-/// end of the line.
-const HEADER: usize = 14;
-
-/// The most pairs. A reply with more than 128 headers could not be read again.
+/// The most pairs, so that a reply has room for 32 other headers: one with more than 128 could not be
+/// read again. A request's metadata then takes less than 10 KiB of headers, of the 16 that servers
+/// commonly take.
 const MAX_PAIRS: usize = 96;
 
 const OWNER: &str = "azmutexowner";
@@ -291,7 +285,7 @@ impl Record {
         (self, dropped)
     }
 
-    /// What a record is no use without.
+    /// What makes a record usable: whether the lock is held, with which lease, and the token.
     fn essentials(&self) -> Vec<(&'static str, String)> {
         let mut out = Vec::new();
         if let Some(holder) = &self.holder {
@@ -368,8 +362,7 @@ impl Room {
     /// Whether the pair still fits; if so, it takes its part.
     fn take(&mut self, name: &str, value: &str) -> bool {
         let (pairs, bytes) = (self.pairs + 1, self.bytes + name.len() + value.len());
-        let fits =
-            pairs <= MAX_PAIRS && bytes <= MAX_METADATA && bytes + pairs * HEADER <= MAX_HEADERS;
+        let fits = pairs <= MAX_PAIRS && bytes <= MAX_METADATA;
         if fits {
             (self.pairs, self.bytes) = (pairs, bytes);
         }

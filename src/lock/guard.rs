@@ -158,11 +158,12 @@ impl LeaseGuard {
         self.fencing_token
     }
 
-    /// Whether the previous holder released the lock or left without releasing, and who it was.
+    /// Whether the previous holder released the lock, and who it was.
     ///
-    /// Always [`Previous::Unknown`] unless [`fencing`](crate::LockerBuilder::fencing) is on. Work
-    /// that can be half done should look here and check or repair it first. A holder whose last
-    /// words were lost on the way counts as one that left.
+    /// Always [`Previous::Unknown`] unless [`fencing`](crate::LockerBuilder::fencing) is on, and only
+    /// meaningful if it is on for all holders: the others do not write that they release. Work that
+    /// can be left half done should look here first, and check or repair it. A holder whose final
+    /// update was lost counts as one that did not release.
     #[must_use]
     pub fn previous(&self) -> &Previous {
         &self.previous

@@ -97,26 +97,26 @@ pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
     }
 }
 
-/// A holder that is not recorded, and who is recorded in its place.
+/// A holder that has not written who it is, and the last one that has.
 pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
-    match status.last_holder() {
-        Some(last) => {
-            let end = if status.is_infinite() {
-                " with an infinite lease"
-            } else {
-                ""
-            };
-            let last = clean(&last.to_string());
-            format!("an unknown holder{end}; last recorded: {last}")
-        }
-        None if status.is_infinite() => {
+    let infinite = status.is_infinite();
+    let Some(last) = status.last_holder() else {
+        return if infinite {
             "an unknown holder, with a lease that has no end".to_owned()
-        }
-        None => format!(
-            "an unknown holder ({}, no azmutex metadata)",
-            status.state()
-        ),
-    }
+        } else {
+            format!(
+                "an unknown holder ({}, no azmutex metadata)",
+                status.state()
+            )
+        };
+    };
+    let end = if infinite {
+        "; this lease has no end"
+    } else {
+        ""
+    };
+    let last = clean(&last.to_string());
+    format!("an unknown holder; last recorded: {last}{end}")
 }
 
 /// How often the holder is asked for on a terminal.

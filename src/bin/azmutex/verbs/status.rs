@@ -112,7 +112,7 @@ fn describe(status: &LeaseStatus) -> String {
     }
 }
 
-/// Who is recorded as the last holder of a free lock. It need not be the one whose lease ended.
+/// The last holder that wrote who it is. The lease that ended may have been another's.
 fn last_recorded(status: &LeaseStatus) -> String {
     let Some(last) = status.last_holder() else {
         return String::new();
