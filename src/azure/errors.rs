@@ -137,9 +137,8 @@ fn meaning(
         code if loss(Some(code)).is_some() => return (ErrorKind::LeaseLost, "".into()),
         "AuthenticationFailed" => {
             let text = clock_skew(reply, sent)
-                .or_else(|| sas_time_frame(&reply.body))
                 .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
-            return (ErrorKind::Auth, text.into());
+            return (ErrorKind::Auth, quoting(text, sas_time_frame(&reply.body)));
         }
         "AuthorizationFailure" => {
             "the account's network rules do not let this machine in, or the credential does not \
@@ -178,9 +177,15 @@ fn meaning(
             return (kind, said.into());
         }
     };
-    match message_in_body(&reply.body) {
-        Some(said) => (ErrorKind::Auth, format!("{text}; it says: {said}").into()),
-        None => (ErrorKind::Auth, text.into()),
+    let text = quoting(text.to_owned(), message_in_body(&reply.body));
+    (ErrorKind::Auth, text)
+}
+
+/// `text`, and what the service says itself.
+fn quoting(text: String, said: Option<String>) -> Cow<'static, str> {
+    match said {
+        Some(said) => format!("{text}; the service says: {said}").into(),
+        None => text.into(),
     }
 }
 
@@ -428,14 +433,20 @@ mod tests {
             "Not this account.",
             "",
         );
-        assert!(text.ends_with("; it says: Not this account."), "{text}");
+        assert!(
+            text.ends_with("; the service says: Not this account."),
+            "{text}"
+        );
         let frame = "Signature not valid in the specified time frame: Start [Fri, 25 Oct 2019 \
                      19:00:00 GMT] - Expiry [Sat, 26 Oct 2019 19:00:00 GMT] - Current [Fri, 25 Oct \
                      2019 18:13:24 GMT]";
         let detail = format!("<AuthenticationErrorDetail>{frame}</AuthenticationErrorDetail>");
         assert_eq!(
             refused(403, "AuthenticationFailed", "Failed.", &detail),
-            format!("AuthenticationFailed (403): {frame}")
+            format!(
+                "AuthenticationFailed (403): the service does not accept the credential; check it; \
+                 the service says: {frame}"
+            )
         );
     }
 
