@@ -1,5 +1,5 @@
-//! The instructions of `drop(locker.lock()?)` compared with those of the two requests that it sends,
-//! as callgrind counts them.
+//! The instructions of `drop(locker.lock()?)` compared with those of the two requests that it
+//! sends, as callgrind counts them.
 //!
 //! ```text
 //! cargo bench --bench instructions

@@ -1,5 +1,5 @@
-//! What `drop(locker.lock()?)` costs compared with the two requests that it sends, uncontended, to a
-//! blob that exists, with the service 0, 2 and 20 ms away.
+//! What `drop(locker.lock()?)` costs compared with the two requests that it sends, uncontended, to
+//! a blob that exists, with the service 0, 2 and 20 ms away.
 //!
 //! ```text
 //! cargo bench --bench lock

@@ -45,8 +45,7 @@ fn print(lock: &LeaseStatus) {
     let (key, state) = (lock.key(), lock.state());
     match (lock.holder(), lock.last_holder()) {
         (Some(holder), _) => println!("{key} is {state}, held by {holder}"),
-        (None, Some(last)) if last.released() => println!("{key} is {state}, last held by {last}"),
-        (None, Some(last)) => println!("{key} is {state}, and {last} did not release it"),
+        (None, Some(last)) => println!("{key} is {state}, last recorded: {last}"),
         (None, None) => println!("{key} is {state}"),
     }
 }

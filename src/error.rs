@@ -3,19 +3,25 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 /// Why an operation failed.
 ///
 /// One opaque type for the whole crate: [`kind`](Self::kind) says what a caller can do about it,
-/// and the accessors hold what the service said, for logs and support requests. The text is the
-/// operation, the blob and the reason; the cause below it, if any, is in
-/// [`source`](StdError::source) and not repeated in the text. No error ever shows a key, a SAS
-/// signature or a token.
+/// and the accessors hold what the service said, for logs and support requests.
+///
+/// `Display` is one line: the operation, the lock, the reason, and where it helps the host, the
+/// step that failed, the number of attempts and the time they took. The underlying cause, if there
+/// is one, is in [`source`](StdError::source) and not repeated in that line. `Debug` is the same
+/// line followed by every cause and the request ID, so a `main` that returns this error prints
+/// something a person can read; `{:#?}` puts each of them on a line of its own. No error ever shows
+/// a key, a SAS signature or a token.
 ///
 /// Cloning is cheap: clones share the same details.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inner {
     kind: Option<ErrorKind>,
     action: Option<(&'static str, String)>,
@@ -26,20 +32,53 @@ struct Inner {
     retry_after: Option<Duration>,
     loss: Option<LossReason>,
     permanent: bool,
+    foreign: bool,
+    host: Option<String>,
+    phase: Option<Phase>,
+    attempts: u32,
+    elapsed: Duration,
     /// The ID of a lease that may have been granted.
     lease: Option<u128>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// The step of a request that failed. All but the last come before the whole request was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Phase {
+    /// Looking up the host's name.
+    Resolve,
+    /// Connecting to the host, or through a proxy.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// Sending the request. The service acts on whole requests only.
+    Send,
+    /// The request was sent; waiting for the reply or reading it.
+    Reply,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "while looking up its name",
+            Self::Connect => "while connecting",
+            Self::Tls => "in the TLS handshake",
+            Self::Send => "while sending",
+            Self::Reply => "while waiting for the reply",
+        })
+    }
 }
 
 /// What a failed request may have done.
+#[allow(dead_code)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Delivery {
-    /// Nothing: it was not sent, or the service was too busy to begin. It may be sent again.
+    /// Nothing: it was not sent whole, or the service was too busy to begin. It may be sent again.
     NotDone,
-    /// Nobody knows: it was sent, and there is no answer that says. It may be sent again where doing
-    /// it twice does no harm.
+    /// Nobody knows: it was sent, and no answer says what came of it. It may be sent again where
+    /// doing it twice does no harm.
     Unknown,
-    /// The service answered, and would answer the same again.
+    /// There is an answer, and the same request would get the same answer again.
     Refused,
 }
 
@@ -51,7 +90,7 @@ pub enum ErrorKind {
     /// a clock that is off by more than 15 minutes. The text says which and what to do.
     Auth,
     /// A value from the caller or the environment breaks a rule; nothing was sent. Fix the value
-    /// that the text names.
+    /// named in the text.
     Config,
     /// The lease is gone for good: broken, taken, deleted or already released. Stop the work.
     LeaseLost,
@@ -60,18 +99,22 @@ pub enum ErrorKind {
     LeaseUnproven,
     /// The container, the blob, or the lease to break does not exist.
     NotFound,
-    /// The reply made no sense, or the service refused the request in a way that this version does
-    /// not know. The service's own code is in [`Error::service_code`].
+    /// The reply is not from Azure Blob Storage or makes no sense, or the service refused the
+    /// request in a way that this version does not know. Check the endpoint and the proxy; the
+    /// service's own code, if there is one, is in [`Error::service_code`].
     Protocol,
-    /// The service failed (5xx). Try again later.
+    /// The service, or a gateway in front of it, failed (5xx, 408). What was asked for may have
+    /// been done. Try again later.
     Service,
     /// Waiting was ended by a [`StopToken`](crate::StopToken).
     Stopped,
     /// The operating system refused something, such as a thread.
     System,
-    /// The service is overloaded (503, 429). Try again later, less often.
+    /// The service, or a gateway in front of it, is overloaded (503, 429). Try again later, less
+    /// often.
     Throttled,
-    /// No reply: name resolution, connection, TLS or a timeout. What was asked may have been done.
+    /// No usable reply: the host's name, the connection, a proxy, TLS or a timeout. If the request
+    /// had been sent, what was asked for may have been done.
     Transport,
     /// Another client holds the lease. Not a failure: wait, or try again later.
     WouldBlock,
@@ -140,9 +183,20 @@ impl Error {
         self.0.loss
     }
 
-    /// How long the service asked to be left alone (`Retry-After`).
+    /// How long the service asked the client to wait (`Retry-After`).
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// The ID of a lease that may have been granted although the operation failed.
+    pub(crate) fn lease(&self) -> Option<u128> {
+        self.0.lease
+    }
+
+    /// The step that failed, if there was no usable reply.
+    #[cfg(test)]
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        self.0.phase
     }
 
     /// What a failed request may have done, which decides whether it may be sent again.
@@ -152,19 +206,6 @@ impl Error {
             (true, true) => Delivery::Unknown,
             (true, false) => Delivery::NotDone,
         }
-    }
-
-    /// How often it was tried, and for how long.
-    pub(crate) fn spent(self, _attempts: u32, _elapsed: Duration) -> Self {
-        self
-    }
-
-    pub(crate) fn with_lease(self, id: u128) -> Self {
-        self.edit(|inner| inner.lease = Some(id))
-    }
-
-    pub(crate) fn lease(&self) -> Option<u128> {
-        self.0.lease
     }
 
     /// Whether there was no reply at all.
@@ -183,17 +224,28 @@ impl Error {
             _ if self.0.permanent => false,
             ErrorKind::Transport | ErrorKind::Throttled | ErrorKind::Service => true,
             // A reply that could not be read says nothing; one that refuses says enough.
-            ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 400),
+            ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 300),
             _ => false,
         }
     }
 
-    /// Whether the service may have done what was asked although it did not say so.
+    /// Whether the service may have done what was asked although it did not say so. This can be so
+    /// even where sending again is of no use, as when a web filter replaces the reply.
     pub(crate) fn is_ambiguous(&self) -> bool {
-        // A 503 of the service's own says that it was too busy to begin; one without its code may
-        // be of something in between, which lost the answer.
-        let refused = self.0.status == Some(429) || self.service_code() == Some("ServerBusy");
-        self.is_transient() && !(self.kind() == ErrorKind::Throttled && refused)
+        if self.0.foreign {
+            return true;
+        }
+        match self.kind() {
+            ErrorKind::Transport => self.0.phase.is_none_or(|phase| phase == Phase::Reply),
+            // The service's own 503 says that it was too busy to begin. One without its code may
+            // come from something in between that lost the answer.
+            ErrorKind::Throttled => {
+                self.0.status != Some(429) && self.service_code() != Some("ServerBusy")
+            }
+            ErrorKind::Service => true,
+            ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 300),
+            _ => false,
+        }
     }
 
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
@@ -210,13 +262,10 @@ impl Error {
         Self::new(ErrorKind::Config, detail)
     }
 
-    /// No reply, or none that could be used.
+    /// No usable reply.
     #[cold]
-    pub(crate) fn transport(
-        detail: impl Into<String>,
-        source: Option<Box<dyn StdError + Send + Sync>>,
-    ) -> Self {
-        Self::new(ErrorKind::Transport, detail).edit(|inner| inner.source = source)
+    pub(crate) fn transport(detail: impl Into<String>, phase: Phase) -> Self {
+        Self::new(ErrorKind::Transport, detail).edit(|inner| inner.phase = Some(phase))
     }
 
     #[cold]
@@ -249,7 +298,34 @@ impl Error {
     }
 
     pub(crate) fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.edit(|inner| inner.source = Some(Box::new(source)))
+        self.edit(|inner| inner.source = Some(Arc::new(source)))
+    }
+
+    /// The host and port that failed or answered, unless they are known: the endpoint's, or the
+    /// proxy's. Never a URL, which may hold a SAS.
+    pub(crate) fn with_host(self, host: impl Into<String>) -> Self {
+        if self.0.host.is_some() {
+            return self;
+        }
+        self.edit(|inner| inner.host = Some(host.into()))
+    }
+
+    /// How often the request was sent, and the time from the first attempt to the end of the last.
+    pub(crate) fn spent(self, attempts: u32, elapsed: Duration) -> Self {
+        self.edit(|inner| {
+            inner.attempts = attempts;
+            inner.elapsed = elapsed;
+        })
+    }
+
+    /// Names a lease that may have been granted although the operation failed.
+    pub(crate) fn with_lease(self, id: u128) -> Self {
+        self.edit(|inner| inner.lease = Some(id))
+    }
+
+    /// Marks an answer that is not the service's own: the service may have acted all the same.
+    pub(crate) fn marked_foreign(self) -> Self {
+        self.edit(|inner| inner.foreign = true)
     }
 
     /// The same failure, seen by one who held the lease.
@@ -291,12 +367,43 @@ impl Error {
         self.edit(|inner| inner.permanent = true)
     }
 
-    /// Errors are edited while they are built, before anyone shares them.
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            change(inner);
-        }
+        change(Arc::make_mut(&mut self.0));
         self
+    }
+
+    /// Where, in which step and after how much effort it failed: what stands in the parentheses at
+    /// the end. That another client holds the lease, or that it was lost, needs none of it.
+    fn circumstances(&self) -> String {
+        let inner = &*self.0;
+        let shown = !matches!(
+            self.kind(),
+            ErrorKind::WouldBlock | ErrorKind::LeaseLost | ErrorKind::LeaseUnproven
+        );
+        let status = match (inner.status, &inner.code) {
+            (Some(status), None) => format!("status {status}"),
+            _ => String::new(),
+        };
+        let place = match (&inner.host, inner.phase) {
+            (Some(host), Some(phase)) if shown => format!("{host}, {phase}"),
+            (Some(host), None) if shown => host.clone(),
+            _ => String::new(),
+        };
+        let effort = match (inner.attempts, inner.elapsed) {
+            (0..=1, elapsed) if elapsed < Duration::from_secs(1) => String::new(),
+            (0..=1, elapsed) => format!("after {:.1} s", elapsed.as_secs_f64()),
+            (attempts, elapsed) => {
+                format!("{attempts} attempts in {:.1} s", elapsed.as_secs_f64())
+            }
+        };
+        let parts = [status, place, effort];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("; ")
+    }
+
+    /// Every cause below this error, the nearest first.
+    fn causes(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        std::iter::successors(self.source(), |&cause| cause.source())
     }
 }
 
@@ -312,28 +419,35 @@ impl fmt::Display for Error {
         if let Some((verb, target)) = action {
             write!(f, "failed to {verb} `{target}`: ")?;
         }
-        match (code, status) {
-            (Some(code), Some(status)) => {
-                write!(f, "{code} ({status})")?;
-                if !detail.is_empty() {
-                    write!(f, ": {detail}")?;
-                }
-                Ok(())
+        if let (Some(code), Some(status)) = (code, status) {
+            write!(f, "{code} ({status})")?;
+            if !detail.is_empty() {
+                f.write_str(": ")?;
             }
-            (None, Some(status)) => write!(f, "{detail} (status {status})"),
-            (_, None) => f.write_str(detail),
+        }
+        f.write_str(detail)?;
+        match self.circumstances() {
+            parts if parts.is_empty() => Ok(()),
+            parts => write!(f, " ({parts})"),
         }
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.kind())
-            .field("message", &self.to_string())
-            .field("request_id", &self.0.request_id)
-            .field("source", &self.0.source)
-            .finish()
+        let next = if f.alternate() { "\n  " } else { "; " };
+        write!(f, "{self}")?;
+        for cause in self.causes() {
+            write!(f, "{next}caused by: {cause}")?;
+        }
+        if let Some(id) = self.0.lease {
+            let id = Uuid::from_u128(id);
+            write!(f, "{next}may have been granted: lease {id}")?;
+        }
+        if let Some(id) = &self.0.request_id {
+            write!(f, "{next}request ID: {id}")?;
+        }
+        Ok(())
     }
 }
 
@@ -406,4 +520,225 @@ pub(crate) fn quoted(value: &str) -> String {
         out.push('…');
     }
     format!("`{out}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: &str = "acct/locks/nightly";
+
+    fn refused_connection() -> Error {
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        Error::transport("the connection was refused", Phase::Connect)
+            .with_host("127.0.0.1:10000")
+            .with_source(source)
+            .during("renew lease on", TARGET)
+    }
+
+    fn service_error(kind: ErrorKind, status: u16, code: &str, detail: &str) -> Error {
+        Error::new(kind, detail)
+            .with_reply(
+                status,
+                Some(code.to_owned()),
+                Some("5c6c-1".to_owned()),
+                None,
+            )
+            .with_host("acct.blob.core.windows.net:443")
+            .during("acquire lease on", TARGET)
+    }
+
+    #[test]
+    fn text_of_each_kind_says_what_where_and_why() {
+        use ErrorKind::*;
+
+        let secs = Duration::from_secs;
+        let rows = [
+            (
+                refused_connection(),
+                "failed to renew lease on `acct/locks/nightly`: the connection was refused \
+                 (127.0.0.1:10000, while connecting)",
+            ),
+            (
+                refused_connection().spent(3, Duration::from_millis(4210)),
+                "failed to renew lease on `acct/locks/nightly`: the connection was refused \
+                 (127.0.0.1:10000, while connecting; 3 attempts in 4.2 s)",
+            ),
+            (
+                refused_connection().spent(1, secs(5)),
+                "failed to renew lease on `acct/locks/nightly`: the connection was refused \
+                 (127.0.0.1:10000, while connecting; after 5.0 s)",
+            ),
+            (
+                refused_connection().spent(1, Duration::from_millis(999)),
+                "failed to renew lease on `acct/locks/nightly`: the connection was refused \
+                 (127.0.0.1:10000, while connecting)",
+            ),
+            (
+                service_error(Auth, 403, "AuthorizationFailure", "the firewall").spent(1, secs(0)),
+                "failed to acquire lease on `acct/locks/nightly`: AuthorizationFailure (403): the \
+                 firewall (acct.blob.core.windows.net:443)",
+            ),
+            (
+                service_error(Throttled, 503, "ServerBusy", "the service is overloaded")
+                    .spent(2, secs(10)),
+                "failed to acquire lease on `acct/locks/nightly`: ServerBusy (503): the service is \
+                 overloaded (acct.blob.core.windows.net:443; 2 attempts in 10.0 s)",
+            ),
+            (
+                service_error(
+                    WouldBlock,
+                    409,
+                    "LeaseAlreadyPresent",
+                    "another client holds it",
+                ),
+                "failed to acquire lease on `acct/locks/nightly`: LeaseAlreadyPresent (409): \
+                 another client holds it",
+            ),
+            (
+                service_error(LeaseLost, 409, "LeaseIdMismatchWithLeaseOperation", ""),
+                "failed to acquire lease on `acct/locks/nightly`: \
+                 LeaseIdMismatchWithLeaseOperation (409)",
+            ),
+            (
+                Error::new(Service, "the service gave no reason")
+                    .with_reply(502, None, None, None)
+                    .with_host("127.0.0.1:10000"),
+                "the service gave no reason (status 502; 127.0.0.1:10000)",
+            ),
+            (
+                Error::config("a container may not be empty"),
+                "a container may not be empty",
+            ),
+            (
+                Error::lost(LossReason::Broken).with_host("127.0.0.1:10000"),
+                "the lease was broken by another client",
+            ),
+            (
+                Error::new(LeaseUnproven, "no renewal was confirmed in time"),
+                "no renewal was confirmed in time",
+            ),
+            (
+                Error::new(Stopped, "waiting was stopped").during("acquire lease on", TARGET),
+                "failed to acquire lease on `acct/locks/nightly`: waiting was stopped",
+            ),
+        ];
+        for (error, text) in rows {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn debug_is_fit_to_be_what_a_program_ends_with() {
+        let error = refused_connection();
+        assert_eq!(
+            format!("{error:?}"),
+            "failed to renew lease on `acct/locks/nightly`: the connection was refused \
+             (127.0.0.1:10000, while connecting); caused by: connection refused"
+        );
+        let error = service_error(ErrorKind::Auth, 403, "AuthorizationFailure", "the firewall")
+            .with_lease(0x936d_a01f_9abd_4d9d_80c7_02af_85c8_22a8)
+            .with_source(refused_connection());
+        let lines = [
+            "failed to acquire lease on `acct/locks/nightly`: AuthorizationFailure (403): the \
+             firewall (acct.blob.core.windows.net:443)",
+            "caused by: failed to renew lease on `acct/locks/nightly`: the connection was refused \
+             (127.0.0.1:10000, while connecting)",
+            "caused by: connection refused",
+            "may have been granted: lease 936da01f-9abd-4d9d-80c7-02af85c822a8",
+            "request ID: 5c6c-1",
+        ];
+        assert_eq!(format!("{error:?}"), lines.join("; "));
+        assert_eq!(format!("{error:#?}"), lines.join("\n  "));
+        // Within something else.
+        let wrapped = format!("{:?}", Some(Error::config("no key")));
+        assert_eq!(wrapped, "Some(no key)");
+    }
+
+    #[test]
+    fn edits_of_a_shared_error_are_kept_and_do_not_show_in_its_clones() {
+        let shared = Error::config("no key");
+        let edited = shared
+            .clone()
+            .with_lease(7)
+            .during("acquire lease on", TARGET)
+            .with_source(refused_connection());
+        assert_eq!((edited.lease(), shared.lease()), (Some(7), None));
+        assert_eq!(shared.to_string(), "no key");
+        assert_eq!(
+            edited.to_string(),
+            "failed to acquire lease on `acct/locks/nightly`: no key"
+        );
+        assert!(edited.source().is_some() && shared.source().is_none());
+        assert!(edited.clone().source().is_some());
+    }
+
+    #[test]
+    fn delivery_says_what_may_have_been_done() {
+        use Delivery::*;
+
+        let answered = |kind, status, code: Option<&str>| {
+            Error::new(kind, "").with_reply(status, code.map(str::to_owned), None, None)
+        };
+        let rows = [
+            (Error::transport("", Phase::Resolve), NotDone, false),
+            (Error::transport("", Phase::Connect), NotDone, false),
+            (Error::transport("", Phase::Tls), NotDone, false),
+            (Error::transport("", Phase::Send), NotDone, false),
+            (Error::transport("", Phase::Reply), Unknown, true),
+            (Error::transport("", Phase::Tls).permanent(), Refused, false),
+            (
+                answered(ErrorKind::Throttled, 503, Some("ServerBusy")),
+                NotDone,
+                false,
+            ),
+            (answered(ErrorKind::Throttled, 429, None), NotDone, false),
+            (answered(ErrorKind::Throttled, 503, None), Unknown, true),
+            (
+                answered(ErrorKind::Throttled, 429, None).marked_foreign(),
+                Unknown,
+                true,
+            ),
+            (
+                answered(ErrorKind::Service, 500, Some("InternalError")),
+                Unknown,
+                true,
+            ),
+            (
+                answered(ErrorKind::Service, 502, None).marked_foreign(),
+                Unknown,
+                true,
+            ),
+            (answered(ErrorKind::Protocol, 200, None), Unknown, true),
+            (
+                answered(ErrorKind::Protocol, 400, Some("InvalidHeaderValue")),
+                Refused,
+                false,
+            ),
+            // The answer is final, but who knows what a web filter let through.
+            (
+                answered(ErrorKind::Protocol, 200, None)
+                    .marked_foreign()
+                    .permanent(),
+                Refused,
+                true,
+            ),
+            (
+                answered(ErrorKind::Auth, 403, Some("AuthenticationFailed")),
+                Refused,
+                false,
+            ),
+            (
+                answered(ErrorKind::WouldBlock, 409, Some("LeaseAlreadyPresent")),
+                Refused,
+                false,
+            ),
+            (Error::lost(LossReason::Taken), Refused, false),
+            (Error::config("no key"), Refused, false),
+        ];
+        for (number, (error, delivery, ambiguous)) in rows.into_iter().enumerate() {
+            let found = (error.delivery(), error.is_ambiguous());
+            assert_eq!(found, (delivery, ambiguous), "row {number}: {error}");
+        }
+    }
 }

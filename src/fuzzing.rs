@@ -2,19 +2,22 @@
 //!
 //! Only there when a fuzzer or a unit test is built. The committed inputs are replayed below.
 
-use std::borrow::Cow;
-
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 use ureq::http::{HeaderName, HeaderValue, Uri};
 
 use crate::azure::credential::Credential;
 use crate::azure::requests;
+use crate::azure::status::LeaseStatus;
 use crate::azure::validate::{check_account, check_container, check_key};
 use crate::azure::{errors, status};
 use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
 use crate::holder::record::{Holder, Record};
+use crate::holder::terraform;
+use crate::holder::text::is_invisible;
 use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
 use crate::mutex::options::{Endpoint, MutexOptions};
@@ -61,7 +64,7 @@ pub fn reply(data: &[u8]) {
     }
     let _ = status::read_lease_time(&reply);
     let found = status::read_status("key", &reply);
-    assert!(found.holder().is_none() || !found.state().is_free());
+    check_status(&found);
     check_record(&status::read_record(&reply));
 }
 
@@ -73,6 +76,7 @@ pub fn page(data: &[u8]) {
     assert!(page.next.is_none_or(|next| !next.is_empty()));
     for blob in page.blobs {
         assert!(blob.etag().starts_with('"'));
+        check_status(&blob);
         check_record(&blob.record);
     }
 }
@@ -168,23 +172,26 @@ pub fn metadata(data: &[u8]) {
     let mut holder = Holder {
         owner: lines.next().map(str::to_owned),
         reason: lines.next().map(str::to_owned),
-        pid: None,
-        since: None,
-        lease: None,
-        version: None,
-        released: false,
+        ..Holder::unknown()
     };
-    // As the headers of a reply, which is where metadata that is written again comes from.
-    let record = Record::read(lines.filter_map(|line| {
-        let (name, value) = line.split_once('=')?;
-        let value = value.trim();
-        let fits = HeaderName::from_bytes(name.as_bytes()).is_ok()
-            && HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok());
-        fits.then_some((name, value))
-    }));
+    // As from the entries of a list, which are not limited by what a header may have.
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    let record = Record::read(pairs.map(|(name, value)| (name, value.trim())));
     check_record(&record);
+    // A lock of another program, as its metadata has it and as plain JSON.
+    let foreign = record.other(terraform::NAME).and_then(terraform::read);
+    let plain = terraform::read(&STANDARD.encode(data));
+    for holder in [foreign, plain].iter().flatten() {
+        assert!(!holder.to_string().chars().any(is_invisible), "{holder}");
+    }
     let held = record.held_by(holder.clone());
-    for (name, value) in held.metadata() {
+    let (fitted, dropped) = held.clone().fitted();
+    assert!(!dropped.to_string().chars().any(char::is_control));
+    assert!(fitted.fitted().1.is_empty());
+    let metadata = held.metadata();
+    let size: usize = metadata.iter().map(|(n, v)| n.len() + v.len()).sum();
+    assert!(size <= 8192 && metadata.len() <= 96, "{size} bytes");
+    for (name, value) in metadata {
         assert!(HeaderName::from_bytes(name.as_bytes()).is_ok(), "{name}");
         let value = HeaderValue::from_str(&value).expect("a header");
         assert!(value.to_str().is_ok());
@@ -193,16 +200,18 @@ pub fn metadata(data: &[u8]) {
         assert!(value.len() <= 1024, "{} bytes", value.len());
     }
     // What a holder says of itself is read as it said it, but for what cannot be shown.
-    let read = read_back(&held);
+    let read = read_back(&Record::default().held_by(holder.clone()));
     let read = read.holder.expect("a holder");
     for (said, read) in [
         (&mut holder.owner, &read.owner),
         (&mut holder.reason, &read.reason),
     ] {
-        let said = said
-            .take()
-            .unwrap_or_default()
-            .replace(char::is_control, " ");
+        let said = said.take().unwrap_or_default();
+        let said = said.replace(
+            |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'),
+            " ",
+        );
+        let said = said.replace(is_invisible, "");
         let read = read.as_deref().unwrap_or_default();
         assert!(said.trim().starts_with(read.trim()), "{said:?} {read:?}");
         assert!(said.len() > 300 || said.trim() == read.trim());
@@ -219,6 +228,15 @@ fn check_refusal(error: &Error) {
     assert!(!text.chars().any(char::is_control), "{text:?}");
 }
 
+/// Nobody holds what is free, and whoever is shown can be shown.
+fn check_status(status: &LeaseStatus) {
+    assert!(status.holder().is_none() || !status.state().is_free());
+    assert!(status.holder().is_none() || status.holder() == status.last_holder());
+    if let Some(holder) = status.last_holder() {
+        assert!(!holder.to_string().chars().any(is_invisible), "{holder}");
+    }
+}
+
 /// What was read can be written, and is then read again.
 fn check_record(record: &Record) {
     let again = read_back(record);
@@ -227,14 +245,12 @@ fn check_record(record: &Record) {
     assert_eq!(again.holder.is_some(), record.holder.is_some());
     let _ = record.as_previous();
     if let Some(holder) = &record.holder {
-        assert!(!holder.to_string().chars().any(char::is_control));
+        assert!(!holder.to_string().chars().any(is_invisible), "{holder}");
     }
 }
 
 fn read_back(record: &Record) -> Record {
     let written = record.metadata();
-    let pair = |(name, value): &(Cow<'_, str>, Cow<'_, str>)| (name.to_string(), value.to_string());
-    let written: Vec<_> = written.iter().map(pair).collect();
     Record::read(written.iter().map(|(name, value)| (&**name, &**value)))
 }
 

@@ -12,13 +12,12 @@
 //! # #[cfg(any())]
 //! let options = MutexOptions::from_env("locks")?; // an account, and a container in it
 //! let locker = Locker::new(AzureMutex::new(options)?, "migration")?;
-//! {
-//!     let guard = locker.lock()?; // nobody else is here
-//!     for step in ["tables", "indexes"] {
-//!         guard.check()?; // still nobody else?
-//!         println!("migrating {step}");
-//!     }
-//! } // released
+//! let guard = locker.lock()?; // nobody else is here
+//! for step in ["tables", "indexes"] {
+//!     guard.check()?; // still nobody else?
+//!     println!("migrating {step}");
+//! }
+//! guard.release()?; // an error if the lock had been lost; dropping the guard releases it, too
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -32,9 +31,9 @@
 //! - nobody broke the lease with a period shorter than what it had left, or deleted the blob, and
 //! - the Blob service keeps its lease contract.
 //!
-//! The deadline counts from *before* the request that was confirmed, on a clock that also counts
-//! the time a machine sleeps, and is compared with that clock at the moment of asking. A renewal
-//! thread that hangs, or a network that is gone, cannot make the answer wrong.
+//! The deadline is measured from the moment the last confirmed request was *sent*, not from its
+//! reply, on a clock that keeps running while the machine sleeps, and is compared with that clock
+//! each time you ask. A hung renewal thread or a dead network cannot make the answer wrong.
 //!
 //! # What is not promised
 //!
@@ -59,7 +58,8 @@
 //! | wait for a while, or not at all | [`Locker::try_lock_for`], [`Locker::try_lock`] |
 //! | stop waiting from another thread | [`StopToken`] |
 //! | hear what happens | [`LockerBuilder::observer`], [`Event`] |
-//! | hand "still held?" to worker threads | [`LeaseGuard::watch`], [`LeaseWatch`] |
+//! | ask "still held?" in worker threads | [`LeaseGuard::watch`], [`LeaseWatch`] |
+//! | wait for a loss | [`LeaseWatch::wait_lost`] |
 //! | see who holds a lock | [`AzureMutex::status`], [`Holder`] |
 //! | refuse a holder that was paused | [`LockerBuilder::fencing`], [`LeaseGuard::write`] |
 //! | know that the holder before died | [`LeaseGuard::previous`], [`Previous`] |
@@ -81,13 +81,14 @@
 //! # Logging
 //!
 //! With the [`log`] facade: `warn` for a lock that is lost or unproven, a renewal or a release that
-//! failed; `debug` for each step of a lease; `trace` for what the service refused, contention
-//! included. Never a key, a signature, a token or a SAS. The HTTP client below logs for itself, and
-//! what it logs at `trace` is **not** redacted: leave the target `ureq` at `debug`.
+//! failed, and the first failure of a wait; `info` for a wait, at its start and then every 10 seconds,
+//! with the holder; `debug` for each step of a lease. Never a key, a signature, a token or a SAS. The
+//! HTTP client below has logs of its own, and what it logs at `trace` is **not** redacted: leave the
+//! target `ureq` at `debug`.
 //!
 //! # Panics
 //!
-//! Nothing panics for what comes from outside: input, environment, network or service.
+//! Nothing that comes from outside causes a panic: input, environment, network or service.
 //!
 //! # What it is not
 //!

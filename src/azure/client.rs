@@ -1,17 +1,17 @@
 //! One method per operation of the service: make the request, authorize it, send it, read the
 //! answer.
 
+use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use super::credential::Credential;
-use super::errors::read_error;
+use super::errors::{check_is_service, read_error};
 use super::requests;
 use super::status::{self, LeaseStatus, Page};
-use crate::error::LossReason;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::holder::record::Record;
 use crate::http::agent::{MAX_PAGE, Transport};
 use crate::http::message::{Reply, Request};
@@ -32,7 +32,7 @@ pub(crate) struct Client {
     /// The endpoint's own path: empty, or such as `/devstoreaccount1`.
     base: String,
     container: String,
-    /// What all of this client's request IDs begin with.
+    /// What the IDs of this client's requests begin with.
     nonce: u64,
     requests: AtomicU64,
 }
@@ -90,30 +90,30 @@ impl Client {
         timeout: Duration,
     ) -> Result<String, Error> {
         let request = requests::acquire(&self.path(key), id, duration);
-        let reply = self.call(request, None, timeout).and_then(|reply| {
-            if status::read_lease_id(&reply)? == id {
-                return Ok(reply);
-            }
-            // Neither granted nor refused: ask again.
-            Err(Error::new(
-                ErrorKind::Protocol,
-                "the reply names another lease ID",
-            ))
-        });
-        reply.map(|reply| etag(&reply)).map_err(|error| {
-            // Another ID than the one held: somebody else holds it.
-            let error = match error.service_code() {
+        self.call(request, None, timeout)
+            .and_then(|(reply, etag)| {
+                if status::read_lease_id(&reply)? == id {
+                    return Ok(etag);
+                }
+                // Neither granted nor refused: ask again.
+                Err(Error::new(
+                    ErrorKind::Protocol,
+                    "the reply names another lease ID",
+                ))
+            })
+            .map_err(|error| match error.service_code() {
+                // Another ID than the one proposed: somebody else holds it.
                 Some("LeaseIdMismatchWithLeaseOperation") => error.into_busy(),
                 _ => error,
-            };
-            error.during("acquire lease on", &self.target(key))
-        })
+            })
+            .map_err(|error| self.failed_to("acquire lease on", key, error))
     }
 
     /// Renews. A reply that names another ID is a loss, not a success.
     pub(crate) fn renew(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
         self.expect_id(requests::renew(&self.path(key), id), id, timeout)
-            .map_err(|error| held(error).during("renew lease on", &self.target(key)))
+            .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("renew lease on", key, error))
     }
 
     pub(crate) fn change(
@@ -123,22 +123,24 @@ impl Client {
         proposed: LeaseId,
         timeout: Duration,
     ) -> Result<(), Error> {
-        self.expect_id(
-            requests::change(&self.path(key), id, proposed),
-            proposed,
-            timeout,
-        )
-        .map_err(|error| held(error).during("change lease on", &self.target(key)))
+        let request = requests::change(&self.path(key), id, proposed);
+        self.expect_id(request, proposed, timeout)
+            .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("change lease on", key, error))
     }
 
     pub(crate) fn release(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
         self.call(requests::release(&self.path(key), id), None, timeout)
             .map(drop)
-            .map_err(|error| held(error).during("release lease on", &self.target(key)))
+            .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("release lease on", key, error))
     }
 
-    /// Breaks whatever lease there is, on a blob with this ETag if there is one. Returns how long
-    /// it still runs.
+    /// Breaks whatever lease there is, on condition that the blob still has the ETag `if_match`, if
+    /// one is given. Returns how long the lease still runs.
+    ///
+    /// Goes out on a new connection: by the time of an answer another client may hold the lease, so
+    /// a break must not be sent again once it may have been done.
     pub(crate) fn break_lease(
         &self,
         key: &str,
@@ -148,7 +150,7 @@ impl Client {
     ) -> Result<Duration, Error> {
         let request = requests::break_lease(&self.path(key), period, if_match);
         self.call(request, None, timeout)
-            .map(|reply| status::read_lease_time(&reply))
+            .map(|(reply, _)| status::read_lease_time(&reply))
             .map_err(|error| match (error.kind(), error.service_code()) {
                 (ErrorKind::LeaseLost, _) => error.into_no_lease(),
                 (_, Some("ConditionNotMet")) if if_match.is_some() => {
@@ -156,20 +158,17 @@ impl Client {
                 }
                 _ => error,
             })
-            .map_err(|error| error.during("break lease on", &self.target(key)))
+            .map_err(|error| self.failed_to("break lease on", key, error))
     }
 
     pub(crate) fn status(&self, key: &str, timeout: Duration) -> Result<LeaseStatus, Error> {
-        self.call(
-            requests::get_properties(&self.path(key), None),
-            None,
-            timeout,
-        )
-        .map(|reply| status::read_status(key, &reply))
-        .map_err(|error| error.during("read the status of", &self.target(key)))
+        let request = requests::get_properties(&self.path(key), None);
+        self.call(request, None, timeout)
+            .map(|(reply, _)| status::read_status(key, &reply))
+            .map_err(|error| self.failed_to("read the status of", key, error))
     }
 
-    /// What the service's clock says, to the second, whatever else the reply says.
+    /// The service's clock, to the second, whatever else the reply says.
     pub(crate) fn service_time(&self, timeout: Duration) -> Result<OffsetDateTime, Error> {
         let request = requests::list_blobs(&self.container_path(), "azmutex-", None);
         self.exchange(request, Some(MAX_PAGE), timeout)
@@ -177,7 +176,7 @@ impl Client {
                 let date = reply.header("date").and_then(dates::parse_http);
                 date.ok_or_else(|| Error::new(ErrorKind::Protocol, "the reply has no date"))
             })
-            .map_err(|error| error.during("ask for the time of", &self.target("")))
+            .map_err(|error| self.failed_to("ask for the time of", "", error))
     }
 
     /// Reads the blob's ETag and metadata, if `id` holds its lease.
@@ -187,13 +186,11 @@ impl Client {
         id: LeaseId,
         timeout: Duration,
     ) -> Result<(String, Record), Error> {
-        self.call(
-            requests::get_properties(&self.path(key), Some(id)),
-            None,
-            timeout,
-        )
-        .map(|reply| (etag(&reply), status::read_record(&reply)))
-        .map_err(|error| held(error).during("read the metadata of", &self.target(key)))
+        let request = requests::get_properties(&self.path(key), Some(id));
+        self.call(request, None, timeout)
+            .map(|(reply, etag)| (etag, status::read_record(&reply)))
+            .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("read the metadata of", key, error))
     }
 
     /// Replaces the blob's metadata, if `id` holds its lease. Returns the new ETag.
@@ -205,13 +202,11 @@ impl Client {
         if_match: Option<&str>,
         timeout: Duration,
     ) -> Result<String, Error> {
-        self.call(
-            requests::set_metadata(&self.path(key), id, record, if_match),
-            None,
-            timeout,
-        )
-        .map(|reply| etag(&reply))
-        .map_err(|error| held(error).during("write the metadata of", &self.target(key)))
+        let request = requests::set_metadata(&self.path(key), id, record, if_match);
+        self.call(request, None, timeout)
+            .map(|(_, etag)| etag)
+            .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("write the metadata of", key, error))
     }
 
     /// Reads the blob's content, if `id` holds its lease.
@@ -223,8 +218,9 @@ impl Client {
     ) -> Result<Vec<u8>, Error> {
         let limit = Some(MAX_CONTENT as u64);
         self.call(requests::get_content(&self.path(key), id), limit, timeout)
-            .map(|reply| reply.body)
-            .map_err(|error| held(error).during("read the content of", &self.target(key)))
+            .map(|(reply, _)| reply.body)
+            .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("read the content of", key, error))
     }
 
     /// Replaces the blob's content and metadata, if `id` holds its lease and the blob is still the
@@ -238,13 +234,11 @@ impl Client {
         if_match: &str,
         timeout: Duration,
     ) -> Result<String, Error> {
-        self.call(
-            requests::put_content(&self.path(key), id, record, content, if_match),
-            None,
-            timeout,
-        )
-        .map(|reply| etag(&reply))
-        .map_err(|error| held(error).during("write the content of", &self.target(key)))
+        let request = requests::put_content(&self.path(key), id, record, content, if_match);
+        self.call(request, None, timeout)
+            .map(|(_, etag)| etag)
+            .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("write the content of", key, error))
     }
 
     pub(crate) fn list(
@@ -254,26 +248,22 @@ impl Client {
         timeout: Duration,
     ) -> Result<Page, Error> {
         let request = requests::list_blobs(&self.container_path(), prefix, marker);
-        self.call(request, Some(MAX_PAGE), timeout)
+        self.succeed(request, Some(MAX_PAGE), timeout)
             // It came whole, so asking again would not make it readable.
             .and_then(|reply| status::read_page(&reply.body).map_err(Error::permanent))
-            .map_err(|error| error.during("list", &self.target(prefix)))
+            .map_err(|error| self.failed_to("list", prefix, error))
     }
 
     /// Creates the container unless it exists.
     pub(crate) fn create_container(&self, timeout: Duration) -> Result<(), Error> {
-        let result = self.call(
-            requests::create_container(&self.container_path()),
-            None,
-            timeout,
-        );
-        match result {
+        let request = requests::create_container(&self.container_path());
+        match self.call(request, None, timeout) {
             Err(error) if error.service_code() == Some("ContainerAlreadyExists") => Ok(()),
             result => result.map(drop).map_err(|error| {
-                error.during(
-                    "create container",
-                    &format!("{}/{}", self.account, self.container),
-                )
+                let target = format!("{}/{}", self.account, self.container);
+                error
+                    .with_host(self.transport.host())
+                    .during("create container", &target)
             }),
         }
     }
@@ -284,8 +274,8 @@ impl Client {
         key: &str,
         timeout: Duration,
     ) -> Result<Option<String>, Error> {
-        let result = self.call(requests::create_blob(&self.path(key)), None, timeout);
-        match result {
+        let request = requests::create_blob(&self.path(key));
+        match self.call(request, None, timeout) {
             Err(error)
                 if matches!(
                     error.service_code(),
@@ -295,8 +285,8 @@ impl Client {
                 Ok(None)
             }
             result => result
-                .map(|reply| Some(etag(&reply)))
-                .map_err(|error| error.during("create lock blob", &self.target(key))),
+                .map(|(_, etag)| Some(etag))
+                .map_err(|error| self.failed_to("create lock blob", key, error)),
         }
     }
 
@@ -308,8 +298,15 @@ impl Client {
         format!("{}/{}", self.base, self.container)
     }
 
+    /// `error`, with what was being done, to which blob and where.
+    fn failed_to(&self, verb: &'static str, key: &str, error: Error) -> Error {
+        error
+            .with_host(self.transport.host())
+            .during(verb, &self.target(key))
+    }
+
     fn expect_id(&self, request: Request<'_>, id: LeaseId, timeout: Duration) -> Result<(), Error> {
-        let reply = self.call(request, None, timeout)?;
+        let (reply, _) = self.call(request, None, timeout)?;
         if status::read_lease_id(&reply)? == id {
             Ok(())
         } else {
@@ -317,8 +314,26 @@ impl Client {
         }
     }
 
-    /// Sends one request and returns the reply if it is a success.
+    /// Sends one request about a blob or a container and returns the reply and its ETag if it is a
+    /// success. A success without an ETag confirms nothing: the service always sends one.
     fn call(
+        &self,
+        request: Request<'_>,
+        max_body: Option<u64>,
+        timeout: Duration,
+    ) -> Result<(Reply, String), Error> {
+        let reply = self.succeed(request, max_body, timeout)?;
+        match reply.header("etag").unwrap_or_default() {
+            "" => Err(without("ETag", &reply)),
+            etag => {
+                let etag = etag.to_owned();
+                Ok((reply, etag))
+            }
+        }
+    }
+
+    /// Sends one request and returns the reply if it is a success.
+    fn succeed(
         &self,
         request: Request<'_>,
         max_body: Option<u64>,
@@ -327,28 +342,29 @@ impl Client {
         let (reply, now) = self.exchange(request, max_body, timeout)?;
         match reply.status {
             200..=299 => Ok(reply),
-            300..=399 => Err(Error::new(
-                ErrorKind::Protocol,
-                "the reply is a redirect, and credentials do not follow one; check the endpoint",
-            )
-            .permanent()),
             400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
+            300..=399 => {
+                let text = "the reply is a redirect, and credentials do not follow one";
+                let error = Error::new(ErrorKind::Protocol, text);
+                Err(error.with_reply(reply.status, None, None, None).permanent())
+            }
             status => Err(Error::new(
                 ErrorKind::Protocol,
-                format!("status {status} in the reply"),
+                format!("the reply has no status of HTTP but {status}"),
             )),
         }
     }
 
-    /// Sends one request and returns whatever is replied, and the wall clock before.
+    /// Sends one request and returns whatever the service replies, and the wall clock before.
     fn exchange(
         &self,
         mut request: Request<'_>,
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<(Reply, OffsetDateTime), Error> {
+        // A forked child has the same nonce and count as its parent, but not the same process ID.
         let count = self.requests.fetch_add(1, Ordering::Relaxed);
-        let request_id = format!("{:016x}-{count}", self.nonce);
+        let request_id = format!("{:016x}-{}-{count}", self.nonce, process::id());
         request
             .headers
             .push(("x-ms-client-request-id".into(), request_id.clone()));
@@ -360,23 +376,192 @@ impl Client {
             .is_some_and(|echoed| echoed != request_id)
         {
             self.transport.reconnect();
-            return Err(Error::transport(
-                "the reply belongs to another request",
-                None,
-            ));
+            let text = "the reply belongs to another request";
+            return Err(Error::transport(text, Phase::Reply));
         }
+        check_is_service(&reply, now)?;
         Ok((reply, now))
     }
 }
 
-/// To the holder of a lease ID, a missing blob is a lost lease.
-fn held(error: Error) -> Error {
+/// For the holder of a lease ID, a missing blob is a lost lease.
+fn missing_means_lost(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => error.into_loss(LossReason::Deleted),
         _ => error,
     }
 }
 
-fn etag(reply: &Reply) -> String {
-    reply.header("etag").unwrap_or_default().to_owned()
+/// A success that lacks what the service always sends.
+fn without(header: &str, reply: &Reply) -> Error {
+    let request_id = reply.header("x-ms-request-id").map(str::to_owned);
+    Error::new(ErrorKind::Protocol, format!("the reply has no {header}")).with_reply(
+        reply.status,
+        None,
+        request_id,
+        None,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Delivery;
+    use crate::http::test_server::{self, Server};
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn client(server: &Server) -> Client {
+        Client::new(
+            Transport::new(format!("http://{}", server.addr), true),
+            Credential::shared_key("c2VjcmV0").unwrap(),
+            Clock::System,
+            "acct".to_owned(),
+            "/acct".to_owned(),
+            "locks".to_owned(),
+            7,
+        )
+    }
+
+    /// Every operation, with what its error says was being done.
+    fn results_of_all_operations(client: &Client) -> Vec<(&'static str, Result<(), Error>)> {
+        let (id, record) = (LeaseId::random().unwrap(), Record::default());
+        let duration = LeaseDuration::MAX;
+        let acquired = client.acquire("k", id, duration, TIMEOUT);
+        let changed = client.change("k", id, LeaseId::random().unwrap(), TIMEOUT);
+        let broken = client.break_lease("k", None, None, TIMEOUT);
+        let written = client.write_record("k", id, &record, None, TIMEOUT);
+        let stored = client.write_content("k", id, &record, b"x", "*", TIMEOUT);
+        vec![
+            ("acquire lease on `acct/locks/k`", acquired.map(drop)),
+            (
+                "renew lease on `acct/locks/k`",
+                client.renew("k", id, TIMEOUT),
+            ),
+            ("change lease on `acct/locks/k`", changed),
+            (
+                "release lease on `acct/locks/k`",
+                client.release("k", id, TIMEOUT),
+            ),
+            ("break lease on `acct/locks/k`", broken.map(drop)),
+            (
+                "read the status of `acct/locks/k`",
+                client.status("k", TIMEOUT).map(drop),
+            ),
+            (
+                "ask for the time of `acct/locks/`",
+                client.service_time(TIMEOUT).map(drop),
+            ),
+            (
+                "read the metadata of `acct/locks/k`",
+                client.read_record("k", id, TIMEOUT).map(drop),
+            ),
+            ("write the metadata of `acct/locks/k`", written.map(drop)),
+            (
+                "read the content of `acct/locks/k`",
+                client.read_content("k", id, TIMEOUT).map(drop),
+            ),
+            ("write the content of `acct/locks/k`", stored.map(drop)),
+            (
+                "list `acct/locks/`",
+                client.list("", None, TIMEOUT).map(drop),
+            ),
+            (
+                "create container `acct/locks`",
+                client.create_container(TIMEOUT),
+            ),
+            (
+                "create lock blob `acct/locks/k`",
+                client.create_blob("k", TIMEOUT).map(drop),
+            ),
+        ]
+    }
+
+    #[test]
+    fn web_server_that_says_ok_to_everything_confirms_nothing() {
+        let page = "<html>Welcome to nginx!</html>";
+        let headers = "Server: nginx\r\nContent-Type: text/html\r\nETag: \"5e-1\"\r\n\
+                       Date: Fri, 25 Oct 2019 18:13:24 GMT\r\n";
+        let server = Server::start(move |_, head| match head.starts_with("HEAD") {
+            true => test_server::reply("200 OK", headers, ""),
+            false => test_server::reply("200 OK", headers, page),
+        });
+        let client = client(&server);
+        for (operation, result) in results_of_all_operations(&client) {
+            let error = result.expect_err(operation);
+            assert_eq!(
+                (error.kind(), error.delivery()),
+                (ErrorKind::Protocol, Delivery::Refused)
+            );
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "failed to {operation}: this is not Azure Blob Storage: the reply has no x-ms \
+                     headers (Server: nginx); check endpoint and proxy (status 200; {})",
+                    server.addr
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn success_without_an_etag_confirms_nothing() {
+        let server = Server::start(|_, _| test_server::reply("200 OK", "x-ms-version: 1\r\n", ""));
+        let client = client(&server);
+        for (operation, result) in results_of_all_operations(&client) {
+            let error = result.expect_err(operation);
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+            let without = ["list", "ask for the time"];
+            if !without.iter().any(|listing| operation.starts_with(listing)) {
+                assert!(
+                    error.to_string().contains("the reply has no ETag"),
+                    "{error}"
+                );
+                assert_eq!(error.delivery(), Delivery::Unknown, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn break_goes_out_on_a_new_connection() {
+        // It closes every connection when a second request comes in on it.
+        let server = Server::start({
+            let seen = parking_lot::Mutex::new(Vec::new());
+            move |connection, _| {
+                let mut seen = seen.lock();
+                if seen.contains(&connection) {
+                    return test_server::Answer::Close;
+                }
+                seen.push(connection);
+                let headers = "x-ms-version: 1\r\nETag: \"5\"\r\nx-ms-lease-time: 7\r\n";
+                test_server::reply("202 Accepted", headers, "")
+            }
+        });
+        let client = client(&server);
+        for _ in 0..10 {
+            let _ = client.status("k", TIMEOUT);
+            let broken = client.break_lease("k", None, None, TIMEOUT);
+            assert_eq!(broken.unwrap(), Duration::from_secs(7));
+        }
+    }
+
+    #[test]
+    fn request_ids_are_this_process_s_own() {
+        let (sender, ids) = std::sync::mpsc::channel();
+        let sender = parking_lot::Mutex::new(sender);
+        let server = Server::start(move |_, head| {
+            let line = head
+                .lines()
+                .find_map(|line| line.strip_prefix("x-ms-client-request-id: "));
+            sender.lock().send(line.unwrap().to_owned()).unwrap();
+            test_server::Answer::Close
+        });
+        let client = client(&server);
+        client.status("k", TIMEOUT).unwrap_err();
+        client.status("k", TIMEOUT).unwrap_err();
+        let process = process::id();
+        for (count, id) in ids.try_iter().enumerate() {
+            assert!(id.ends_with(&format!("-{process}-{count}")), "{id}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! PURE: what an answer with a status of 400 or more means.
+//! PURE: whether a reply comes from the service, and what one with a status of 400 or more means.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,15 +6,70 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::xml::{self, text_of};
-use crate::error::LossReason;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, LossReason};
 use crate::http::message::Reply;
 use crate::time::dates;
 
+/// Refuses a reply that does not come from the service: a proxy, a web filter, a log-in page or
+/// another server answered in its place. None of them sends the headers that tell.
+///
+/// What a gateway answers while it cannot reach the service (429, 5xx) passes, like the service's
+/// own failures; everything else is final.
+pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<(), Error> {
+    // Replies of the service's front end to a malformed credential lack the version.
+    let telling = ["x-ms-request-id", "x-ms-version", "x-ms-error-code"];
+    if telling.iter().any(|name| reply.header(name).is_some()) {
+        return Ok(());
+    }
+    let server = match printable(reply.header("server").unwrap_or_default(), 60) {
+        server if server.is_empty() => String::new(),
+        server => format!(" (Server: {server})"),
+    };
+    let in_its_place =
+        format!("something between this machine and Azure answered in its place{server}");
+    let (kind, detail) = match reply.status {
+        407 => {
+            let text = "the proxy asks for credentials; put them into the proxy's URL, as in \
+                        http://USER:PASSWORD@HOST:PORT";
+            (ErrorKind::Transport, text.to_owned())
+        }
+        429 | 503 => (ErrorKind::Throttled, in_its_place),
+        408 | 500 | 502 | 504 | 520..=530 => (ErrorKind::Service, in_its_place),
+        401 | 403 | 451 | 511 => (ErrorKind::Protocol, in_its_place),
+        300..=399 => {
+            let text = format!(
+                "this is not Azure Blob Storage: the reply is a redirect{server}, and credentials \
+                 do not follow one; check endpoint and proxy"
+            );
+            (ErrorKind::Protocol, text)
+        }
+        _ => {
+            let text = format!(
+                "this is not Azure Blob Storage: the reply has no x-ms headers{server}; check \
+                 endpoint and proxy"
+            );
+            (ErrorKind::Protocol, text)
+        }
+    };
+    let passes = matches!(kind, ErrorKind::Throttled | ErrorKind::Service);
+    let error = Error::new(kind, detail).with_reply(
+        reply.status,
+        None,
+        None,
+        read_retry_after(reply, sent),
+    );
+    let error = if passes { error } else { error.permanent() };
+    // Who asks for something else first has not passed the request on.
+    Err(match reply.status {
+        300..=399 | 407 => error,
+        _ => error.marked_foreign(),
+    })
+}
+
 /// The error that a reply with a status of 400 or more stands for.
 ///
-/// `sent`: the wall clock when the request was sent, against which the reply's own date shows
-/// whether the clock is off. `hint`: what to check if the credential was not accepted.
+/// `sent`: the wall clock when the request was sent; compared with the reply's date it shows whether
+/// the clock is off. `hint`: what to check if the credential was not accepted.
 pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Error {
     // HEAD replies have no body, so the header is the code's only sure place.
     let code = match reply.header("x-ms-error-code") {
@@ -22,9 +77,7 @@ pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Err
         None => in_error_body(&reply.body, "Code").filter(|code| is_code(code)),
     };
     let request_id = reply.header("x-ms-request-id").map(str::to_owned);
-    let retry_after = reply
-        .header("retry-after")
-        .and_then(|text| retry_after(text, sent));
+    let retry_after = read_retry_after(reply, sent);
     let (kind, detail) = meaning(reply, code.as_deref(), sent, hint);
     let error = match loss(code.as_deref()) {
         Some(reason) if kind == ErrorKind::LeaseLost => Error::lost(reason),
@@ -33,8 +86,8 @@ pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Err
     error.with_reply(reply.status, code, request_id, retry_after)
 }
 
-/// What a code says about a lease that its holder asked about. That the blob is missing is told
-/// apart, since it means something else to those who hold none.
+/// What a code says about a lease to its holder. A missing blob is not among them, since to those who
+/// hold no lease it means something else.
 fn loss(code: Option<&str>) -> Option<LossReason> {
     match code? {
         "LeaseIsBrokenAndCannotBeRenewed"
@@ -49,8 +102,8 @@ fn loss(code: Option<&str>) -> Option<LossReason> {
     }
 }
 
-/// The kind of error, and what to say besides the code. Branches on the code; the bare status
-/// counts only where the code is unknown.
+/// The kind of error, and what to say besides the code. The bare status counts only where the code
+/// is unknown.
 fn meaning(
     reply: &Reply,
     code: Option<&str>,
@@ -85,7 +138,7 @@ fn meaning(
         "AuthenticationFailed" => {
             let text = clock_skew(reply, sent)
                 .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
-            return (ErrorKind::Auth, text.into());
+            return (ErrorKind::Auth, quoting(text, sas_time_frame(&reply.body)));
         }
         "AuthorizationFailure" => {
             "the account's network rules do not let this machine in, or the credential does not \
@@ -116,10 +169,50 @@ fn meaning(
                 408 | 500.. => ErrorKind::Service,
                 _ => ErrorKind::Protocol,
             };
+            let said = match refused_value(&reply.body) {
+                Some(value) if said.is_empty() => value,
+                Some(value) => format!("{said} ({value})"),
+                None => said,
+            };
             return (kind, said.into());
         }
     };
-    (ErrorKind::Auth, text.into())
+    let text = quoting(text.to_owned(), message_in_body(&reply.body));
+    (ErrorKind::Auth, text)
+}
+
+/// `text`, and what the service says itself.
+fn quoting(text: String, said: Option<String>) -> Cow<'static, str> {
+    match said {
+        Some(said) => format!("{text}; the service says: {said}").into(),
+        None => text.into(),
+    }
+}
+
+/// That a SAS is not valid yet, or no more. Other details of a failed authentication may quote what
+/// was signed, and are never shown.
+fn sas_time_frame(body: &[u8]) -> Option<String> {
+    let detail = in_error_body(body, "AuthenticationErrorDetail")?;
+    let line = printable(detail.lines().next()?, 200);
+    line.starts_with("Signature not valid in the specified time frame")
+        .then_some(line)
+}
+
+/// The header or query parameter that the service refused, and its value; never a credential's.
+fn refused_value(body: &[u8]) -> Option<String> {
+    let (name, value) = match in_error_body(body, "HeaderName") {
+        Some(name) => (name, in_error_body(body, "HeaderValue")),
+        None => (
+            in_error_body(body, "QueryParameterName")?,
+            in_error_body(body, "QueryParameterValue"),
+        ),
+    };
+    let name = printable(&name, 60);
+    let is_secret = ["authorization", "sig"].contains(&name.to_ascii_lowercase().as_str());
+    match value {
+        Some(value) if !is_secret => Some(format!("{name}: {}", printable(&value, 60))),
+        _ => Some(name),
+    }
 }
 
 /// Signed requests are refused when the clocks differ by more than 15 minutes.
@@ -140,17 +233,24 @@ fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
     })
 }
 
-/// Whether it is from a service, or from something else that answered in its place.
+/// Whether it looks like a code of the service's.
 fn is_code(code: &str) -> bool {
     (1..=100).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// The first line of the message; request ID and time are on the next ones. Other elements may
-/// quote the signature, and are never shown.
+/// Foreign text, made fit to be shown.
+fn printable(text: &str, longest: usize) -> String {
+    text.trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(longest)
+        .collect()
+}
+
+/// The first line of the message; request ID and time are on the next ones.
 fn message_in_body(body: &[u8]) -> Option<String> {
     let message = in_error_body(body, "Message")?;
-    let line = message.lines().next().unwrap_or_default();
-    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    let line = printable(message.lines().next()?, 300);
     (!line.is_empty()).then_some(line)
 }
 
@@ -166,8 +266,9 @@ fn in_error_body(body: &[u8], name: &str) -> Option<String> {
 }
 
 /// `Retry-After`: seconds, or a date.
-fn retry_after(text: &str, now: OffsetDateTime) -> Option<Duration> {
-    match text.trim().parse() {
+fn read_retry_after(reply: &Reply, now: OffsetDateTime) -> Option<Duration> {
+    let text = reply.header("retry-after")?.trim();
+    match text.parse() {
         Ok(secs) => Some(Duration::from_secs(secs)),
         Err(_) => Some(
             (dates::parse_http(text)? - now)
@@ -297,14 +398,56 @@ mod tests {
     }
 
     #[test]
-    fn unknown_code_keeps_the_first_line_of_its_message() {
+    fn unknown_code_keeps_the_first_line_of_its_message_and_what_was_refused() {
         let body = body(
             "SomethingNew",
             "It did not work.",
             "<HeaderName>x</HeaderName>",
         );
         let error = read_error(&reply(418, &[], &body), wall(), "");
-        assert_eq!(error.to_string(), "SomethingNew (418): It did not work.");
+        assert_eq!(
+            error.to_string(),
+            "SomethingNew (418): It did not work. (x)"
+        );
+    }
+
+    #[test]
+    fn detail_of_the_service_s_is_kept_where_it_says_more() {
+        let refused = |status, code, message, more| {
+            let body = body(code, message, more);
+            read_error(&reply(status, &[], &body), wall(), "check it").to_string()
+        };
+        let header = "<HeaderName>x-ms-lease-duration</HeaderName><HeaderValue>10</HeaderValue>";
+        assert_eq!(
+            refused(400, "InvalidHeaderValue", "It is not valid.", header),
+            "InvalidHeaderValue (400): It is not valid. (x-ms-lease-duration: 10)"
+        );
+        let header = "<HeaderName>Authorization</HeaderName><HeaderValue>s3cret</HeaderValue>";
+        assert_eq!(
+            refused(400, "InvalidHeaderValue", "It is not valid.", header),
+            "InvalidHeaderValue (400): It is not valid. (Authorization)"
+        );
+        let text = refused(
+            403,
+            "InsufficientAccountPermissions",
+            "Not this account.",
+            "",
+        );
+        assert!(
+            text.ends_with("; the service says: Not this account."),
+            "{text}"
+        );
+        let frame = "Signature not valid in the specified time frame: Start [Fri, 25 Oct 2019 \
+                     19:00:00 GMT] - Expiry [Sat, 26 Oct 2019 19:00:00 GMT] - Current [Fri, 25 Oct \
+                     2019 18:13:24 GMT]";
+        let detail = format!("<AuthenticationErrorDetail>{frame}</AuthenticationErrorDetail>");
+        assert_eq!(
+            refused(403, "AuthenticationFailed", "Failed.", &detail),
+            format!(
+                "AuthenticationFailed (403): the service does not accept the credential; check it; \
+                 the service says: {frame}"
+            )
+        );
     }
 
     #[test]
@@ -391,5 +534,77 @@ mod tests {
         );
         assert_eq!(asked("Fri, 25 Oct 2019 18:13:14 GMT"), Some(Duration::ZERO));
         assert_eq!(asked("soon"), None);
+    }
+
+    #[test]
+    fn reply_that_is_not_the_service_s_is_refused_whatever_its_status() {
+        use crate::error::Delivery::{Refused, Unknown};
+        use ErrorKind::*;
+
+        let not_azure = "this is not Azure Blob Storage: the reply has no x-ms headers (Server: \
+                         nginx); check endpoint and proxy";
+        let in_its_place =
+            "something between this machine and Azure answered in its place (Server: nginx)";
+        let redirect = "this is not Azure Blob Storage: the reply is a redirect (Server: nginx), \
+                        and credentials do not follow one; check endpoint and proxy";
+        let rows = [
+            (200, Protocol, Refused, not_azure),
+            (201, Protocol, Refused, not_azure),
+            (204, Protocol, Refused, not_azure),
+            (302, Protocol, Refused, redirect),
+            (307, Protocol, Refused, redirect),
+            (400, Protocol, Refused, not_azure),
+            (401, Protocol, Refused, in_its_place),
+            (403, Protocol, Refused, in_its_place),
+            (404, Protocol, Refused, not_azure),
+            (405, Protocol, Refused, not_azure),
+            (409, Protocol, Refused, not_azure),
+            (412, Protocol, Refused, not_azure),
+            (408, Service, Unknown, in_its_place),
+            (429, Throttled, Unknown, in_its_place),
+            (500, Service, Unknown, in_its_place),
+            (501, Protocol, Refused, not_azure),
+            (502, Service, Unknown, in_its_place),
+            (503, Throttled, Unknown, in_its_place),
+            (504, Service, Unknown, in_its_place),
+            (511, Protocol, Refused, in_its_place),
+            (522, Service, Unknown, in_its_place),
+        ];
+        for (status, kind, delivery, text) in rows {
+            let headers = [("server", "nginx"), ("etag", "\"5\""), ("retry-after", "7")];
+            let reply = reply(status, &headers, "<html>Log in to the network</html>");
+            let error = check_is_service(&reply, wall()).unwrap_err();
+            assert_eq!(
+                (error.kind(), error.delivery()),
+                (kind, delivery),
+                "{status}"
+            );
+            assert_eq!(error.to_string(), format!("{text} (status {status})"));
+            // Who knows what it let through.
+            let may_be_done = !matches!(status, 300..=399);
+            assert_eq!(error.is_ambiguous(), may_be_done, "{status}");
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        }
+        let error = check_is_service(&reply(407, &[], ""), wall()).unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (Transport, Refused));
+        assert!(
+            error.to_string().contains("the proxy asks for credentials"),
+            "{error}"
+        );
+        let error = check_is_service(&reply(200, &[], ""), wall()).unwrap_err();
+        assert!(
+            error.to_string().contains("has no x-ms headers; check"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn one_header_of_the_service_s_is_enough() {
+        // The service's front end and emulators leave some of them out.
+        for name in ["x-ms-request-id", "x-ms-version", "x-ms-error-code"] {
+            for status in [200, 400, 403, 503] {
+                check_is_service(&reply(status, &[(name, "x")], ""), wall()).unwrap();
+            }
+        }
     }
 }

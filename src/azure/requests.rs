@@ -37,13 +37,15 @@ pub(crate) fn release(path: &str, id: LeaseId) -> Request<'static> {
     lease(path, "release").header("x-ms-lease-id", id.to_string())
 }
 
-/// Break Lease, of a blob that has this ETag if there is one. `period` is checked already.
+/// Break Lease, on condition that the blob still has the ETag `if_match`, if one is given. `period`
+/// has been checked.
 pub(crate) fn break_lease(
     path: &str,
     period: Option<String>,
     if_match: Option<&str>,
 ) -> Request<'static> {
     let mut request = lease(path, "break");
+    request.needs_new_connection = true;
     if let Some(period) = period {
         request = request.header("x-ms-lease-break-period", period);
     }

@@ -1,4 +1,4 @@
-//! PURE: what the service says of a lease or of a lock blob.
+//! PURE: the status of a lease and its lock blob, as read from the service's replies.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -7,23 +7,27 @@ use super::requests::METADATA;
 use super::xml::{self, elements, text_of, texts};
 use crate::error::{Error, ErrorKind};
 use crate::holder::record::{Holder, Record};
+use crate::holder::terraform;
 use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
 use crate::time::dates;
 
 /// The state of a lease, as the service tells it.
+///
+/// Until somebody acquires the lease again, it also tells how the last one ended, whoever held it:
+/// released (`Available`), run out (`Expired`) or broken (`Broken`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaseState {
-    /// Nobody holds the lease, and nobody held it, or it was released.
+    /// Nobody holds the lease: its last holder released it, or it was never acquired.
     Available,
     /// Somebody holds the lease.
     Leased,
-    /// The lease ran out without being released.
+    /// Nobody holds the lease: it ran out, because its last holder neither renewed nor released it.
     Expired,
-    /// The lease was broken and still runs until the end of its break period.
+    /// The lease was broken, and lasts until the end of the break period.
     Breaking,
-    /// The lease was broken, and can be acquired.
+    /// Nobody holds the lease: it was broken.
     Broken,
     /// A state that this version does not know.
     Unknown,
@@ -41,7 +45,7 @@ impl LeaseState {
         }
     }
 
-    /// Whether the lease can be acquired by another client now.
+    /// Whether another client can acquire the lease now.
     #[must_use]
     pub fn is_free(self) -> bool {
         matches!(self, Self::Available | Self::Expired | Self::Broken)
@@ -61,15 +65,19 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// What the service says of one lock blob.
+/// The state of one lock, and what is recorded of its holders. Read by
+/// [`AzureMutex::status`](crate::AzureMutex::status) and [`list`](crate::AzureMutex::list).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseStatus {
-    pub(crate) key: String,
-    pub(crate) state: LeaseState,
-    pub(crate) infinite: bool,
-    pub(crate) etag: String,
-    pub(crate) last_modified: Option<SystemTime>,
+    key: String,
+    state: LeaseState,
+    /// Whether the lease has no end. Only told while it is leased.
+    infinite: Option<bool>,
+    etag: String,
+    last_modified: Option<SystemTime>,
     pub(crate) record: Record,
+    /// Whoever Terraform took the lock for.
+    terraform: Option<Holder>,
 }
 
 impl LeaseStatus {
@@ -85,33 +93,51 @@ impl LeaseStatus {
         self.state
     }
 
-    /// Whether the lease is one without an end. Only told while it is leased.
+    /// Whether the lease is infinite. Only known while it is leased.
     #[must_use]
     pub fn is_infinite(&self) -> bool {
-        self.infinite
+        self.infinite == Some(true)
     }
 
     /// Who holds the lock, as far as that is known.
     ///
-    /// `None` if it is free, and if its holder has not written who it is: it took the lock a moment
-    /// ago, does not say, or is no program of this crate.
+    /// Terraform's locks are recognised, too: the [`reason`](Holder::reason) is then the operation.
     ///
-    /// The service does not tell one lease from the next. Where the holder before left without
-    /// releasing, it is shown until the new one has written: for a moment, or all the time if that
-    /// one does not say who it is.
+    /// `None` if the lock is free, and also if its holder has not written who it is: it took the lock a
+    /// moment ago, does not say, or uses another library. A record that contradicts the lease is not
+    /// this holder's: one that says that its holder released, or one of a finite lease where the
+    /// service says infinite, or the reverse.
+    ///
+    /// The service does not tell one lease from the next. Where nothing contradicts it, an earlier
+    /// holder is shown until the new one has written who it is; if that one never does, for as long as
+    /// it holds the lock.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
-        self.last_holder()
-            .filter(|holder| !self.state.is_free() && !holder.released)
+        let ours = self.record.holder.as_ref();
+        let ours = ours.filter(|holder| !holder.released && self.may_have_lease(holder.lease));
+        let infinite = self.state == LeaseState::Leased && self.is_infinite();
+        let terraform = self.terraform.as_ref().filter(|_| infinite);
+        later(ours, terraform)
     }
 
-    /// Who held the lock last, or holds it, of those who wrote who they are.
+    /// The current or last holder among those that wrote who they are.
     ///
-    /// If the lock is free and that holder has not [`released`](Holder::released), it left without
-    /// releasing.
+    /// If the lock is free, [`state`](Self::state) tells whether the last lease was released, ran out
+    /// or was broken. A holder that wrote nothing may have had that lease.
     #[must_use]
     pub fn last_holder(&self) -> Option<&Holder> {
-        self.record.holder.as_ref()
+        self.holder()
+            .or_else(|| later(self.record.holder.as_ref(), self.terraform.as_ref()))
+    }
+
+    /// Whether the lease may be one of this duration, or infinite for `None`.
+    fn may_have_lease(&self, duration: Option<Duration>) -> bool {
+        match self.state {
+            LeaseState::Leased => self
+                .infinite
+                .is_none_or(|infinite| infinite == duration.is_none()),
+            state => !state.is_free(),
+        }
     }
 
     /// The last fencing token that was handed out for this lock.
@@ -134,17 +160,43 @@ impl LeaseStatus {
     }
 }
 
+/// Of two records, the one whose holder took the lock later.
+fn later<'a>(ours: Option<&'a Holder>, terraform: Option<&'a Holder>) -> Option<&'a Holder> {
+    match (ours, terraform) {
+        (Some(ours), Some(terraform)) if ours.since >= terraform.since => Some(ours),
+        (ours, terraform) => terraform.or(ours),
+    }
+}
+
 /// Reads the reply to Get Blob Properties.
 pub(crate) fn read_status(key: &str, reply: &Reply) -> LeaseStatus {
     let header = |name| reply.header(name).unwrap_or_default();
+    let record = read_record(reply);
     LeaseStatus {
         key: key.to_owned(),
         state: LeaseState::parse(header("x-ms-lease-state")),
-        infinite: header("x-ms-lease-duration") == "infinite",
+        infinite: read_infinite(header("x-ms-lease-duration")),
         etag: header("etag").to_owned(),
-        last_modified: dates::parse_http(header("last-modified")).map(SystemTime::from),
-        record: read_record(reply),
+        last_modified: read_date(header("last-modified")),
+        terraform: read_terraform(&record),
+        record,
     }
+}
+
+fn read_infinite(duration: &str) -> Option<bool> {
+    match duration {
+        "infinite" => Some(true),
+        "fixed" => Some(false),
+        _ => None,
+    }
+}
+
+fn read_date(text: &str) -> Option<SystemTime> {
+    dates::parse_http(text).and_then(dates::to_system)
+}
+
+fn read_terraform(record: &Record) -> Option<Holder> {
+    record.other(terraform::NAME).and_then(terraform::read)
 }
 
 /// Reads the metadata out of a reply's headers.
@@ -153,7 +205,7 @@ pub(crate) fn read_record(reply: &Reply) -> Record {
     Record::read(names.filter_map(|(name, value)| Some((name.strip_prefix(METADATA)?, &**value))))
 }
 
-/// The most blobs that a page may have. The service sends 5000 at most.
+/// The most blobs that a page may have. The service sends at most 5000.
 const MAX_BLOBS: usize = 10_000;
 
 /// One page of List Blobs.
@@ -187,19 +239,28 @@ pub(crate) fn read_page(body: &[u8]) -> Result<Page, Error> {
             ));
         }
         let property = |name| properties.map(|p| text_of(p, name)).unwrap_or_default();
+        let record = read_listed_record(blob);
+        // With a hierarchical namespace, directories are listed like blobs.
+        let is_directory = |value: &str| value.eq_ignore_ascii_case("true");
+        if property("ResourceType") == "directory"
+            || record.other("hdi_isfolder").is_some_and(is_directory)
+        {
+            continue;
+        }
         let etag = property("Etag");
         page.blobs.push(LeaseStatus {
             key: text_of(blob, "Name").into_owned(),
             state: LeaseState::parse(&property("LeaseState")),
-            infinite: property("LeaseDuration") == "infinite",
+            infinite: read_infinite(&property("LeaseDuration")),
             // Here the tag comes without its quotes.
             etag: if etag.starts_with('"') {
                 etag.into_owned()
             } else {
                 format!("\"{etag}\"")
             },
-            last_modified: dates::parse_http(&property("Last-Modified")).map(SystemTime::from),
-            record: read_listed_record(blob),
+            last_modified: read_date(&property("Last-Modified")),
+            terraform: read_terraform(&record),
+            record,
         });
     }
     page.next = Some(text_of(root, "NextMarker").into_owned()).filter(|next| !next.is_empty());
@@ -215,7 +276,7 @@ fn read_listed_record(blob: roxmltree::Node<'_, '_>) -> Record {
     Record::read(values.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
-/// Checks that a reply to acquire, renew or change speaks of the lease that was asked for.
+/// Reads which lease a reply to acquire, renew or change is about.
 pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
     reply
         .header("x-ms-lease-id")
@@ -230,7 +291,7 @@ pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
         })
 }
 
-/// Reads `x-ms-lease-time`, the seconds that a broken lease still runs.
+/// Reads `x-ms-lease-time`: the seconds until a lease that is being broken ends.
 pub(crate) fn read_lease_time(reply: &Reply) -> Duration {
     let secs = reply
         .header("x-ms-lease-time")
@@ -264,6 +325,134 @@ mod tests {
             assert_eq!((status.state(), status.is_infinite()), (state, infinite));
             assert_eq!((status.key(), status.etag()), ("k", "\"0x8\""));
         }
+    }
+
+    /// A blob with a lease in this state, and metadata.
+    fn status(state: &str, duration: &str, metadata: &[(&str, &str)]) -> LeaseStatus {
+        let names: Vec<_> = metadata
+            .iter()
+            .map(|(name, value)| (format!("{METADATA}{name}"), *value))
+            .collect();
+        let mut headers = vec![
+            ("x-ms-lease-state", state),
+            ("x-ms-lease-duration", duration),
+        ];
+        headers.extend(names.iter().map(|(name, value)| (name.as_str(), *value)));
+        read_status("k", &reply(200, &headers, ""))
+    }
+
+    fn owners(status: &LeaseStatus) -> (Option<&str>, Option<&str>) {
+        (
+            status.holder().and_then(Holder::owner),
+            status.last_holder().and_then(Holder::owner),
+        )
+    }
+
+    #[test]
+    fn record_that_contradicts_the_lease_is_not_its_holders() {
+        let finite = [
+            ("azmutexstate", "held"),
+            ("azmutexowner", "a"),
+            ("azmutexlease", "15"),
+        ];
+        let infinite = [("azmutexstate", "held"), ("azmutexowner", "a")];
+        let released = [("azmutexstate", "released"), ("azmutexowner", "a")];
+        let (known, unknown) = ((Some("a"), Some("a")), (None, Some("a")));
+        let rows = [
+            ("leased", "fixed", &finite[..], known),
+            ("leased", "infinite", &finite, unknown),
+            ("leased", "fixed", &infinite, unknown),
+            ("leased", "infinite", &infinite, known),
+            ("leased", "", &infinite, known),
+            ("leased", "infinite", &released, unknown),
+            ("leased", "fixed", &released, unknown),
+            ("breaking", "", &finite, known),
+            ("breaking", "", &infinite, known),
+            ("breaking", "", &released, unknown),
+            ("available", "", &infinite, unknown),
+            ("expired", "", &finite, unknown),
+            ("broken", "", &finite, unknown),
+        ];
+        for (state, duration, metadata, wanted) in rows {
+            let status = status(state, duration, metadata);
+            assert_eq!(owners(&status), wanted, "{state} {duration} {metadata:?}");
+        }
+    }
+
+    #[test]
+    fn lock_of_terraform_is_shown_while_its_lease_is_infinite() {
+        // {"ID":"1","Operation":"OperationTypeApply","Who":"bob@ws","Created":"2026-01-07T10:02:11.5Z"}
+        let lock = "eyJJRCI6IjEiLCJPcGVyYXRpb24iOiJPcGVyYXRpb25UeXBlQXBwbHkiLCJXaG8iOiJib2JAd3MiLCJDcmVhdGVkIjoiMjAyNi0wMS0wN1QxMDowMjoxMS41WiJ9";
+        let theirs = [("TerraformLockID", lock)];
+        let rows = [
+            ("leased", "infinite", Some("bob@ws")),
+            ("leased", "fixed", None),
+            ("breaking", "", None),
+            ("available", "", None),
+            ("broken", "", None),
+        ];
+        for (state, duration, wanted) in rows {
+            let status = status(state, duration, &theirs);
+            assert_eq!(owners(&status), (wanted, Some("bob@ws")), "{state}");
+        }
+        // Of a lock that was ours before or is since, the later record counts.
+        for (since, wanted) in [
+            ("2026-01-07T10:02:10Z", "bob@ws"),
+            ("2026-01-07T10:02:12Z", "a"),
+        ] {
+            let both = [
+                ("azmutexstate", "held"),
+                ("azmutexowner", "a"),
+                ("azmutexsince", since),
+                theirs[0],
+            ];
+            let status = status("leased", "infinite", &both);
+            assert_eq!(owners(&status), (Some(wanted), Some(wanted)));
+        }
+    }
+
+    #[test]
+    fn dates_that_no_system_can_tell_are_none() {
+        for (date, told) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", true),
+            ("Mon, 01 Jan 0001 00:00:00 GMT", !cfg!(windows)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", true),
+            ("Fri, 31 Dec 99999 23:59:59 GMT", false),
+        ] {
+            let status = read_status("k", &reply(200, &[("last-modified", date)], ""));
+            assert_eq!(status.last_modified().is_some(), told, "{date}");
+        }
+        let status = status(
+            "leased",
+            "fixed",
+            &[
+                ("azmutexstate", "held"),
+                ("azmutexsince", "0001-01-01T00:00:00Z"),
+            ],
+        );
+        assert_eq!(status.last_holder().and_then(Holder::since), None);
+    }
+
+    #[test]
+    fn directories_are_not_listed() {
+        let blob = |name: &str, properties: &str, metadata: &str| {
+            format!(
+                "<Blob><Name>{name}</Name><Properties>{properties}</Properties>\
+                 <Metadata>{metadata}</Metadata></Blob>"
+            )
+        };
+        let body = [
+            "<EnumerationResults><Blobs>",
+            &blob("a", "<ResourceType>directory</ResourceType>", ""),
+            &blob("a/b", "", "<hdi_isfolder>true</hdi_isfolder>"),
+            &blob("a/c", "", "<Hdi_IsFolder>True</Hdi_IsFolder>"),
+            &blob("a/d", "<ResourceType>file</ResourceType>", ""),
+            &blob("a/e", "", "<hdi_isfolder>false</hdi_isfolder>"),
+            "</Blobs></EnumerationResults>",
+        ];
+        let page = read_page(body.concat().as_bytes()).unwrap();
+        let keys: Vec<_> = page.blobs.iter().map(LeaseStatus::key).collect();
+        assert_eq!(keys, ["a/d", "a/e"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who may ask: Shared Key, a SAS that the emulator was told of, or nobody in particular.
+//! Authorization: Shared Key, or a SAS that the emulator was told to accept.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>
 
@@ -16,14 +16,14 @@ use crate::time::dates;
 
 /// The account that every emulator of the service has.
 pub(super) const ACCOUNT: &str = "devstoreaccount1";
-/// Its key, which is published and no secret.
+/// Its key, which is published and not a secret.
 pub(super) const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// How far the date of a request may be from the service's clock.
+/// By how much the date of a request may differ from the service's clock.
 const DATE_TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
-/// Tells requests that may be answered from those that may not.
+/// Checks whether a request is authorized.
 pub(super) struct Guard {
     key: Vec<u8>,
     sas: Vec<Sas>,
@@ -39,7 +39,7 @@ impl Guard {
         let Some(authorization) = request.header("authorization") else {
             return self.check_sas(request, wall);
         };
-        // `Bearer` too: no token is known here.
+        // `Bearer` is refused too: no token is known.
         let Some((account, signature)) = authorization
             .strip_prefix("SharedKey ")
             .and_then(|rest| rest.split_once(':'))
@@ -96,7 +96,7 @@ fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure
     let text = text.unwrap_or_default();
     match dates::parse_http(text) {
         Some(date) if (wall - date).unsigned_abs() <= DATE_TOLERANCE => Ok(()),
-        // Said of dates in the future too.
+        // The service says so of dates in the future, too.
         Some(_) => Err(Failure::authentication(&format!(
             "Request date header too old: '{text}'"
         ))),
@@ -106,7 +106,7 @@ fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure
     }
 }
 
-/// A token that the emulator takes without asking what it allows.
+/// A token that the emulator accepts without checking its permissions.
 #[derive(Clone)]
 pub(super) struct Sas {
     parameters: Vec<(String, String)>,
@@ -115,7 +115,7 @@ pub(super) struct Sas {
 }
 
 impl Sas {
-    /// `None` when there is no signature in it, or when a date is none.
+    /// `None` if it has no signature or a malformed date.
     pub(super) fn parse(token: &str) -> Option<Self> {
         let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
         let pairs = token.trim_start_matches('?').split('&');

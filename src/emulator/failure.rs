@@ -1,4 +1,4 @@
-//! What the service says when it refuses: status, code and text.
+//! Refusals of the service: status, code and text.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>
 
@@ -10,7 +10,7 @@ pub(super) struct Failure {
     pub(super) status: u16,
     pub(super) code: &'static str,
     pub(super) message: &'static str,
-    /// Elements of the body behind the message.
+    /// Elements of the body after the message.
     pub(super) details: Vec<(&'static str, String)>,
     pub(super) origin: Origin,
 }
@@ -20,9 +20,9 @@ pub(super) struct Failure {
 pub(super) enum Origin {
     /// The Blob service.
     Service,
-    /// What stands before it and knows signatures, but neither versions nor request IDs of clients.
+    /// The front end, which knows signatures but neither versions nor client request IDs.
     FrontDoor,
-    /// The HTTP library below both, which can make nothing of what arrived.
+    /// The HTTP library below both, for what it cannot parse.
     Http,
 }
 

@@ -1,7 +1,7 @@
 //! PURE: the lease of a blob or container, as the service keeps it.
 //!
-//! Time is an argument. A lease does not change by itself when its time runs out: what it is now
-//! follows from what was last asked of it, and when.
+//! The time is an argument. A lease does not change by itself when it expires: its state follows
+//! from the last action on it and when that was.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
 
@@ -61,7 +61,7 @@ pub(super) enum Refusal {
     Lost,
 }
 
-/// How long a lease lasts: `None` is without end.
+/// How long a lease lasts; `None` is infinite.
 pub(super) type Term = Option<Duration>;
 
 /// The lease of one blob or container.
@@ -126,8 +126,8 @@ impl Lease {
         Ok(())
     }
 
-    /// Starts the lease anew, also after it expired: whoever leased or wrote since has made the
-    /// ID another's, or forgotten.
+    /// Starts the lease again, even after it expired: if anybody has leased the blob or written to
+    /// it since, the ID is no longer this one.
     pub(super) fn renew(&mut self, id: Uuid, now: Tick) -> Result<(), Refusal> {
         match &mut self.0 {
             Some(held) if held.id == id && held.is_breaking => {
@@ -141,7 +141,7 @@ impl Lease {
         }
     }
 
-    /// Succeeds again when it is repeated, since the ID asked for is then the current one.
+    /// Succeeds again if it is repeated, since the current ID is then the proposed one.
     pub(super) fn change(&mut self, id: Uuid, to: Uuid, now: Tick) -> Result<(), Refusal> {
         match &mut self.0 {
             Some(held) => match held.state(now) {
@@ -169,8 +169,8 @@ impl Lease {
 
     /// Ends the lease after `period`, or earlier. Returns the time left.
     ///
-    /// A break can only shorten. Without a period a fixed lease runs to its end, and one without
-    /// end is broken at once.
+    /// A break can only shorten a lease. Without a period, a fixed lease runs to its end and an
+    /// infinite one is broken at once.
     pub(super) fn break_lease(&mut self, period: Term, now: Tick) -> Result<Duration, Refusal> {
         let Some(held) = &mut self.0 else {
             return Err(Refusal::NotPresentWithLeaseOperation);
@@ -200,7 +200,7 @@ impl Lease {
 
     /// Whether a write may go on, and under which lease.
     ///
-    /// A write without an ID that goes on makes the service forget a lease that has run out.
+    /// A write without an ID makes the service forget a lease that has expired.
     pub(super) fn check_write(&self, id: Option<Uuid>, now: Tick) -> Result<(), Refusal> {
         if id.is_none() && self.state(now).is_locked() {
             return Err(Refusal::IdMissing);
@@ -208,7 +208,7 @@ impl Lease {
         self.check_read(id, now)
     }
 
-    /// Takes note of a write that went on.
+    /// Records a write that was carried out.
     pub(super) fn written(&mut self, now: Tick) {
         if !self.state(now).is_locked() {
             self.0 = None;

@@ -1,11 +1,12 @@
 //! An embedded lease-blob server, for tests and first steps.
 //!
-//! An [`Emulator`] runs in the process that starts it and listens on this machine alone. It
-//! answers as the Blob service of Azure does, for the part of it that locks need: containers,
-//! blobs with metadata, and leases of both. Signatures are checked, also the age of a request.
-//! What it holds is gone when it is dropped.
+//! An [`Emulator`] runs in the process that starts it and listens on a loopback address only. It
+//! answers as Azure Blob Storage does, for the part of it that locks need: containers, blobs with
+//! metadata, and leases on both. Signatures and the age of each request are checked. Everything
+//! is kept in memory, and is gone when the emulator is dropped. Each emulator is separate: two of
+//! them do not exclude each other.
 //!
-//! Leases run out by the emulator's [`Clock`], which a test can advance instead of waiting.
+//! Leases expire by the emulator's [`Clock`], which a test can advance instead of waiting.
 //!
 //! # Examples
 //!
@@ -17,18 +18,18 @@
 //! let emulator = Emulator::start()?;
 //! assert!(emulator.endpoint().ends_with("/devstoreaccount1"));
 //!
-//! // Every fixed lease that was held is expired now.
+//! // Every lease that was held has now expired, unless it was infinite.
 //! emulator.clock().advance(Duration::from_secs(60));
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # Differences from the service
 //!
-//! - One account, `devstoreaccount1`, whose key is published, and path style URLs.
+//! - One account, `devstoreaccount1`, whose key is published, and path-style URLs.
 //! - Snapshots, versions, tags, blocks, page blobs, appending and lists with a delimiter are
-//!   refused. Hashes of contents are neither checked nor shown.
+//!   refused. Hashes of content are neither checked nor returned.
 //! - A bearer token is always refused.
-//! - `Date` is the emulator's clock. The service's is up to two seconds behind what it dates.
+//! - `Date` is exact. The service's own can be up to two seconds behind.
 
 mod auth;
 mod failure;
@@ -55,9 +56,9 @@ use crate::mutex::options::MutexOptions;
 
 pub use crate::time::test_clock::Clock;
 
-/// A Blob service in this process, as far as locks need one.
+/// A Blob service in this process. See the [module](self) for what it can do.
 ///
-/// Dropping it stops it and closes its connections. See the [module](self) for what it does.
+/// Dropping it stops it and closes its connections.
 #[must_use = "if unused the emulator stops immediately"]
 pub struct Emulator {
     server: Arc<Server>,
@@ -69,7 +70,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// When the port cannot be bound, or the thread not be started.
+    /// If the port cannot be bound or the thread cannot be started.
     ///
     /// # Examples
     ///
@@ -84,7 +85,7 @@ impl Emulator {
         Self::builder().start()
     }
 
-    /// Starts with another clock, a shared access signature, or at an address of choice.
+    /// Sets the clock, shared access signatures or the address before the emulator is started.
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder {
             address: server::ANY_PORT,
@@ -105,13 +106,14 @@ impl Emulator {
         ACCOUNT
     }
 
-    /// The key of the account, base64-encoded. It is the same for all emulators, and no secret.
+    /// The key of the account, base64-encoded. It is the same for all emulators and not a secret.
     #[must_use]
     pub fn key(&self) -> &'static str {
         KEY
     }
 
-    /// Endpoint, account and key in one, as the SDKs and tools of the service take them.
+    /// The connection string, with endpoint, account and key, for this library and for Azure's SDKs
+    /// and tools.
     #[must_use]
     pub fn connection_string(&self) -> String {
         let endpoint = self.server.endpoint();
@@ -121,29 +123,30 @@ impl Emulator {
         )
     }
 
-    /// Options for a client of this emulator that goes by the same clock.
+    /// Options for a client of this emulator that uses the same clock.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `container` is no container name.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `container` is not a
+    /// valid container name.
     pub fn options(&self, container: &str) -> Result<MutexOptions, Error> {
         MutexOptions::from_connection_string(&self.connection_string(), container)
             .map(|options| options.clock(self.clock()))
     }
 
-    /// The clock by which leases run out. Advancing it advances the emulator.
+    /// The clock by which leases expire. Advance it to let time pass.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.server.clock().clone()
     }
 
-    /// How many requests have been answered, refusals included.
+    /// How many requests have been answered, including those that were refused.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.server.requests()
     }
 
-    /// How many connections have been accepted, those since closed included.
+    /// How many connections have been accepted, including those that are closed by now.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.server.connections()
@@ -155,7 +158,7 @@ impl Drop for Emulator {
         if self.server.stop()
             && let Some(thread) = self.thread.take()
         {
-            let _ = thread.join(); // A panic there has been reported, and ends nothing here.
+            let _ = thread.join(); // A panic there has been reported already.
         }
     }
 }
@@ -170,7 +173,7 @@ impl fmt::Debug for Emulator {
     }
 }
 
-/// Settings of an [`Emulator`] to be started.
+/// Settings of an [`Emulator`]. Made by [`Emulator::builder`].
 ///
 /// # Examples
 ///
@@ -193,7 +196,7 @@ pub struct EmulatorBuilder {
 }
 
 impl EmulatorBuilder {
-    /// The clock to run by. Defaults to one of its own, which runs with real time.
+    /// The clock by which leases expire. Defaults to a new one that runs with real time.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -201,15 +204,15 @@ impl EmulatorBuilder {
 
     /// A shared access signature to accept, as a query string: `sv=…&se=…&sig=…`.
     ///
-    /// A request that has no `Authorization` and all of these parameters in its query may do
-    /// anything, from the token's `st` to its `se` by the emulator's clock; what the token itself
-    /// allows is not looked at. May be called more than once. Defaults to none.
+    /// A request without an `Authorization` header whose query has all of these parameters may do
+    /// anything from the token's `st` to its `se`, by the emulator's clock. The token's permissions
+    /// are not checked. Can be called more than once. Defaults to none.
     pub fn sas(mut self, token: impl Into<String>) -> Self {
         self.sas.push(token.into());
         self
     }
 
-    /// The address to listen at, which must be a loopback address. Defaults to a free port of
+    /// The address to listen on, which must be a loopback address. Defaults to a free port of
     /// 127.0.0.1.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.address = address;
@@ -220,13 +223,13 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] if the address is not a loopback address, or a shared access
-    /// signature has no `sig` or a malformed date; otherwise when the port cannot be bound, or the
-    /// thread not be started.
+    /// [`io::ErrorKind::InvalidInput`] if the address is not a loopback address, or if a shared
+    /// access signature has no `sig` or a malformed date; any other kind if the port cannot be
+    /// bound or the thread cannot be started.
     pub fn start(self) -> io::Result<Emulator> {
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         if !self.address.ip().is_loopback() {
-            return Err(invalid("the emulator listens at loopback addresses alone"));
+            return Err(invalid("the emulator listens on loopback addresses only"));
         }
         let sas: Option<Vec<Sas>> = self.sas.iter().map(|token| Sas::parse(token)).collect();
         let sas = sas.ok_or_else(|| invalid("malformed shared access signature"))?;

@@ -15,7 +15,7 @@ const CHALLENGE: &str = "Bearer authorization_uri=https://login.microsoftonline.
 /// What every XML body begins with: a byte order mark and the declaration.
 const XML: &str = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?>";
 
-/// What a reply takes from the request and from the moment.
+/// What a reply needs to know of the request and the time.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     /// Counts the replies.
@@ -26,7 +26,7 @@ pub(super) struct Context<'a> {
     pub(super) is_head: bool,
     /// The connection ends with this reply.
     pub(super) is_last: bool,
-    /// An empty success has the length 0 mostly, and is chunked now and then.
+    /// An empty success usually has a length of 0, and is chunked now and then.
     pub(super) chunk_empty: bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Body {
     Empty,
     /// The bytes of a blob, or a part of them.
     Content(Arc<[u8]>, std::ops::Range<usize>),
-    /// XML, of no length known beforehand.
+    /// XML, whose length is not known beforehand.
     List(String),
 }
 
@@ -79,13 +79,13 @@ impl Reply {
         }
     }
 
-    /// A header about the resource. These stand before the `Server` header.
+    /// A header about the resource. These come before the `Server` header.
     pub(super) fn entity(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.entity.push((name, value.into()));
         self
     }
 
-    /// A header of the service's own. These stand behind `x-ms-version`.
+    /// A header of the service's own. These come after `x-ms-version`.
     pub(super) fn extra(
         mut self,
         name: impl Into<Cow<'static, str>>,
@@ -217,7 +217,7 @@ fn header(out: &mut String, name: &str, value: &str) {
     }
 }
 
-/// What the service hands back of the request.
+/// What the service returns of the request.
 fn echo(out: &mut String, context: &Context<'_>) {
     if let Some(id) = context.client_request_id
         && context.is_since("2020-04-08")

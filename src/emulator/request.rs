@@ -1,4 +1,4 @@
-//! Requests: what httparse found in the bytes, made ready to be asked about.
+//! Requests, as parsed by httparse, with their parameters, headers and metadata.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use super::failure::{self, Failure};
 use super::store::{Access, Metadata};
 use crate::time::dates::parse_http;
 
-/// The most that metadata may come to, names and values together.
+/// The largest size of all metadata, names and values together.
 const METADATA_LIMIT: usize = 8 * 1024;
 
 /// A request whose body is still to come.
@@ -31,7 +31,7 @@ struct Header<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// `None` when a value is not text, or the request is not for a path.
+    /// `None` if a value is not text or the target is not a path.
     pub(super) fn new(
         method: &'a str,
         target: &'a str,
@@ -85,13 +85,13 @@ impl<'a> Request<'a> {
         pairs.map(|(name, value)| (&**name, &**value))
     }
 
-    /// The first value of a query parameter; empty when it is not there.
+    /// The first value of a query parameter; empty if it is missing.
     pub(super) fn parameter(&self, name: &str) -> &str {
         let found = self.query().find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map_or("", |(_, value)| value)
     }
 
-    /// The version of the service that is asked for. A SAS says it too.
+    /// The version of the service that is asked for, by the header or by a SAS.
     pub(super) fn version(&self) -> Option<&str> {
         let signed = Some(self.parameter("sv")).filter(|version| !version.is_empty());
         self.header("x-ms-version").or(signed)
@@ -111,7 +111,7 @@ impl<'a> Request<'a> {
         Ok(Some(guid))
     }
 
-    /// The lease and the state that the request asks for. Dates that are none are passed over.
+    /// The lease ID and conditions of the request. Dates that cannot be read are ignored.
     pub(super) fn access(&self) -> Result<Access<'a>, Failure> {
         let date = |name| self.header(name).and_then(parse_http);
         Ok(Access {
@@ -150,7 +150,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What the path names, behind the account.
+/// What the path names, after the account.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target<'a> {
     Service,
@@ -196,8 +196,7 @@ fn parse_guid(text: &str) -> Option<Uuid> {
     has_form.then(|| Uuid::try_parse(guid).ok())?
 }
 
-/// Whether C# would take it for an identifier, as the service asks; letters beyond ASCII cannot
-/// stand in a header.
+/// Whether it is a C# identifier, as the service requires. A header can only hold ASCII letters.
 fn is_identifier(name: &str) -> bool {
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     starts_well && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

@@ -21,13 +21,13 @@ use crate::time::test_clock::Clock;
 const HEAD_LIMIT: usize = 64 * 1024;
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 const HEADERS_LIMIT: usize = 128;
-/// The small stack of a connection's thread: thousands of them may be open at a time.
+/// The stack of a connection's thread. It is small, as thousands may be open at a time.
 const STACK: usize = 256 * 1024;
-/// How long a connection may stand still, as at the service.
+/// How long a connection may be idle, as at the service.
 const IDLE: Duration = Duration::from_secs(120);
-/// How long to read on after a refusal that ends the connection, so that it can arrive.
+/// How long to read on after a refusal that ends the connection, so that the client can read it.
 const LINGER: Duration = Duration::from_millis(200);
-/// One empty success in so many is chunked.
+/// One in so many empty successes is chunked.
 const CHUNK_EVERY: u64 = 8;
 
 /// The server behind an emulator, shared by its threads.
@@ -37,7 +37,7 @@ pub(super) struct Server {
     endpoint: String,
     address: SocketAddr,
     store: Mutex<Store>,
-    /// What is open, by number; `None` once the server has stopped.
+    /// The open connections by number; `None` once the server has stopped.
     open: Mutex<Option<HashMap<u64, Arc<TcpStream>>>>,
     is_stopping: AtomicBool,
     connections: AtomicU64,
@@ -46,7 +46,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Listens, and answers from a thread of its own.
+    /// Starts to listen, and answers on a thread of its own.
     pub(super) fn start(
         address: SocketAddr,
         clock: Clock,
@@ -99,8 +99,8 @@ impl Server {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Stops accepting and closes what is open. Returns whether the accepting thread is on its way
-    /// out, so that it can be waited for.
+    /// Stops accepting and closes all connections. Returns whether the accepting thread is about to
+    /// end, so that it can be joined.
     pub(super) fn stop(&self) -> bool {
         self.is_stopping.store(true, Ordering::SeqCst);
         for stream in self
@@ -112,7 +112,7 @@ impl Server {
         {
             let _ = stream.shutdown(Shutdown::Both); // It may be closed already.
         }
-        // A connection wakes the thread; without one it would be waited for in vain.
+        // A connection wakes the thread. Without one, joining it would never return.
         TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok()
     }
 
@@ -254,7 +254,7 @@ impl Server {
         }
     }
 
-    /// The answer to what is no request.
+    /// The answer to bytes that are not a request.
     fn refuse(&self, failure: &Failure) -> Vec<u8> {
         log::debug!("emulator: {} {}", failure.status, failure.message);
         failure.write(&self.context(true))
@@ -295,13 +295,13 @@ impl Drop for Connection {
 
 /// What became of the bytes read so far.
 pub(super) enum Step {
-    /// A request that takes up so many of them has its answer.
+    /// The answer to a request of `used` bytes.
     Answered {
         used: usize,
         answer: Vec<u8>,
         is_last: bool,
     },
-    /// There must be so many before it can go on; the client may wait to be told to send them.
+    /// At least `needed` bytes must be there; the client may be waiting for `100 Continue`.
     Incomplete { needed: usize, is_asking: bool },
 }
 
@@ -355,7 +355,8 @@ impl Connection {
         Ok(read > 0)
     }
 
-    /// Takes what the client still sends: closing over it would take the answer back.
+    /// Reads what the client still sends: if the connection were closed with bytes unread, the
+    /// answer would be lost.
     fn linger(&self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)?;
         self.stream.set_read_timeout(Some(LINGER))?;
@@ -389,6 +390,6 @@ fn body_length(request: &Request<'_>) -> Result<usize, Failure> {
     }
 }
 
-/// Where an emulator listens unless it is told otherwise: a free port of this machine.
+/// Where an emulator listens by default: a free port of this machine.
 pub(super) const ANY_PORT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

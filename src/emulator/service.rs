@@ -1,6 +1,6 @@
 //! PURE: which operation a request asks for, and the reply to it.
 //!
-//! Headers are judged before anything is looked up.
+//! Headers are checked before anything is looked up.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::store::{Access, Blob, Container, LeaseAction, LeaseOutcome, Metadata,
 use super::store::{Stamp, Store};
 use crate::time::dates;
 
-/// Answers a request that has been found to be authorized.
+/// Answers a request that is authorized.
 pub(super) fn answer(
     store: &mut Store,
     request: &Request<'_>,
@@ -238,7 +238,7 @@ fn lease_action(request: &Request<'_>) -> Result<LeaseAction, Failure> {
     })
 }
 
-/// 15 to 60 seconds, or -1 for a lease without end.
+/// 15 to 60 seconds, or -1 for an infinite lease.
 fn lease_term(text: &str) -> Result<Term, Failure> {
     match text.parse::<i64>() {
         Ok(-1) => Ok(None),
@@ -334,7 +334,7 @@ fn with_metadata(reply: Reply, metadata: &Metadata) -> Reply {
     })
 }
 
-/// The one form that clients of the service use: `bytes=first-[last]`. Others are passed over.
+/// The only form that clients of the service use: `bytes=first-[last]`. Others are ignored.
 fn parse_range(text: &str, length: usize) -> Result<Option<Range<usize>>, Failure> {
     let parsed = || {
         let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;

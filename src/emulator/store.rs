@@ -14,7 +14,7 @@ use super::failure::{self, Failure, Resource};
 use super::lease::{Lease, Refusal, Term};
 use crate::time::tick::Tick;
 
-/// How long the name of a deleted container stays taken.
+/// How long the name of a deleted container cannot be used again.
 const DELETING: Duration = Duration::from_secs(30);
 /// The ticks of 100 ns from year 1, where ETags count from, to 1970.
 const ETAG_EPOCH: i128 = 621_355_968_000_000_000;
@@ -44,10 +44,10 @@ impl Stamp {
     }
 }
 
-/// Names with the case that they were sent in, and their values; sorted.
+/// Names, in the case they were sent in, and their values; sorted.
 pub(super) type Metadata = Vec<(String, String)>;
 
-/// What a request asks of the resource before anything is done to it.
+/// The conditions under which a request is carried out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Access<'a> {
     pub(super) lease_id: Option<Uuid>,
@@ -138,7 +138,7 @@ pub(super) enum LeaseAction {
     Break { period: Term },
 }
 
-/// What a lease action that succeeded says.
+/// The result of a lease action that succeeded.
 #[derive(Debug)]
 pub(super) struct LeaseOutcome {
     pub(super) stamp: Stamp,
@@ -198,7 +198,7 @@ impl Store {
         Ok(container)
     }
 
-    /// The lease of a container guards its deletion alone, so that this needs no lease ID.
+    /// A container's lease protects it only from deletion, so this needs no lease ID.
     pub(super) fn set_container_metadata(
         &mut self,
         name: &str,
@@ -214,7 +214,7 @@ impl Store {
         Ok(stamp)
     }
 
-    /// Deleting it again while the service is at it succeeds.
+    /// Deleting it again while it is being deleted succeeds.
     pub(super) fn delete_container(
         &mut self,
         name: &str,
@@ -372,7 +372,7 @@ impl Store {
             .ok_or(failure::CONTAINER_NOT_FOUND)
     }
 
-    /// A stamp unlike any before, also when the clock stands still.
+    /// A stamp that differs from all before, even if the clock stands still.
     fn stamp(&mut self, now: Moment) -> Stamp {
         let ticks = now.wall.unix_timestamp_nanos() / 100 + ETAG_EPOCH;
         self.last_etag = u64::try_from(ticks).unwrap_or(0).max(self.last_etag + 1);

@@ -2,3 +2,5 @@
 
 pub(crate) mod identity;
 pub(crate) mod record;
+pub(crate) mod terraform;
+pub(crate) mod text;

@@ -1,25 +1,27 @@
 //! PURE: what a holder writes into the lock blob's metadata: who it is, and its fencing token.
 //!
-//! Nothing here is needed to acquire, break or release a lock. What others wrote there is kept
-//! where it is known, and passed over where it cannot be read.
+//! Acquiring, breaking and releasing a lock need none of this. What others wrote into the metadata is
+//! kept, as far as it fits.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::process;
 use std::time::{Duration, SystemTime};
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use time::OffsetDateTime;
-
-use crate::holder::identity::default_owner;
+use super::identity::default_owner;
+use super::text::{decode, encode};
 use crate::lease::ids::LeaseDuration;
 use crate::time::dates;
 
-/// Metadata values are ASCII headers: everything else is percent-encoded, and so is the mark.
-const VALUE: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
+/// The most that the service takes: names and values of all metadata of a blob, in bytes.
+///
+/// Source: <https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources>
+const MAX_METADATA: usize = 8 * 1024;
 
-/// The longest encoded value; all of a blob's metadata together may have 8 KiB.
-const MAX_VALUE: usize = 1024;
+/// The most pairs, so that a reply has room for 32 other headers: one with more than 128 could not be
+/// read again. A request's metadata then takes less than 10 KiB of headers, of the 16 that servers
+/// commonly take.
+const MAX_PAIRS: usize = 96;
 
 const OWNER: &str = "azmutexowner";
 const PID: &str = "azmutexpid";
@@ -32,9 +34,10 @@ const FENCE: &str = "azmutexfence";
 
 /// Who holds a lock, or held it last, as that process wrote it into the lock blob's metadata.
 ///
-/// Information for people. Anyone who may write to the blob can write anything there, and a holder
-/// that keeps the lock for less than
-/// [`holder_delay`](crate::LockerBuilder::holder_delay) writes nothing.
+/// This is information for people, and nothing depends on it: anyone who may write to the blob can
+/// write anything there. A holder that keeps the lock for less than
+/// [`holder_delay`](crate::LockerBuilder::holder_delay) writes nothing. Texts come without control
+/// characters and others that a screen does not show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pub(crate) owner: Option<String>,
@@ -47,6 +50,19 @@ pub struct Holder {
 }
 
 impl Holder {
+    /// One of whom nothing is known.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            owner: None,
+            pid: None,
+            since: None,
+            reason: None,
+            lease: None,
+            version: None,
+            released: false,
+        }
+    }
+
     /// What a holder says of itself in [`AzureMutex::write_holder`](crate::AzureMutex::write_holder):
     /// `user@host`, this process, since now.
     #[must_use]
@@ -62,64 +78,70 @@ impl Holder {
         }
     }
 
-    /// Another owner than `user@host`.
+    /// Names another owner than `user@host`.
     #[must_use]
     pub fn with_owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    /// Another process than this one, on whose behalf it holds the lock.
+    /// Names the process that the lock is held for, instead of this one.
     #[must_use]
     pub fn with_pid(mut self, pid: u32) -> Self {
         self.pid = Some(pid);
         self
     }
 
-    /// What it holds the lock for. Everyone who can read the container can read it.
+    /// Says what the lock is held for. Everyone who can read the container can read it.
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Who: `user@host`, unless [`owner`](crate::LockerBuilder::owner) was set.
+    /// Who it is: `user@host`, unless [`owner`](crate::LockerBuilder::owner) was set.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
     }
 
-    /// Its process ID, on the machine that the owner names.
+    /// Its process ID on the machine that the owner names.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// Since when, by the holder's clock, to the second.
+    /// When it took the lock, by its own clock, to the second.
     #[must_use]
     pub fn since(&self) -> Option<SystemTime> {
         self.since
     }
 
-    /// What for, as set by [`reason`](crate::LockerBuilder::reason).
+    /// What it holds the lock for, as set by [`reason`](crate::LockerBuilder::reason).
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// The duration of its lease: how soon the lock comes back if the holder is gone.
+    /// The duration of its lease: how soon the lock is free again if the holder is gone. `None` if the
+    /// lease is infinite.
     #[must_use]
     pub fn lease_duration(&self) -> Option<Duration> {
         self.lease
     }
 
-    /// The version of this crate that wrote it.
+    /// The version of this crate that it uses. `None` for other programs.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// Whether it released the lock. If not, and the lock is free, it left without releasing.
+    /// Whether it wrote that it released the lock.
+    ///
+    /// Only holders with [`fencing`](crate::LockerBuilder::fencing) on write that, and those that call
+    /// [`write_released`](crate::AzureMutex::write_released). Whether the last lease was released, ran
+    /// out or was broken is what [`LeaseStatus::state`](crate::LeaseStatus::state) tells, whoever held
+    /// it.
     #[must_use]
     pub fn released(&self) -> bool {
         self.released
@@ -138,30 +160,33 @@ impl fmt::Display for Holder {
     }
 }
 
-/// What the one who held the lock before left behind. See
+/// How the previous holder of a lock left it. See
 /// [`LeaseGuard::previous`](crate::LeaseGuard::previous).
+///
+/// A holder without [`fencing`](crate::LockerBuilder::fencing) does not write that it releases, so it
+/// counts as one that did not. Turn fencing on for all lockers of a lock, or for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Previous {
-    /// Nobody wrote that they held it, or fencing is off.
+    /// No earlier holder is recorded, or fencing is off.
     #[default]
     Unknown,
     /// It released the lock.
     Released(Holder),
-    /// It left without releasing: it was killed or cut off, or its lease was broken. What it was
+    /// It did not release the lock: it was killed or cut off, or its lease was broken. What it was
     /// doing may be half done.
     Abandoned(Holder),
 }
 
 impl Previous {
-    /// Whether the previous holder left without releasing: the distributed counterpart of a
-    /// poisoned mutex.
+    /// Whether the previous holder did not release the lock: the distributed counterpart of a poisoned
+    /// mutex.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         matches!(self, Self::Abandoned(_))
     }
 
-    /// The previous holder, if it is known.
+    /// The previous holder, if it is recorded.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
         match self {
@@ -175,24 +200,17 @@ impl Previous {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) holder: Option<Holder>,
+    /// The last fencing token that was handed out. Signed, as integers in databases are.
     pub(crate) fence: Option<i64>,
-    /// What others wrote, in the order of the names.
-    others: Vec<(String, String)>,
+    /// What others wrote, by name in lower case.
+    others: BTreeMap<String, String>,
 }
 
 impl Record {
-    /// Reads metadata. Names may come in any case of letters; the service compares them so.
+    /// Reads metadata. Names may come in any case of letters, which the service does not distinguish.
     pub(crate) fn read<'a>(metadata: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut record = Self::default();
-        let mut holder = Holder {
-            owner: None,
-            pid: None,
-            since: None,
-            reason: None,
-            lease: None,
-            version: None,
-            released: false,
-        };
+        let mut holder = Holder::unknown();
         let mut known = false;
         for (name, value) in metadata {
             let name = name.to_ascii_lowercase();
@@ -200,58 +218,108 @@ impl Record {
             match name.as_str() {
                 OWNER => holder.owner = decode(value),
                 PID => holder.pid = value.parse().ok(),
-                // Not every system can tell times long gone.
-                SINCE => {
-                    holder.since = dates::parse_utc(value)
-                        .filter(|since| since.unix_timestamp() >= 0)
-                        .map(SystemTime::from);
-                }
+                SINCE => holder.since = read_since(value),
                 REASON => holder.reason = decode(value),
                 LEASE => holder.lease = value.parse().ok().map(Duration::from_secs),
                 VERSION => holder.version = decode(value),
                 STATE => holder.released = value == "released",
-                FENCE => record.fence = value.parse().ok(),
-                _ => record.others.push((name, value.to_owned())),
+                FENCE => record.fence = value.parse().ok().filter(|token| *token >= 0),
+                _ => {
+                    record.others.insert(name, value.to_owned());
+                }
             }
         }
-        record.others.sort();
         record.holder = known.then_some(holder);
         record
     }
 
-    /// The metadata to write, without the header's prefix.
-    pub(crate) fn metadata(&self) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
-        let mut out: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
-        for (name, value) in &self.others {
-            out.push((name.into(), value.into()));
-        }
-        if let Some(holder) = &self.holder {
-            let mut add = |name: &'static str, value: Option<String>| {
-                if let Some(value) = value.filter(|value| !value.is_empty()) {
-                    out.push((name.into(), value.into()));
-                }
-            };
-            add(OWNER, holder.owner.as_deref().map(encode));
-            add(PID, holder.pid.map(|pid| pid.to_string()));
-            add(
-                SINCE,
-                holder
-                    .since
-                    .map(|since| dates::utc(OffsetDateTime::from(since))),
-            );
-            add(REASON, holder.reason.as_deref().map(encode));
-            add(LEASE, holder.lease.map(|lease| lease.as_secs().to_string()));
-            add(VERSION, holder.version.as_deref().map(encode));
-            let state = if holder.released { "released" } else { "held" };
-            add(STATE, Some(state.to_owned()));
-        }
-        if let Some(fence) = self.fence {
-            out.push((FENCE.into(), fence.to_string().into()));
-        }
+    /// What others wrote under this name, which is in lower case.
+    pub(crate) fn other(&self, name: &str) -> Option<&str> {
+        self.others.get(name).map(String::as_str)
+    }
+
+    /// The metadata to write, without the header's prefix: what [`fitted`](Self::fitted) leaves of it.
+    pub(crate) fn metadata(&self) -> Vec<(String, String)> {
+        let (record, _) = self.clone().fitted();
+        let ours = record.essentials().into_iter().chain(record.details());
+        let ours = ours.map(|(name, value)| (name.to_owned(), value));
+        let mut out: Vec<_> = ours.filter(|(_, value)| !value.is_empty()).collect();
+        out.extend(record.others);
         out
     }
 
-    /// The same record under a new holder.
+    /// The record as the service takes it, and what had to be left out of it.
+    ///
+    /// State, lease and fencing token always fit. What others wrote comes next, the shortest first,
+    /// and then the rest of what this holder says of itself. What others wrote is also left out if it
+    /// cannot be sent: a name that is no identifier, a value that is not ASCII.
+    pub(crate) fn fitted(mut self) -> (Self, Dropped) {
+        let mut room = Room::default();
+        let mut dropped = Dropped::default();
+        for (name, value) in self.essentials() {
+            room.take(name, &value);
+        }
+        let mut others: Vec<_> = self.others.into_iter().collect();
+        others.sort_by_key(|(name, value)| name.len() + value.len());
+        let (kept, left_out): (BTreeMap<_, _>, BTreeMap<_, _>) = others
+            .into_iter()
+            .partition(|(name, value)| can_be_sent(name, value) && room.take(name, value));
+        self.others = kept;
+        dropped.others = left_out.into_keys().collect();
+        for (name, value) in self.details() {
+            if !room.take(name, &value) {
+                dropped.ours.push(name);
+            }
+        }
+        if let Some(holder) = &mut self.holder {
+            for name in &dropped.ours {
+                match *name {
+                    OWNER => holder.owner = None,
+                    SINCE => holder.since = None,
+                    PID => holder.pid = None,
+                    REASON => holder.reason = None,
+                    _ => holder.version = None,
+                }
+            }
+        }
+        (self, dropped)
+    }
+
+    /// What makes a record usable: whether the lock is held, with which lease, and the token.
+    fn essentials(&self) -> Vec<(&'static str, String)> {
+        let mut out = Vec::new();
+        if let Some(holder) = &self.holder {
+            let state = if holder.released { "released" } else { "held" };
+            out.push((STATE, state.to_owned()));
+            out.extend(
+                holder
+                    .lease
+                    .map(|lease| (LEASE, lease.as_secs().to_string())),
+            );
+        }
+        out.extend(self.fence.map(|token| (FENCE, token.to_string())));
+        out
+    }
+
+    /// What else the holder says of itself, the most useful first.
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let Some(holder) = &self.holder else {
+            return Vec::new();
+        };
+        let since = holder.since.and_then(dates::from_system);
+        let details = [
+            (OWNER, holder.owner.as_deref().map(encode)),
+            (SINCE, since.map(dates::utc)),
+            (PID, holder.pid.map(|pid| pid.to_string())),
+            (REASON, holder.reason.as_deref().map(encode)),
+            (VERSION, holder.version.as_deref().map(encode)),
+        ];
+        let details = details.into_iter();
+        let details = details.filter_map(|(name, value)| Some((name, value?)));
+        details.filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// The same record under a new holder: the fencing token and what others wrote stay.
     pub(crate) fn held_by(&self, holder: Holder) -> Self {
         Self {
             holder: Some(holder),
@@ -259,7 +327,13 @@ impl Record {
         }
     }
 
-    /// The same record once its holder released.
+    /// The same record with a new fencing token.
+    pub(crate) fn with_token(mut self, token: i64) -> Self {
+        self.fence = Some(token);
+        self
+    }
+
+    /// The same record once its holder released the lock.
     pub(crate) fn released(mut self) -> Self {
         if let Some(holder) = &mut self.holder {
             holder.released = true;
@@ -267,7 +341,7 @@ impl Record {
         self
     }
 
-    /// What this record says of the one who wrote it, to the next.
+    /// What the record tells its next reader about the holder that wrote it.
     pub(crate) fn as_previous(&self) -> Previous {
         match &self.holder {
             None => Previous::Unknown,
@@ -277,33 +351,72 @@ impl Record {
     }
 }
 
-/// Any text as a header value, cut at a whole character where it would be too long.
-fn encode(text: &str) -> String {
-    let mut out = String::new();
-    let mut one = [0; 4];
-    for c in text.trim().chars() {
-        // Control characters are no part of a name, and no screen should get them.
-        let c = if c.is_control() { ' ' } else { c };
-        let encoded = utf8_percent_encode(c.encode_utf8(&mut one), VALUE);
-        let before = out.len();
-        out.extend(encoded);
-        if out.len() > MAX_VALUE {
-            out.truncate(before);
-            break;
-        }
-    }
-    out
+/// What is left of the metadata that a blob may have.
+#[derive(Default)]
+struct Room {
+    pairs: usize,
+    bytes: usize,
 }
 
-/// Whatever a value holds, as text that can be shown.
-fn decode(value: &str) -> Option<String> {
-    let text = percent_decode_str(value).decode_utf8_lossy();
-    let text: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_VALUE)
-        .collect();
-    Some(text).filter(|text| !text.is_empty())
+impl Room {
+    /// Whether the pair still fits; if so, it takes its part.
+    fn take(&mut self, name: &str, value: &str) -> bool {
+        let (pairs, bytes) = (self.pairs + 1, self.bytes + name.len() + value.len());
+        let fits = pairs <= MAX_PAIRS && bytes <= MAX_METADATA;
+        if fits {
+            (self.pairs, self.bytes) = (pairs, bytes);
+        }
+        fits
+    }
+}
+
+/// Metadata that was not written because it did not fit or could not be sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Of this holder.
+    ours: Vec<&'static str>,
+    /// Of others.
+    others: Vec<String>,
+}
+
+impl Dropped {
+    /// Whether everything was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ours.is_empty() && self.others.is_empty()
+    }
+}
+
+/// Fit for a warning: what was left out, by name.
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ours = self.ours.iter().copied();
+        let names = ours.chain(self.others.iter().map(String::as_str));
+        for (place, name) in names.take(8).enumerate() {
+            let comma = if place > 0 { ", " } else { "" };
+            write!(f, "{comma}`{}`", name.escape_debug())?;
+        }
+        match (self.ours.len() + self.others.len()).saturating_sub(8) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// Whether the service takes a pair that somebody else wrote, and the signature covers it as it is.
+fn can_be_sent(name: &str, value: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+}
+
+/// Reads when a lock was taken. Nobody held one before 1970.
+pub(super) fn read_since(text: &str) -> Option<SystemTime> {
+    dates::parse_utc(text)
+        .filter(|since| since.unix_timestamp() >= 0)
+        .and_then(dates::to_system)
 }
 
 #[cfg(test)]
@@ -322,6 +435,11 @@ mod tests {
         }
     }
 
+    fn read(metadata: &[(impl AsRef<str>, impl AsRef<str>)]) -> Record {
+        let pairs = metadata.iter();
+        Record::read(pairs.map(|(name, value)| (name.as_ref(), value.as_ref())))
+    }
+
     fn round_trip(record: &Record) -> Record {
         let metadata = record.metadata();
         assert!(
@@ -329,7 +447,7 @@ mod tests {
                 .iter()
                 .all(|(_, value)| value.bytes().all(|b| b.is_ascii_graphic()))
         );
-        Record::read(metadata.iter().map(|(name, value)| (&**name, &**value)))
+        read(&metadata)
     }
 
     #[test]
@@ -343,7 +461,7 @@ mod tests {
             let record = Record {
                 holder: Some(holder(owner, reason)),
                 fence: Some(1_767_780_131_000),
-                others: vec![("team".to_owned(), "platform".to_owned())],
+                others: [("team".to_owned(), "platform".to_owned())].into(),
             };
             assert_eq!(round_trip(&record), record);
             let released = record.released();
@@ -368,15 +486,146 @@ mod tests {
             holder: Some(holder(&"鍵".repeat(5000), "\u{1b}[2J\r\nx-ms-evil: 1")),
             ..Record::default()
         };
-        let size: usize = record
-            .metadata()
-            .iter()
-            .map(|(n, v)| n.len() + v.len())
-            .sum();
-        assert!(size < 4096, "{size}");
+        assert!(size(&record.metadata()) < 4096);
         let read = round_trip(&record).holder.unwrap();
-        assert_eq!(read.owner().unwrap(), "鍵".repeat(MAX_VALUE / 9));
+        assert_eq!(read.owner().unwrap(), "鍵".repeat(1024 / 9));
         assert_eq!(read.reason().unwrap(), " [2J  x-ms-evil: 1");
+    }
+
+    /// As the service counts.
+    fn size(metadata: &[(String, String)]) -> usize {
+        metadata.iter().map(|(n, v)| n.len() + v.len()).sum()
+    }
+
+    /// What others wrote, in pairs whose names and values have these lengths together.
+    fn others(sizes: impl IntoIterator<Item = usize>) -> Record {
+        let pairs = sizes.into_iter().enumerate();
+        let pairs: Vec<_> = pairs
+            .map(|(n, size)| (format!("x{n:03}"), "v".repeat(size - 4)))
+            .collect();
+        read(&pairs)
+    }
+
+    fn names(record: &Record) -> Vec<String> {
+        record
+            .metadata()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    #[test]
+    fn record_that_fits_is_written_whole() {
+        let record = others([1000; 7]).held_by(holder("a", "b")).with_token(7);
+        let (fitted, dropped) = record.clone().fitted();
+        assert_eq!((fitted, dropped.is_empty()), (record, true));
+    }
+
+    #[test]
+    fn record_that_is_too_large_loses_ours_by_value_and_then_theirs() {
+        let (theirs, essential) = (["x000"], [STATE, LEASE, FENCE]);
+        let rows: [(usize, &[&str], &[&str]); 7] = [
+            (135, &[OWNER, SINCE, PID, REASON, VERSION], &theirs),
+            (134, &[OWNER, SINCE, PID, REASON], &theirs),
+            (115, &[OWNER, SINCE, PID], &theirs),
+            (100, &[OWNER, SINCE], &theirs),
+            (60, &[OWNER], &theirs),
+            (43, &[], &theirs),
+            // Theirs does not fit together with what a record needs, and so all of ours fits again.
+            (42, &[OWNER, SINCE, PID, REASON, VERSION], &[]),
+        ];
+        for (left, details, theirs) in rows {
+            let record = others([8192 - left])
+                .held_by(holder("a", "b"))
+                .with_token(7);
+            let mut wanted: Vec<_> = [&essential, details, theirs].concat();
+            let mut found = names(&record);
+            wanted.sort_unstable();
+            found.sort_unstable();
+            assert_eq!(found, wanted, "{left}");
+            let (fitted, dropped) = record.fitted();
+            assert!(size(&fitted.metadata()) <= 8192);
+            assert_eq!(dropped.ours.len(), 5 - details.len(), "{dropped}");
+            assert_eq!(dropped.others.len(), 1 - theirs.len(), "{dropped}");
+            // What is remembered as written is what was written.
+            assert_eq!(round_trip(&fitted), fitted);
+            assert!(fitted.fitted().1.is_empty());
+        }
+    }
+
+    #[test]
+    fn record_that_is_too_large_loses_the_longest_of_theirs() {
+        let record = others([5000, 100, 4000, 3000]).with_token(7);
+        let (fitted, dropped) = record.fitted();
+        assert_eq!(names(&fitted), [FENCE, "x001", "x002", "x003"]);
+        assert_eq!(dropped.to_string(), "`x000`");
+    }
+
+    #[test]
+    fn record_with_many_pairs_leaves_room_for_other_headers() {
+        let record = others([6; 1000]).held_by(holder("a", "b")).with_token(7);
+        let (fitted, dropped) = record.fitted();
+        let metadata = fitted.metadata();
+        assert!(metadata.len() <= 96, "{}", metadata.len());
+        assert!(metadata.iter().any(|(name, _)| name == FENCE));
+        assert!(dropped.to_string().ends_with(" more"), "{dropped}");
+        let sizes = others([100; 80]).metadata().len();
+        assert_eq!(sizes, 80);
+    }
+
+    #[test]
+    fn metadata_that_cannot_be_sent_back_is_left_out() {
+        let record = read(&[
+            ("team", "a b"),
+            ("Büro", "x"),
+            ("a-b", "x"),
+            ("1a", "x"),
+            ("", "x"),
+            ("a\r\nx", "x"),
+            ("umlaut", "ü"),
+            ("line", "a\r\nb"),
+            ("tab", "a\tb"),
+            ("empty", ""),
+        ]);
+        let (fitted, dropped) = record.with_token(7).fitted();
+        assert_eq!(names(&fitted), [FENCE, "empty", "team"]);
+        assert_eq!(dropped.others.len(), 8);
+        assert!(!dropped.to_string().contains('\n'), "{dropped}");
+    }
+
+    #[test]
+    fn next_holder_keeps_token_and_metadata_of_others() {
+        let before = read(&[
+            ("AzMutexState", "held"),
+            ("AZMUTEXOWNER", "before"),
+            ("AzMutexReason", "r"),
+            ("AzMutexFence", "41"),
+            ("Team", "platform"),
+        ]);
+        let mut next = holder("next", "");
+        next.reason = None;
+        let after = round_trip(&before.held_by(next));
+        assert_eq!(
+            (after.fence, after.other("team")),
+            (Some(41), Some("platform"))
+        );
+        let holder = after.holder.unwrap();
+        assert_eq!((holder.owner(), holder.reason()), (Some("next"), None));
+    }
+
+    #[test]
+    fn token_that_is_negative_or_unreadable_is_none() {
+        for (value, wanted) in [
+            ("0", Some(0)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("18446744073709551615", None),
+            ("-1", None),
+            ("0x17", None),
+            ("", None),
+        ] {
+            assert_eq!(read(&[(FENCE, value)]).fence, wanted, "{value}");
+        }
     }
 
     #[test]

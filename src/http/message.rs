@@ -58,6 +58,9 @@ pub(crate) struct Request<'a> {
     pub(crate) body: &'a [u8],
     /// Appended to the query as it is.
     pub(crate) sas: Option<Zeroizing<String>>,
+    /// For a request that must not be sent again once it may have been done: it goes out on a new
+    /// connection, so that it cannot fail because an idle one was closed meanwhile.
+    pub(crate) needs_new_connection: bool,
 }
 
 impl Request<'_> {
@@ -69,6 +72,7 @@ impl Request<'_> {
             headers: Vec::new(),
             body: &[],
             sas: None,
+            needs_new_connection: false,
         }
     }
 
@@ -86,7 +90,7 @@ impl Request<'_> {
         self
     }
 
-    /// The path and query as they are sent. Secret when there is a SAS in it.
+    /// The path and query as they are sent. Secret if there is a SAS in it.
     pub(crate) fn target(&self) -> Zeroizing<String> {
         let mut target = self.path.clone();
         let mut mark = '?';

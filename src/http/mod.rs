@@ -2,4 +2,8 @@
 
 pub(crate) mod agent;
 pub(crate) mod message;
+mod process;
+mod progress;
 mod resolver;
+#[cfg(test)]
+pub(crate) mod test_server;

@@ -2,214 +2,293 @@
 //!
 //! ureq asks for every request, also when a connection is open already. A renewal should not fail
 //! because a name server is slow for a moment, so a known answer is used for a while without asking,
-//! and for longer if there is no other.
+//! and for longer if there is no other. The system's lookup cannot be given a time limit, so it runs
+//! on a thread of its own: at most one per host, however many requests wait for it.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use ureq::config::Config;
-use ureq::http::Uri;
-// Not covered by ureq's promise of compatibility, hence the `~` in the manifest.
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver as _};
-use ureq::unversioned::transport::NextTimeout;
+use parking_lot::{Condvar, Mutex};
 
 /// How long an answer is used without asking again, unless a request failed meanwhile.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// How many addresses of a host are of use; the client's list has room for 16.
-const MOST: usize = 16;
+/// Looks up a host with its port, such as `account.blob.core.windows.net:443`. May block for long.
+pub(super) type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// What is known of one or two hosts: the service's, and a proxy's.
-#[derive(Debug, Default)]
-pub(super) struct Names(Mutex<Vec<Known>>);
+/// The addresses of one or two hosts: the service's, and a proxy's.
+pub(super) struct Resolver(Arc<Shared>);
+
+struct Shared {
+    lookup: Arc<Lookup>,
+    hosts: Mutex<Vec<Host>>,
+    answered: Condvar,
+}
 
 #[derive(Debug)]
-struct Known {
-    host: String,
+struct Host {
+    name: String,
+    /// The last addresses that were found; empty before the first.
     addresses: Vec<SocketAddr>,
+    /// When they were found; `None` once they are in doubt.
     since: Option<Instant>,
+    /// Whether a lookup is running.
+    pending: bool,
+    /// How many lookups have ended.
+    ended: u64,
+    /// Why the last one failed, if it did.
+    failure: Option<(io::ErrorKind, String)>,
 }
 
-impl Names {
-    /// Asks again next time: a request failed, maybe because an address is no longer right.
-    pub(super) fn doubt(&self) {
-        for known in self.0.lock().iter_mut() {
-            known.since = None;
+impl Host {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            addresses: Vec::new(),
+            since: None,
+            pending: false,
+            ended: 0,
+            failure: None,
         }
     }
 
-    /// The addresses of `host` (with its port). `ask` looks them up within the time that it gets.
-    fn look_up(
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.since
+            .is_some_and(|since| now.duration_since(since) < FRESH)
+    }
+
+    fn end(&mut self, result: io::Result<Vec<SocketAddr>>, now: Instant) {
+        self.pending = false;
+        self.ended += 1;
+        self.failure = match result {
+            Ok(addresses) if addresses.is_empty() => {
+                Some((io::ErrorKind::NotFound, "it has no address".to_owned()))
+            }
+            Ok(addresses) => {
+                self.addresses = addresses;
+                self.since = Some(now);
+                None
+            }
+            Err(error) => Some((error.kind(), error.to_string())),
+        };
+    }
+}
+
+impl Resolver {
+    /// Asks the system.
+    pub(super) fn system() -> Arc<Lookup> {
+        Arc::new(|host| host.to_socket_addrs().map(Iterator::collect))
+    }
+
+    pub(super) fn new(lookup: Arc<Lookup>) -> Self {
+        Self(Arc::new(Shared {
+            lookup,
+            hosts: Mutex::default(),
+            answered: Condvar::new(),
+        }))
+    }
+
+    /// Has names looked up again: a request failed, maybe because an address is no longer right.
+    pub(super) fn doubt(&self) {
+        for host in self.0.hosts.lock().iter_mut() {
+            host.since = None;
+        }
+    }
+
+    /// The addresses of the host `name` (with its port). Blocks for `timeout` at most; an error of
+    /// kind `TimedOut` means that there was no answer by then.
+    pub(super) fn resolve(&self, name: &str, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
+        self.resolve_at(name, timeout, Instant::now())
+    }
+
+    fn resolve_at(
         &self,
-        host: &str,
+        name: &str,
         timeout: Duration,
         now: Instant,
-        ask: impl FnOnce(Duration) -> io::Result<Vec<SocketAddr>>,
     ) -> io::Result<Vec<SocketAddr>> {
-        let known = self
-            .0
-            .lock()
-            .iter()
-            .find(|known| known.host == host)
-            .map(|known| {
-                let fresh = known
-                    .since
-                    .is_some_and(|since| now.duration_since(since) < FRESH);
-                (known.addresses.clone(), fresh)
-            });
-        let timeout = match &known {
-            Some((addresses, true)) => return Ok(addresses.clone()),
-            // With an answer to fall back on, leave time to use it.
-            Some((_, false)) => timeout / 4,
-            None => timeout,
-        };
-        match (ask(timeout), known) {
-            (Ok(addresses), _) if !addresses.is_empty() => {
-                let mut all = self.0.lock();
-                all.retain(|known| known.host != host);
-                let (host, since) = (host.to_owned(), Some(now));
-                all.push(Known {
-                    host,
-                    addresses: addresses.clone(),
-                    since,
-                });
-                Ok(addresses)
-            }
-            (_, Some((addresses, _))) => Ok(addresses),
-            (result, None) => result,
+        let mut hosts = self.0.hosts.lock();
+        let index = index_of(&mut hosts, name);
+        if hosts[index].is_fresh(now) {
+            return Ok(hosts[index].addresses.clone());
         }
+        let seen = hosts[index].ended;
+        if !hosts[index].pending {
+            hosts[index].pending = true;
+            if let Err(error) = self.start(name, now) {
+                hosts[index].end(Err(error), now);
+            }
+        }
+        // With an earlier answer to fall back on, leave time to use it.
+        let limit = match hosts[index].addresses.is_empty() {
+            true => timeout,
+            false => timeout / 4,
+        };
+        let unanswered = |hosts: &mut Vec<Host>| hosts[index].ended == seen;
+        self.0
+            .answered
+            .wait_while_for(&mut hosts, unanswered, limit);
+        let host = &hosts[index];
+        match &host.failure {
+            _ if !host.addresses.is_empty() => Ok(host.addresses.clone()),
+            Some((kind, text)) if host.ended != seen => Err(io::Error::new(*kind, text.clone())),
+            _ => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Starts a lookup on a thread that nobody has to wait for.
+    fn start(&self, name: &str, now: Instant) -> io::Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        thread::Builder::new()
+            .name("azmutex:lookup".to_owned())
+            .spawn(move || {
+                let result = (shared.lookup)(&name);
+                let mut hosts = shared.hosts.lock();
+                let index = index_of(&mut hosts, &name);
+                hosts[index].end(result, now);
+                shared.answered.notify_all();
+            })
+            .map(drop)
     }
 }
 
-impl Names {
-    pub(super) fn resolve(
-        &self,
-        uri: &Uri,
-        _: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = match (uri.scheme(), uri.authority()) {
-            (Some(scheme), Some(authority)) => DefaultResolver::host_and_port(scheme, authority),
-            _ => None,
-        };
-        let Some(host) = host else {
-            return Err(ureq::Error::HostNotFound);
-        };
-        let addresses = match host.parse() {
-            Ok(address) => vec![address],
-            Err(_) => {
-                let ask = |timeout| ask(host.clone(), timeout);
-                let result = self.look_up(&host, *timeout.after, Instant::now(), ask);
-                result.map_err(|error| match error.kind() {
-                    io::ErrorKind::TimedOut => ureq::Error::Timeout(ureq::Timeout::Resolve),
-                    _ => ureq::Error::HostNotFound,
-                })?
-            }
-        };
-        let mut out = DefaultResolver::default().empty();
-        for address in addresses.into_iter().take(MOST) {
-            out.push(address);
-        }
-        if out.is_empty() {
-            Err(ureq::Error::HostNotFound)
-        } else {
-            Ok(out)
-        }
-    }
+/// Hosts are only ever added, so an index stays right while the lock is not held.
+fn index_of(hosts: &mut Vec<Host>, name: &str) -> usize {
+    hosts
+        .iter()
+        .position(|host| host.name == name)
+        .unwrap_or_else(|| {
+            hosts.push(Host::new(name));
+            hosts.len() - 1
+        })
 }
 
-/// The system's answer. It knows no timeout, so a thread waits for it.
-fn ask(host: String, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
-    let (send, receive) = mpsc::sync_channel(1);
-    thread::Builder::new()
-        .name("azmutex:lookup".to_owned())
-        .spawn(move || {
-            // Nobody listens if the time is up.
-            let _ = send.send(host.to_socket_addrs().map(Iterator::collect));
-        })?;
-    receive
-        .recv_timeout(timeout)
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Resolver")
+            .field(&*self.0.hosts.lock())
+            .finish()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
     use super::*;
 
     const SEC: Duration = Duration::from_secs(1);
+    /// Ends a test that fails.
+    const LONG: Duration = Duration::from_secs(60);
 
     fn address(last: u8) -> Vec<SocketAddr> {
         vec![SocketAddr::from(([192, 0, 2, last], 443))]
     }
 
-    fn fails(_: Duration) -> io::Result<Vec<SocketAddr>> {
-        Err(io::Error::other("no name server"))
-    }
-
-    fn not_asked(_: Duration) -> io::Result<Vec<SocketAddr>> {
-        panic!("asked although the answer is known")
+    /// A resolver whose lookups find these, one after the other: zero stands for a host without an
+    /// address, `None` for a failure.
+    fn answering(answers: &'static [Option<u8>]) -> Resolver {
+        let asked = AtomicUsize::new(0);
+        Resolver::new(Arc::new(move |_| {
+            match answers[asked.fetch_add(1, Ordering::SeqCst)] {
+                Some(0) => Ok(Vec::new()),
+                Some(last) => Ok(address(last)),
+                None => Err(io::Error::other("no name server")),
+            }
+        }))
     }
 
     #[test]
     fn answer_is_used_for_a_while_without_asking() {
-        let (names, start) = (Names::default(), Instant::now());
-        names
-            .look_up("a:443", SEC, start, |_| Ok(address(1)))
-            .unwrap();
-        let later = start + FRESH - SEC;
-        assert_eq!(
-            names.look_up("a:443", SEC, later, not_asked).unwrap(),
-            address(1)
-        );
-        let later = start + FRESH;
-        assert_eq!(
-            names
-                .look_up("a:443", SEC, later, |_| Ok(address(2)))
-                .unwrap(),
-            address(2)
-        );
+        let (resolver, start) = (answering(&[Some(1), Some(2)]), Instant::now());
+        let at = |now| resolver.resolve_at("a:443", LONG, now).unwrap();
+        assert_eq!(at(start), address(1));
+        assert_eq!(at(start + FRESH - SEC), address(1));
+        assert_eq!(at(start + FRESH), address(2));
     }
 
     #[test]
     fn answer_that_is_doubted_is_asked_for_again() {
-        let (names, start) = (Names::default(), Instant::now());
-        names
-            .look_up("a:443", SEC, start, |_| Ok(address(1)))
-            .unwrap();
-        names.doubt();
-        assert_eq!(
-            names
-                .look_up("a:443", SEC, start, |_| Ok(address(2)))
-                .unwrap(),
-            address(2)
-        );
+        let (resolver, start) = (answering(&[Some(1), Some(2)]), Instant::now());
+        let at = |now| resolver.resolve_at("a:443", LONG, now).unwrap();
+        assert_eq!(at(start), address(1));
+        resolver.doubt();
+        assert_eq!(at(start), address(2));
+        assert_eq!(at(start), address(2));
     }
 
     #[test]
     fn old_answer_serves_while_names_cannot_be_looked_up() {
-        let (names, start) = (Names::default(), Instant::now());
-        names
-            .look_up("a:443", SEC, start, |_| Ok(address(1)))
-            .unwrap();
-        names.doubt();
-        let asked = |timeout| {
-            assert_eq!(timeout, SEC / 4, "the rest is for the request");
-            fails(timeout)
-        };
-        assert_eq!(
-            names.look_up("a:443", SEC, start, asked).unwrap(),
-            address(1)
-        );
-        assert_eq!(
-            names
-                .look_up("a:443", SEC, start, |_| Ok(Vec::new()))
-                .unwrap(),
-            address(1)
-        );
-        names.look_up("b:443", SEC, start, fails).unwrap_err();
+        let resolver = answering(&[Some(1), None, Some(0), None]);
+        let resolve = |name| resolver.resolve(name, LONG);
+        assert_eq!(resolve("a:443").unwrap(), address(1));
+        for failure in ["an error", "no address"] {
+            resolver.doubt();
+            assert_eq!(resolve("a:443").unwrap(), address(1), "{failure}");
+        }
+        let error = resolve("b:443").unwrap_err();
+        assert_eq!(error.to_string(), "no name server");
+    }
+
+    #[test]
+    fn name_without_an_address_is_an_error() {
+        let error = answering(&[Some(0)]).resolve("a:443", LONG).unwrap_err();
+        assert_eq!(error.to_string(), "it has no address");
+    }
+
+    /// A resolver whose lookups say that they have begun, and hang until they are told the answer.
+    fn hanging() -> (Resolver, mpsc::Receiver<String>, mpsc::Sender<u8>) {
+        let (begun, beginnings) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let (begun, answers) = (Mutex::new(begun), Mutex::new(answers));
+        let resolver = Resolver::new(Arc::new(move |host: &str| {
+            begun.lock().send(host.to_owned()).unwrap();
+            let last = answers.lock().recv().map_err(io::Error::other)?;
+            Ok(address(last))
+        }));
+        (resolver, beginnings, answer)
+    }
+
+    #[test]
+    fn lookup_that_hangs_is_shared_and_not_started_again() {
+        let (resolver, beginnings, answer) = hanging();
+        // Each waits no longer than its own time.
+        for _ in 0..3 {
+            let error = resolver
+                .resolve("a:443", Duration::from_millis(1))
+                .unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        thread::scope(|scope| {
+            let waiting: Vec<_> = (0..20)
+                .map(|_| scope.spawn(|| resolver.resolve("a:443", LONG)))
+                .collect();
+            answer.send(1).unwrap();
+            for thread in waiting {
+                assert_eq!(thread.join().unwrap().unwrap(), address(1));
+            }
+        });
+        assert_eq!(beginnings.try_iter().collect::<Vec<_>>(), ["a:443"]);
+    }
+
+    #[test]
+    fn lookup_that_hangs_leaves_time_to_use_the_old_answer() {
+        let (resolver, beginnings, answer) = hanging();
+        answer.send(1).unwrap();
+        resolver.resolve("a:443", LONG).unwrap();
+        for _ in 0..3 {
+            resolver.doubt();
+            let timeout = Duration::from_millis(4);
+            assert_eq!(resolver.resolve("a:443", timeout).unwrap(), address(1));
+        }
+        answer.send(2).unwrap();
+        // The one that hung has its answer by now, or is waited for.
+        assert_eq!(resolver.resolve("a:443", LONG).unwrap(), address(2));
+        assert_eq!(beginnings.try_iter().count(), 2);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::proposal::Proposal;
 use super::step::{Answer, Metadata, Notice, Request};
 use super::terms::{Terms, WaitLimit};
-use crate::error::{Delivery, Error, ErrorKind};
+use crate::error::{Delivery, Error, ErrorKind, Phase};
 use crate::time::backoff::Backoff;
 use crate::time::retry::Retry;
 use crate::time::tick::{Moment, Tick};
@@ -161,9 +161,10 @@ impl Acquisition {
                 self.go_on(Request::Acquire, now)
             }
             (Request::Acquire, Err(error)) => {
-                match error.delivery() {
-                    Delivery::Unknown => self.proposal.unanswered(),
-                    Delivery::NotDone | Delivery::Refused => self.proposal.refused(),
+                if error.is_ambiguous() {
+                    self.proposal.unanswered();
+                } else {
+                    self.proposal.refused();
                 }
                 match error.kind() {
                     ErrorKind::WouldBlock => self.held_by_another(error, now, random, notices),
@@ -228,7 +229,7 @@ impl Acquisition {
         let known = self.held_by_another.as_ref().or(self.failure.as_ref());
         known
             .cloned()
-            .unwrap_or_else(|| Error::transport("no reply in time", None))
+            .unwrap_or_else(|| Error::transport("no reply in time", Phase::Reply))
     }
 
     fn go_on(&mut self, next: Request, now: Moment) -> Progress {
@@ -302,8 +303,8 @@ impl Acquisition {
         };
         let asked = error.retry_after();
         let Some(due) = self.faults.failed(now.real, delivery, true, asked, random) else {
-            let (attempts, elapsed) = (self.faults.attempts(), self.faults.elapsed(now.real));
-            return Progress::Failed(error.spent(attempts, elapsed));
+            let before = self.failure.take();
+            return Progress::Failed(self.faults.conclude(now.real, error, before));
         };
         let report = self.report(now.real);
         notices.extend([Notice::AcquireFailed {

@@ -33,7 +33,7 @@ pub(crate) struct Lifecycle {
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
     Acquiring,
-    Held(Held),
+    Held(Box<Held>),
     Releasing {
         release: Release,
         then: Then,
@@ -139,7 +139,9 @@ impl Lifecycle {
             }
             hold::Step::Wait(until) => until,
         };
-        if !held.handed_over && now.lease >= self.acquisition.end() {
+        // A lease that is ready is handed over however late it came.
+        let prepares = !held.handed_over && held.writing.due().is_some();
+        if prepares && now.lease >= self.acquisition.end() {
             self.failure = Some(self.acquisition.unmet());
             self.let_go(Then::End, now);
             return self.step(now);
@@ -160,7 +162,7 @@ impl Lifecycle {
             None if is_held && !held.handed_over => {
                 held.handed_over = true;
                 if let Some(delay) = self.terms.holder_delay
-                    && !held.writing.recorded()
+                    && !held.writing.written()
                 {
                     // With no delay, a first try before the hand-over has failed.
                     let delay = if delay.is_zero() {
@@ -277,6 +279,13 @@ impl Lifecycle {
         };
     }
 
+    /// The user keeps the lease, and nobody renews it any more.
+    pub(crate) fn detach(&mut self) {
+        self.ended = Some(LossReason::Released);
+        self.notices.clear();
+        self.phase = Phase::Over(Ok(()));
+    }
+
     /// The caller no longer waits for the lease. What may be granted is released.
     pub(crate) fn give_up(&mut self, now: Moment) {
         self.let_go(Then::End, now);
@@ -287,8 +296,11 @@ impl Lifecycle {
     /// When the caller's wait is over, and what to report then.
     pub(crate) fn wait_end(&self) -> Tick {
         match self.phase {
-            Phase::Acquiring | Phase::Held(_) => self.acquisition.end(),
-            Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => Tick::NEVER,
+            Phase::Acquiring => self.acquisition.end(),
+            Phase::Held(ref held) if held.writing.due().is_some() => self.acquisition.end(),
+            Phase::Held(_) | Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => {
+                Tick::NEVER
+            }
         }
     }
 
@@ -358,12 +370,12 @@ impl Lifecycle {
             }
             _ => Outcome::GoesOn,
         };
-        self.phase = Phase::Held(Held {
+        self.phase = Phase::Held(Box::new(Held {
             hold: Hold::new(self.terms, since, random),
             writing,
             announced: false,
             handed_over: false,
-        });
+        }));
         self.wrote(outcome, now);
     }
 
@@ -416,7 +428,14 @@ impl Lifecycle {
             }
             Outcome::Failed(error) => self.fail(error, now),
             Outcome::Lost(error) => {
-                if let Some(reason) = error.loss_reason()
+                // One that is held for certain has not run out.
+                let held_until_now = held.hold.claim(now.lease) == Claim::Held;
+                let reason = if held_until_now && error.service_code() == Some("LeaseLost") {
+                    Some(LossReason::Broken)
+                } else {
+                    error.loss_reason()
+                };
+                if let Some(reason) = reason
                     && held.hold.lose(reason)
                     && held.handed_over
                 {
@@ -496,3 +515,7 @@ impl Lifecycle {
         };
     }
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

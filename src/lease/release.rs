@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::step::{Answer, Request};
-use crate::error::{Delivery, Error, LossReason};
+use crate::error::{Error, LossReason};
 use crate::time::retry::Retry;
 use crate::time::tick::{Moment, Tick};
 
@@ -87,7 +87,7 @@ impl Release {
                 None => Err(error),
             });
         }
-        self.unanswered |= error.delivery() == Delivery::Unknown;
+        self.unanswered |= error.is_ambiguous();
         let (delivery, asked) = (error.delivery(), error.retry_after());
         match self.retry.failed(now.real, delivery, true, asked, random) {
             Some(due) => {

@@ -20,6 +20,8 @@ pub(crate) struct Writing {
     pub(super) recognizing: Option<Error>,
     /// The metadata may name this holder.
     pub(super) recorded: bool,
+    /// The service confirmed that it does.
+    pub(super) written: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +55,7 @@ impl Writing {
             token: None,
             recognizing: None,
             recorded: false,
+            written: false,
         }
     }
 
@@ -88,6 +91,11 @@ impl Writing {
     /// Whether the metadata may name this holder.
     pub(crate) fn recorded(&self) -> bool {
         self.recorded
+    }
+
+    /// Whether the service confirmed that the metadata names this holder.
+    pub(crate) fn written(&self) -> bool {
+        self.written
     }
 
     /// The next request, and how long to wait for its answer.
@@ -140,7 +148,7 @@ impl Writing {
             Err(error) if error.loss_reason().is_some() => Outcome::Lost(error),
             Err(error) => {
                 let writes = *request != Request::ReadMetadata;
-                self.recorded |= writes && error.is_transient();
+                self.recorded |= writes && error.is_ambiguous();
                 if self.work == Some(Work::WriteToken) {
                     self.token_failed(error, writes, now, random)
                 } else {
@@ -211,6 +219,7 @@ impl Writing {
     fn finish(&mut self) {
         self.work = None;
         self.recorded = true;
+        self.written = true;
         self.retry.reset();
     }
 }

@@ -12,7 +12,7 @@ use super::event::Event;
 use super::settings::Settings;
 use super::state::{Granted, GuardState, Shared};
 use crate::callback::no_panic;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Phase};
 use crate::lease::ids::LeaseId;
 use crate::lease::lifecycle::Lifecycle;
 use crate::lease::step::{Notice, Request, Step};
@@ -111,7 +111,7 @@ impl LeaseThread {
         if silence.is_known(started.real) {
             let text = "the service has not answered for a while; the lease is released in the \
                         background";
-            let error = Error::transport(text, None)
+            let error = Error::transport(text, Phase::Reply)
                 .during("release lease on", &self.settings.events.target);
             return Err(self.abandon(&mut shared, error));
         }
@@ -136,6 +136,13 @@ impl LeaseThread {
         result.map_err(|error| error.during("release lease on", &self.settings.events.target))
     }
 
+    /// Ends the renewals, and leaves the lease to whoever knows its ID.
+    pub(crate) fn detach(&self) {
+        let mut shared = self.state.lock();
+        shared.lifecycle.detach();
+        self.state.publish(&shared);
+    }
+
     /// Replaces the content of the lock blob.
     pub(crate) fn write_content(&self, id: LeaseId, content: &[u8]) -> Result<(), Error> {
         let timeout = self.settings.mutex.operations().request_timeout;
@@ -143,7 +150,7 @@ impl LeaseThread {
         let mut shared = self.state.lock();
         match &result {
             Ok(etag) => shared.lifecycle.content_written(Some(etag)),
-            Err(error) if error.is_transient() => shared.lifecycle.content_written(None),
+            Err(error) if error.is_ambiguous() => shared.lifecycle.content_written(None),
             Err(error) => self.heed(&mut shared, error),
         }
         result.map(drop)

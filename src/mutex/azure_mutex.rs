@@ -12,7 +12,7 @@ use super::silence::Silence;
 use crate::azure::client::Client;
 use crate::azure::status::LeaseStatus;
 use crate::azure::validate::{break_period, check_key};
-use crate::error::{Delivery, Error, ErrorKind, LossReason};
+use crate::error::{Error, ErrorKind, LossReason};
 use crate::holder::record::Holder;
 use crate::http::agent::Transport;
 use crate::lease::ids::{LeaseDuration, LeaseId};
@@ -21,6 +21,7 @@ use crate::lease::step::Step;
 use crate::lease::terms::{Terms, WaitLimit};
 use crate::lease::writing::{Outcome, Writing};
 use crate::sync::Mutex;
+use crate::time::dates;
 use crate::time::jitter::Jitter;
 
 /// Lease operations by key, one REST action per call. No threads.
@@ -218,7 +219,7 @@ impl AzureMutex {
             match result {
                 Err(error) if unanswered && error.kind() == ErrorKind::LeaseLost => Ok(()),
                 result => result.inspect_err(|error| {
-                    unanswered |= error.delivery() == Delivery::Unknown;
+                    unanswered |= error.is_ambiguous();
                 }),
             }
         })
@@ -432,7 +433,10 @@ impl AzureMutex {
     /// [`ErrorKind::Transport`] if there is no reply, [`ErrorKind::Protocol`] if it has no date.
     pub fn service_time(&self) -> Result<SystemTime, Error> {
         let time = self.0.client.service_time(self.0.request_timeout)?;
-        Ok(SystemTime::from(time))
+        dates::to_system(time).ok_or_else(|| {
+            let text = "the reply has a date that this system cannot represent";
+            Error::new(ErrorKind::Protocol, text)
+        })
     }
 
     /// What the service says of the lock blob `key`.

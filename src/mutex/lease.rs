@@ -17,7 +17,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if `key` is no blob name.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `key` is no blob name.
     pub fn new(key: &str, id: LeaseId) -> Result<Self, Error> {
         check_key(key)?;
         Ok(Self {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::operations::{Operations, until_answered};
 use super::recorder::{Recorder, StoredRecord};
+use crate::callback::no_panic;
 use crate::error::Error;
 use crate::holder::record::{Holder, Previous, Record};
 use crate::lease::ids::{LeaseDuration, LeaseId};
@@ -62,8 +63,7 @@ impl LeasedBlob<'_> {
                 let before = self.stored(timeout).map(|stored| stored.record);
                 before.and_then(|before| {
                     self.seen.lock().previous = before.as_previous();
-                    let mut record = before.held_by(self.holder());
-                    record.fence = Some(*token);
+                    let record = before.held_by(self.holder()).with_token(*token);
                     self.write(record, Some(if_match), timeout)
                 })
             }
@@ -97,9 +97,9 @@ impl LeasedBlob<'_> {
             None => until_answered(timeout / 2, true, |timeout| self.read(timeout))?,
         };
         let record = if self.recorder.named && !self.seen.lock().written {
-            record.held_by(self.holder())
+            self.fitted(record.held_by(self.holder()))
         } else {
-            record
+            self.fitted(record)
         };
         // Only over what is known to be there: so a copy of this request that arrives late undoes
         // no later write, and a blob that was deleted is not made again without its lease.
@@ -165,12 +165,28 @@ impl LeasedBlob<'_> {
         timeout: Duration,
     ) -> Result<Answer, Error> {
         let client = &self.operations.client;
+        let record = self.fitted(record);
         let etag = client.write_record(self.key, self.id, &record, if_match, timeout)?;
         self.remember(StoredRecord {
             etag: etag.clone(),
             record,
         });
         Ok(Answer::Written { etag })
+    }
+
+    /// The record as the service takes it. What does not fit is left out, with a warning.
+    fn fitted(&self, record: Record) -> Record {
+        let (record, dropped) = record.fitted();
+        if !dropped.is_empty() {
+            let target = self.operations.client.target(self.key);
+            no_panic(|| {
+                log::warn!(
+                    "lock `{target}`: metadata that does not fit or cannot be sent is left out: \
+                     {dropped}"
+                );
+            });
+        }
+        record
     }
 
     fn remember(&self, stored: StoredRecord) {

@@ -45,6 +45,7 @@ pub(crate) fn until_answered<T>(
     let now = || Clock::System.now();
     let mut retry = Retry::new(timeout);
     let mut jitter = Jitter::new(now().as_nanos());
+    let mut before = None;
     loop {
         let error = match send(retry.attempt(now(), timeout / 2)) {
             Ok(value) => return Ok(value),
@@ -54,8 +55,9 @@ pub(crate) fn until_answered<T>(
         let failed = now();
         match retry.failed(failed, delivery, repeatable, asked, jitter.next()) {
             Some(due) => sleep(due.since(failed)),
-            None => return Err(error.spent(retry.attempts(), retry.elapsed(failed))),
+            None => return Err(retry.conclude(failed, error, before)),
         }
+        before = Some(error);
     }
 }
 

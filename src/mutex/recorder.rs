@@ -1,13 +1,14 @@
 //! What holders write into the lock blob's metadata.
 
 use std::process;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use crate::holder::identity::default_owner;
 use crate::holder::record::{Holder, Record};
 use crate::sync::Mutex;
+use crate::time::dates;
 
 /// What a locker writes about its holders.
 #[derive(Debug, Default)]
@@ -67,7 +68,7 @@ impl Recorder {
         Holder {
             owner: self.owner.clone().or_else(default_owner).filter(|_| named),
             pid: named.then(|| self.pid.unwrap_or_else(process::id)),
-            since: Some(SystemTime::from(now)),
+            since: dates::to_system(now),
             reason: self.reason.clone().filter(|_| named),
             lease: self.lease,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),

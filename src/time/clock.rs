@@ -97,7 +97,7 @@ impl Clock {
 
 /// Condition variables sleep on a clock that stops in suspend: how soon a thread notices that the
 /// machine was suspended.
-const LONGEST_SLEEP: Duration = Duration::from_secs(2);
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 /// That a thread acts by a clock. See [`Clock::enter`].
 #[must_use = "it counts until it is dropped"]

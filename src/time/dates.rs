@@ -1,6 +1,8 @@
 //! PURE: the two ways in which the service writes dates.
 
-use time::{Date, Month, OffsetDateTime, Time};
+use std::time::SystemTime;
+
+use time::{Date, Duration, Month, OffsetDateTime, Time};
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MONTHS: [&str; 12] = [
@@ -86,9 +88,49 @@ pub(crate) fn parse_utc(text: &str) -> Option<OffsetDateTime> {
     )
 }
 
+/// The time as the system represents it. `None` if it cannot: Windows begins in 1601.
+pub(crate) fn to_system(at: OffsetDateTime) -> Option<SystemTime> {
+    let since = at - OffsetDateTime::UNIX_EPOCH;
+    if since.is_negative() {
+        SystemTime::UNIX_EPOCH.checked_sub(since.unsigned_abs())
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(since.unsigned_abs())
+    }
+}
+
+/// The time on the calendar. `None` if its year has more than four digits.
+pub(crate) fn from_system(at: SystemTime) -> Option<OffsetDateTime> {
+    let (span, sign) = match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => (since, 1),
+        Err(before) => (before.duration(), -1),
+    };
+    let span = Duration::try_from(span).ok()?;
+    OffsetDateTime::UNIX_EPOCH.checked_add(span * sign)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_converted_as_far_as_they_can_be_represented() {
+        for secs in [0, 1_767_780_131, -1, -11_644_473_600, 253_402_300_799] {
+            let at = OffsetDateTime::from_unix_timestamp(secs).unwrap();
+            assert_eq!(to_system(at).and_then(from_system), Some(at));
+        }
+        for far in [1u64 << 50, i64::MAX as u64] {
+            let far = std::time::Duration::from_secs(far);
+            for at in [
+                SystemTime::UNIX_EPOCH.checked_add(far),
+                SystemTime::UNIX_EPOCH.checked_sub(far),
+            ] {
+                assert_eq!(at.and_then(from_system), None);
+            }
+        }
+        let first = OffsetDateTime::from_unix_timestamp(-62_135_596_800).unwrap();
+        // Windows cannot tell it.
+        assert_eq!(to_system(first).is_none(), cfg!(windows));
+    }
 
     #[test]
     fn http_dates_are_read_and_written() {

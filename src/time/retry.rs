@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::tick::Tick;
-use crate::error::Delivery;
+use crate::error::{Delivery, Error};
 
 /// The delay after the first failure, and the longest.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
@@ -27,6 +27,8 @@ pub(crate) struct Retry {
     attempts: u32,
     /// The next attempt is the last.
     last: bool,
+    /// The last attempt had less time than attempts have.
+    cut_short: bool,
 }
 
 impl Retry {
@@ -38,6 +40,7 @@ impl Retry {
             since: None,
             attempts: 0,
             last: false,
+            cut_short: false,
         }
     }
 
@@ -53,12 +56,14 @@ impl Retry {
     pub(crate) fn attempt(&mut self, now: Tick, longest: Duration) -> Duration {
         self.since.get_or_insert(now);
         self.attempts += 1;
-        match self.left(now) {
+        let timeout = match self.left(now) {
             // The first attempt outlasted the limit, as when the process was stopped meanwhile. The
             // second gets its time all the same.
             left if left.is_zero() => longest,
             left => longest.min(left),
-        }
+        };
+        self.cut_short = timeout < longest;
+        timeout
     }
 
     /// An attempt failed. Returns when to make the next one, or `None` if there is to be none.
@@ -86,6 +91,14 @@ impl Retry {
         let longest = left.saturating_sub(LAST_ATTEMPT.min(left / 2));
         self.last = delay > longest;
         Some(now + delay.min(longest))
+    }
+
+    /// The error to end with: that of the last attempt, or what the service answered to the one
+    /// before if the last attempt had too little time to bring an answer.
+    pub(crate) fn conclude(&self, now: Tick, last: Error, before: Option<Error>) -> Error {
+        let hides = |before: &Error| self.cut_short && last.is_silence() && before.is_answer();
+        let error = before.filter(hides).unwrap_or(last);
+        error.spent(self.attempts(), self.elapsed(now))
     }
 
     /// An attempt was answered: whatever fails next fails for the first time.
@@ -116,6 +129,7 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{ErrorKind, Phase};
 
     const MS: Duration = Duration::from_millis(1);
     const SEC: Duration = Duration::from_secs(1);
@@ -197,6 +211,29 @@ mod tests {
         let mut retry = Retry::new(Duration::MAX);
         for ms in [0, 1_000_000, 4_000_000_000] {
             assert!(fail(&mut retry, ms, ms, None).is_some());
+        }
+    }
+
+    #[test]
+    fn attempt_that_was_cut_short_hides_no_answer() {
+        let code = Some("ServerBusy".to_owned());
+        let busy =
+            || Error::new(ErrorKind::Throttled, "").with_reply(503, code.clone(), None, None);
+        let silent = || Error::transport("no reply in time", Phase::Reply);
+        // How long an attempt may take, the last error, the one before, and what is reported.
+        let rows = [
+            (4, silent(), Some(busy()), ErrorKind::Throttled),
+            (2, silent(), Some(busy()), ErrorKind::Transport),
+            (4, silent(), Some(silent()), ErrorKind::Transport),
+            (4, silent(), None, ErrorKind::Transport),
+            (4, busy(), Some(silent()), ErrorKind::Throttled),
+        ];
+        for (number, (longest, last, before, kind)) in rows.into_iter().enumerate() {
+            let mut retry = Retry::new(10 * SEC);
+            retry.attempt(at(0), longest * SEC);
+            retry.attempt(at(7000), longest * SEC);
+            let error = retry.conclude(at(10_000), last, before);
+            assert_eq!(error.kind(), kind, "row {number}");
         }
     }
 }

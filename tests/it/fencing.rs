@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use azmutex::emulator::{Clock, Emulator};
 use azmutex::{
-    AzureMutex, Error, ErrorKind, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker,
-    LockerBuilder, Previous, StopToken,
+    AzureMutex, ErrorKind, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker, LockerBuilder,
+    Previous, StopToken, TryLockError,
 };
 
 use crate::support::backend::Backend;
@@ -33,7 +33,10 @@ on_each_service! {
     token_that_arrives_late_changes_nothing
     token_refused_by_its_condition_fails_the_lock
     token_that_took_most_of_the_lease_is_followed_by_a_renewal
-    token_that_comes_after_the_lease_fails_the_lock
+    token_that_comes_after_the_lease_is_followed_by_one_under_another_lease
+    lease_broken_before_its_token_is_stored_is_waited_for_again
+    token_that_cannot_be_stored_for_a_while_is_stored_later
+    token_that_cannot_be_stored_keeps_a_limited_wait_no_longer
     token_that_hangs_is_left_when_waiting_is_stopped
     lock_and_unlock_take_five_requests_with_a_token_and_four_without_a_read
     previous_holder_is_unknown_at_first
@@ -244,7 +247,8 @@ fn fails_when(backend: &Backend, operation: &'static str, kinds: &[(Fault, Error
             move |request| request.operation() == operation,
             fault.clone(),
         );
-        let locker = locker(mutex);
+        let locker = builder(mutex).fault_wait(Duration::from_secs(1));
+        let locker = locker.build().expect("the settings are sound");
         let error = locker.lock().expect_err("there is no token");
         // Of a failure that is tried again, the last try may be cut short.
         let cut = *kind == ErrorKind::Service && error.kind() == ErrorKind::Transport;
@@ -373,41 +377,139 @@ fn token_refused_by_its_condition_fails_the_lock(backend: &Backend) {
     is_free(backend);
 }
 
-/// Locks while the write of the token is held up for `time` on the service's clock.
-fn held_up(backend: &Backend, time: Duration) -> Option<(FaultProxy, Result<LeaseGuard, Error>)> {
+/// Locks, and does something while the write of the token is held up.
+fn held_up(backend: &Backend, meanwhile: impl FnOnce()) -> Option<(FaultProxy, LeaseGuard)> {
     drop(lock(backend.mutex()));
-    let (proxy, mutex) = backend.through_proxy().filter(|_| backend.can_pass())?;
+    let (proxy, mutex) = backend.through_proxy()?;
     proxy.when(|request| request.operation() == "put metadata", Fault::Hold);
-    let result = thread::scope(|scope| {
-        let locking = scope.spawn(|| locker(mutex).lock());
+    let guard = thread::scope(|scope| {
+        let locking = scope.spawn(|| lock(mutex));
         proxy.wait_for(1, |seen| seen.operation() == "put metadata", LONG);
-        backend.pass(time);
+        meanwhile();
         proxy.release_held();
         locking.join().expect("no panic")
     });
-    Some((proxy, result))
+    Some((proxy, guard))
+}
+
+fn operations(proxy: &FaultProxy) -> Vec<String> {
+    let seen = proxy.seen();
+    seen.iter()
+        .map(|seen| seen.operation().to_owned())
+        .collect()
 }
 
 fn token_that_took_most_of_the_lease_is_followed_by_a_renewal(backend: &Backend) {
-    let Some((proxy, locked)) = held_up(backend, Duration::from_secs(14)) else {
+    if !backend.can_pass() {
+        return;
+    }
+    let pass = || backend.pass(Duration::from_secs(14));
+    let Some((proxy, guard)) = held_up(backend, pass) else {
         return;
     };
-    let guard = locked.expect("it is renewed");
     assert!(guard.is_held());
     assert!(guard.remaining() > Duration::from_secs(10));
-    let seen = proxy.seen();
-    let operations: Vec<_> = seen.iter().map(|seen| seen.operation()).collect();
     let wanted = ["acquire", "get properties", "put metadata", "renew"];
-    assert_eq!(operations, wanted);
+    assert_eq!(operations(&proxy), wanted);
 }
 
-fn token_that_comes_after_the_lease_fails_the_lock(backend: &Backend) {
-    let Some((_proxy, locked)) = held_up(backend, Duration::from_secs(15)) else {
+fn token_that_comes_after_the_lease_is_followed_by_one_under_another_lease(backend: &Backend) {
+    if !backend.can_pass() {
+        return;
+    }
+    let (mut first, pass) = (None, || backend.pass(Duration::from_secs(15)));
+    let Some((proxy, guard)) = held_up(backend, || {
+        first = stored(backend);
+        pass();
+    }) else {
         return;
     };
-    let error = locked.expect_err("the lease is over");
-    assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
+    guard.check().expect("it is held");
+    assert!(guard.fencing_token() > first);
+    assert_eq!(stored(backend), guard.fencing_token());
+    let acquires = operations(&proxy)
+        .iter()
+        .filter(|operation| *operation == "acquire")
+        .count();
+    assert_eq!(acquires, 2, "{:?}", operations(&proxy));
+    guard.release().expect("it is held");
     is_free(backend);
+}
+
+/// Nobody had the lock yet, so nobody has lost it.
+fn lease_broken_before_its_token_is_stored_is_waited_for_again(backend: &Backend) {
+    let direct = backend.mutex();
+    let meanwhile = || {
+        let left = direct.break_lease(KEY, Some(Duration::ZERO));
+        assert_eq!(left.expect("it is leased"), Duration::ZERO);
+    };
+    let Some((proxy, guard)) = held_up(backend, meanwhile) else {
+        return;
+    };
+    guard.check().expect("it is held");
+    assert_eq!(stored(backend), guard.fencing_token());
+    let ids: BTreeSet<_> = proxy
+        .seen()
+        .iter()
+        .filter_map(|seen| seen.header("x-ms-proposed-lease-id").map(str::to_owned))
+        .collect();
+    assert!(ids.contains(&guard.lease_id().to_string()));
+    assert_eq!(ids.len(), 2, "an ID is used for one lease");
+    guard.release().expect("it is held");
+    is_free(backend);
+}
+
+/// As long as the lease is renewed meanwhile, and a limited wait has not ended.
+fn token_that_cannot_be_stored_for_a_while_is_stored_later(backend: &Backend) {
+    for operation in ["get properties", "put metadata"] {
+        let ahead = far_ahead();
+        hand_out(backend, ahead);
+        let Some((proxy, mutex)) = backend.through_proxy_within(Duration::from_secs(1)) else {
+            return;
+        };
+        proxy.always_when(
+            move |request| request.operation() == operation,
+            Fault::DropBefore,
+        );
+        let guard = thread::scope(|scope| {
+            let locking = scope.spawn(|| lock(mutex));
+            // More often than within the request timeout.
+            proxy.wait_for(6, |seen| seen.operation() == operation, LONG);
+            proxy.clear();
+            locking.join().expect("no panic")
+        });
+        assert_eq!(token(&guard), ahead + 1);
+    }
+}
+
+fn token_that_cannot_be_stored_keeps_a_limited_wait_no_longer(backend: &Backend) {
+    let ahead = far_ahead();
+    hand_out(backend, ahead);
+    for fault in [
+        Fault::HangBefore,
+        Fault::DropBefore,
+        Fault::Answer(internal_error()),
+    ] {
+        let Some((proxy, mutex)) = backend.through_proxy() else {
+            return;
+        };
+        proxy.always_when(
+            |request| request.operation() == "put metadata",
+            fault.clone(),
+        );
+        let locker = locker(mutex);
+        let before = Instant::now();
+        let result = locker.try_lock_for(Duration::from_millis(500));
+        let took = before.elapsed();
+        let Err(TryLockError::Error(error)) = result else {
+            panic!("{fault:?}: {result:?}");
+        };
+        assert!(took < Duration::from_secs(2), "{took:?} of {error}");
+        proxy.clear();
+        proxy.release_hung();
+        assert!(locker.settle(LONG), "{fault:?}");
+        is_free(backend);
+    }
 }
 
 fn token_that_hangs_is_left_when_waiting_is_stopped(backend: &Backend) {

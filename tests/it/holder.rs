@@ -7,25 +7,32 @@ use std::time::{Duration, Instant, SystemTime};
 use azmutex::emulator::{Clock, Emulator};
 use azmutex::{
     AzureMutex, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, LeaseStatus, Locker,
-    LockerBuilder, Previous,
+    LockerBuilder, LossReason, Previous,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::support::backend::Backend;
-use crate::support::proxy::{Fault, forbidden, internal_error};
-use crate::support::{Events, eventually, on_each_service};
+use crate::support::proxy::{Fault, Seen, forbidden, internal_error};
+use crate::support::{Events, LONG, eventually, on_each_service};
 
 on_each_service! {
     status_shows_the_holder_until_it_releases
     list_shows_what_status_shows
     holder_is_shown_in_every_state_that_is_not_free
-    holder_of_a_moment_is_none_and_not_the_one_before
+    holder_of_a_moment_is_none_after_one_that_wrote_that_it_released
+    state_tells_how_the_last_lease_ended
+    record_that_contradicts_the_lease_is_not_its_holders
+    lock_of_terraform_shows_who_holds_it
+    metadata_of_others_that_fills_the_blob_fails_no_lock
+    holder_before_is_shown_until_the_next_has_written
     holder_of_a_broken_lease_is_replaced_by_the_next
     holder_with_any_text_is_shown_as_it_was_set
     holder_with_long_texts_is_cut
     holder_is_not_written_when_that_is_off
     holder_that_says_nothing_does_not_speak_for_another
     metadata_of_others_does_no_harm
-    hold_takes_four_requests_once_its_holder_is_written
+    hold_takes_three_requests_once_its_holder_is_written_and_one_more_to_read_what_others_wrote
     failed_write_leaves_a_lock_that_works
     failed_write_is_tried_again
     failed_write_holds_up_no_release
@@ -86,9 +93,9 @@ fn status_shows_the_holder_until_it_releases(backend: &Backend) {
     guard.release().expect("it is held");
     let free = status(&mutex);
     assert_eq!((free.state(), free.holder()), (LeaseState::Available, None));
-    let last = free.last_holder().expect("it is kept");
-    assert!(last.released());
-    assert_eq!((last.owner(), last.since()), (holder.owner(), Some(since)));
+    // The service says that it was released, so nothing is written for that.
+    assert_eq!(free.last_holder(), Some(holder));
+    assert_eq!(free.etag(), held.etag());
 }
 
 fn list_shows_what_status_shows(backend: &Backend) {
@@ -135,15 +142,134 @@ fn holder_is_shown_in_every_state_that_is_not_free(backend: &Backend) {
     }
 }
 
-fn holder_of_a_moment_is_none_and_not_the_one_before(backend: &Backend) {
+/// Nothing is written before the holder is due, so that a short hold costs no extra request: until
+/// then it cannot be told from the one before.
+fn holder_before_is_shown_until_the_next_has_written(backend: &Backend) {
     let mutex = backend.mutex();
     drop(lock(builder(backend.mutex())));
+    let guard = lock(builder(backend.mutex()).owner("next").holder_delay(NEVER));
+    let held = status(&mutex);
+    assert_eq!(held.state(), LeaseState::Leased);
+    assert_eq!(owner(held.holder()), Some("ci@build-07"));
+    drop(guard);
+    let guard = lock(builder(backend.mutex()).owner("next"));
+    assert_eq!(owner(status(&mutex).holder()), Some("next"));
+    drop(guard);
+    assert_eq!(owner(status(&mutex).last_holder()), Some("next"));
+}
+
+fn holder_of_a_moment_is_none_after_one_that_wrote_that_it_released(backend: &Backend) {
+    let mutex = backend.mutex();
+    drop(lock(builder(backend.mutex()).fencing(true)));
     let guard = lock(builder(backend.mutex()).owner("next").holder_delay(NEVER));
     let held = status(&mutex);
     assert_eq!((held.state(), held.holder()), (LeaseState::Leased, None));
     assert_eq!(owner(held.last_holder()), Some("ci@build-07"));
     drop(guard);
-    assert_eq!(owner(status(&mutex).last_holder()), Some("ci@build-07"));
+}
+
+fn state_tells_how_the_last_lease_ended(backend: &Backend) {
+    let mutex = backend.mutex();
+    let ended = |state| {
+        let free = status(&mutex);
+        assert_eq!((free.state(), free.holder()), (state, None));
+        assert_eq!(owner(free.last_holder()), Some("ci@build-07"));
+        assert!(!free.last_holder().is_some_and(Holder::released));
+    };
+    drop(lock(builder(backend.mutex())));
+    ended(LeaseState::Available);
+    let broken = lock(builder(backend.mutex()));
+    mutex
+        .break_lease(KEY, Some(Duration::ZERO))
+        .expect("it is leased");
+    ended(LeaseState::Broken);
+    drop(broken);
+    if backend.can_pass() {
+        mutex
+            .acquire(KEY, LeaseDuration::MIN)
+            .expect("it is broken");
+        backend.pass(Duration::from_secs(15));
+        ended(LeaseState::Expired);
+    }
+}
+
+fn record_that_contradicts_the_lease_is_not_its_holders(backend: &Backend) {
+    let mutex = backend.mutex();
+    drop(lock(builder(backend.mutex())));
+    for (duration, holder) in [
+        (LeaseDuration::INFINITE, None),
+        (LeaseDuration::MIN, Some("ci@build-07")),
+    ] {
+        let lease = mutex.acquire(KEY, duration).expect("it is free");
+        let held = status(&mutex);
+        assert_eq!(owner(held.holder()), holder, "{duration:?}");
+        assert_eq!(owner(held.last_holder()), Some("ci@build-07"));
+        let listed: Result<Vec<_>, _> = mutex.list(KEY).collect();
+        assert_eq!(listed.expect("a page"), [held]);
+        mutex.release(&lease).expect("it is held");
+    }
+}
+
+fn lock_of_terraform_shows_who_holds_it(backend: &Backend) {
+    let (mutex, path) = (backend.mutex(), backend.path(KEY));
+    let lease = mutex
+        .acquire(KEY, LeaseDuration::INFINITE)
+        .expect("it is new");
+    let json = STANDARD.encode(
+        r#"{"ID":"2b6a6738","Operation":"OperationTypeApply","Info":"","Who":"bob@ws",
+        "Version":"1.9.5","Created":"2026-01-07T10:02:11.123456789Z","Path":"locks/nightly"}"#,
+    );
+    let theirs = [("terraformlockid", json.as_str())];
+    let id = lease.id().to_string();
+    let written = backend.account().write_metadata(&path, Some(&id), &theirs);
+    assert_eq!(written.status, 200);
+    let held = status(&mutex);
+    let holder = held.holder().expect("it says who it is");
+    assert_eq!(holder.to_string(), "bob@ws (reason: OperationTypeApply)");
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_780_131);
+    assert_eq!(holder.since(), Some(since));
+    let listed: Result<Vec<_>, _> = mutex.list(KEY).collect();
+    assert_eq!(listed.expect("a page"), [held]);
+    mutex.release(&lease).expect("it is held");
+    assert_eq!(status(&mutex).holder(), None);
+    // Whoever takes the lock meanwhile leaves it there.
+    drop(lock(builder(backend.mutex())));
+    let kept = backend.account().metadata(&path);
+    assert_eq!(kept.get("terraformlockid"), Some(&json));
+}
+
+fn metadata_of_others_that_fills_the_blob_fails_no_lock(backend: &Backend) {
+    let (mutex, path) = (backend.mutex(), backend.path(KEY));
+    drop(lock(builder(backend.mutex()).fencing(true)));
+    for sizes in [vec![8180], vec![8000], vec![100; 80], vec![1300; 6]] {
+        let values: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(n, size)| (format!("their{n:03}"), "x".repeat(size - 8)))
+            .collect();
+        let theirs: Vec<_> = values.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let account = backend.account();
+        assert_eq!(account.write_metadata(&path, None, &theirs).status, 200);
+        let mut last = None;
+        for fencing in [true, false, true] {
+            let (observer, events) = Events::new();
+            let locker = builder(backend.mutex()).fencing(fencing).observer(observer);
+            let guard = lock(locker);
+            assert!(status(&mutex).holder().is_some(), "{sizes:?}");
+            let token = status(&mutex).fencing_token();
+            assert!(token.is_some() && token >= last, "{sizes:?}");
+            last = token;
+            guard.write(b"value").expect("it is held");
+            guard.release().expect("it is held");
+            let failed = |event: &Event| matches!(event, Event::RecordFailed { .. });
+            assert!(!events.so_far().iter().any(failed), "{sizes:?}");
+        }
+        let kept = account.metadata(&path);
+        let theirs = kept.keys().filter(|name| name.starts_with("their"));
+        // Nothing of theirs is lost while there is something of ours to leave out.
+        let lost = usize::from(sizes == [8180]);
+        assert_eq!(theirs.count(), sizes.len() - lost, "{sizes:?}");
+    }
 }
 
 fn holder_of_a_broken_lease_is_replaced_by_the_next(backend: &Backend) {
@@ -275,25 +401,43 @@ fn metadata_of_others_does_no_harm(backend: &Backend) {
     for name in ["azmutexcolour", "team"] {
         assert!(kept.contains_key(name), "{kept:?}");
     }
-    drop(lock(builder(backend.mutex())));
-    assert!(status(&mutex).last_holder().is_some_and(Holder::released));
+    // So does one without fencing, and it erases no token.
+    let token = status(&mutex).fencing_token();
+    drop(lock(builder(backend.mutex()).owner("next")));
+    let free = status(&mutex);
+    assert_eq!(owner(free.last_holder()), Some("next"));
+    assert!(token.is_some() && free.fencing_token() == token);
+    assert_eq!(account.metadata(&path)["team"], "platform");
 }
 
-fn hold_takes_four_requests_once_its_holder_is_written(backend: &Backend) {
+fn hold_takes_three_requests_once_its_holder_is_written_and_one_more_to_read_what_others_wrote(
+    backend: &Backend,
+) {
     let Some((proxy, mutex)) = backend.through_proxy() else {
         return;
     };
     drop(lock(builder(backend.mutex()).holder_info(false)));
-    let guard = lock(builder(mutex).holder_delay(Duration::from_millis(1)));
-    eventually(|| status(&backend.mutex()).holder().map(drop));
-    drop(guard);
+    let locker = builder(mutex).holder_delay(Duration::from_millis(1));
+    let locker = locker.build().expect("the settings are sound");
+    let hold = |seen: usize| {
+        let guard = locker.lock().expect("it is free");
+        let written = |seen: &Seen| seen.operation() == "put metadata" && seen.answered.is_some();
+        proxy.wait_for(seen, written, LONG);
+        drop(guard);
+    };
+    let read = ["acquire", "get properties", "put metadata", "release"];
+    let known = ["acquire", "put metadata", "release"];
+    hold(1);
+    hold(2);
+    // Somebody else's is read again.
+    drop(lock(builder(backend.mutex())));
+    hold(3);
     let operations: Vec<_> = proxy
         .seen()
         .iter()
         .map(|seen| seen.operation().to_owned())
         .collect();
-    let wanted = ["acquire", "put metadata", "put metadata", "release"];
-    assert_eq!(operations, wanted);
+    assert_eq!(operations, [&read[..], &known, &read].concat());
 }
 
 /// What a write of metadata can come to that is no success.
@@ -358,12 +502,7 @@ fn failed_write_is_tried_again(backend: &Backend) {
         let guard = lock(locker);
         events.wait(|event| matches!(event, Event::RecordFailed { .. }));
         eventually(|| status(&backend.mutex()).holder().map(drop));
-        drop(guard);
-        assert!(
-            status(&backend.mutex())
-                .last_holder()
-                .is_some_and(Holder::released)
-        );
+        guard.release().expect("it is held");
     }
 }
 
@@ -373,7 +512,9 @@ fn failed_write_holds_up_no_release(backend: &Backend) {
             return;
         };
         let (observer, events) = Events::new();
+        // With fencing alone is something written before the release.
         let locker = builder(mutex)
+            .fencing(true)
             .release_timeout(Duration::from_secs(2))
             .observer(observer);
         let guard = lock(locker);
@@ -419,28 +560,44 @@ fn holder_is_written_after_250_ms() {
 }
 
 #[test]
-fn lock_and_unlock_take_two_requests_within_250_ms_and_four_after() {
-    let (emulator, mutex, clock) = frozen();
-    let before = emulator.requests();
-    let guard = lock(Locker::builder(mutex.clone(), KEY));
-    clock.advance(Duration::from_millis(249));
-    drop(guard);
-    assert_eq!(emulator.requests() - before, 2);
-
-    let before = emulator.requests();
-    let guard = lock(Locker::builder(mutex, KEY));
+fn write_of_the_holder_that_finds_the_lease_broken_says_so() {
+    let (_emulator, mutex, clock) = frozen();
+    let (observer, events) = Events::new();
+    let guard = lock(Locker::builder(mutex.clone(), KEY).observer(observer));
+    let broken = mutex.break_lease(KEY, Some(Duration::ZERO));
+    broken.expect("it is leased");
     clock.advance(Duration::from_millis(250));
-    eventually(|| (emulator.requests() - before == 2).then_some(()));
-    drop(guard);
-    assert_eq!(emulator.requests() - before, 4);
+    events.wait(|event| matches!(event, Event::Lost { .. }));
+    assert_eq!(guard.loss_reason(), Some(LossReason::Broken));
 }
 
 #[test]
-fn holder_that_writes_first_takes_four_requests_too() {
+fn lock_and_unlock_take_two_requests_within_250_ms_and_three_or_four_after() {
+    let (emulator, mutex, clock) = frozen();
+    let locker = Locker::new(mutex, KEY).expect("the settings are sound");
+    let hold = |time| {
+        let before = emulator.requests();
+        let guard = locker.lock().expect("it is free");
+        clock.advance(Duration::from_millis(time));
+        drop(guard);
+        emulator.requests() - before
+    };
+    assert_eq!(hold(249), 2);
+    // Whose blob it is has to be read first, and is known from then on.
+    assert_eq!(hold(250), 4);
+    assert_eq!(hold(250), 3);
+    assert_eq!(hold(249), 2);
+}
+
+#[test]
+fn holder_that_writes_first_takes_no_more_requests() {
     let (emulator, mutex, _clock) = frozen();
-    let before = emulator.requests();
-    drop(lock(builder(mutex)));
-    assert_eq!(emulator.requests() - before, 4);
+    let locker = builder(mutex).build().expect("the settings are sound");
+    for requests in [4, 3] {
+        let before = emulator.requests();
+        drop(locker.lock().expect("it is free"));
+        assert_eq!(emulator.requests() - before, requests);
+    }
 }
 
 #[test]

@@ -362,7 +362,7 @@ fn reply_at_one_byte_a_second_ends_in_time() {
     ] {
         let peer = Peer::start(script);
         let outcome = peer.meet("http", "127.0.0.1", "renew");
-        outcome.expect(ErrorKind::Transport, "no reply in time", 2048);
+        outcome.expect(ErrorKind::Transport, "timed out", 2048);
         assert!(outcome.connections <= 2, "{outcome}");
     }
 }

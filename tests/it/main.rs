@@ -12,6 +12,7 @@ mod fencing_replies;
 mod history_tests;
 mod holder;
 mod hostile;
+mod http;
 mod inspection;
 mod late;
 mod layers;

@@ -8,7 +8,7 @@ use azmutex::{AzureMutex, Error, ErrorKind, Lease, LeaseDuration, LeaseId, Locke
 
 use crate::support::backend::Backend;
 use crate::support::on_local_services;
-use crate::support::proxy::{Fault, FaultProxy, error_reply, internal_error, reply};
+use crate::support::proxy::{Fault, FaultProxy, error_reply, internal_error, reply, service_reply};
 
 on_local_services! {
     operations_come_to_what_the_state_of_the_lease_says
@@ -100,7 +100,7 @@ impl State {
         let id = lease.id().to_string();
         match self {
             Self::NeverLeased | Self::Leased => {}
-            Self::Released => drop(mutex.release(&lease).expect("it is held")),
+            Self::Released => mutex.release(&lease).expect("it is held"),
             Self::LeasedByAnother => {
                 mutex.release(&lease).expect("it is held");
                 mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
@@ -281,8 +281,8 @@ fn answers_without_a_code_are_judged_by_their_status() {
     // A status alone never says that a lease is lost, taken or missing.
     for (status, wanted) in [
         (400, Protocol),
-        (401, Auth),
-        (403, Auth),
+        (401, Protocol),
+        (403, Protocol),
         (404, Protocol),
         (405, Protocol),
         (408, Service),
@@ -321,38 +321,54 @@ fn successes_are_judged_by_the_lease_that_they_name() {
         scripted.lease.id().to_string(),
         LeaseId::random().expect("random numbers").to_string(),
     );
-    let named = |id: &str| reply(200, "OK", &[("x-ms-lease-id", id)], b"");
+    let named = |id: &str| service_reply(200, "OK", &[("x-ms-lease-id", id)], b"");
     let rows = [
         (Renew, named(&own), Done),
         (Renew, named(&other), Lost(Taken)),
         (Renew, named("nonsense"), Failed(Protocol)),
-        (Renew, reply(200, "OK", &[], b""), Failed(Protocol)),
+        (Renew, service_reply(200, "OK", &[], b""), Failed(Protocol)),
         (
             Renew,
-            reply(202, "Accepted", &[("x-ms-lease-id", &own)], b""),
+            service_reply(202, "Accepted", &[("x-ms-lease-id", &own)], b""),
             Done,
         ),
         // The ID that was proposed is not known to the script.
         (Change, named(&own), Lost(Taken)),
-        (Change, reply(200, "OK", &[], b""), Failed(Protocol)),
+        (Change, service_reply(200, "OK", &[], b""), Failed(Protocol)),
         (Acquire, named(&other), Failed(Protocol)),
-        (Acquire, reply(201, "Created", &[], b""), Failed(Protocol)),
+        (
+            Acquire,
+            service_reply(201, "Created", &[], b""),
+            Failed(Protocol),
+        ),
         // These name none, whatever they come to.
-        (Release, reply(200, "OK", &[], b""), Done),
-        (Release, reply(204, "No Content", &[], b""), Done),
+        (Release, service_reply(200, "OK", &[], b""), Done),
+        (Release, service_reply(204, "No Content", &[], b""), Done),
         (
             Break,
-            reply(202, "Accepted", &[("x-ms-lease-time", "7")], b""),
+            service_reply(202, "Accepted", &[("x-ms-lease-time", "7")], b""),
             Done,
         ),
-        (Status, reply(200, "OK", &[], b""), Done),
-        (List, reply(200, "OK", &[], b"<EnumerationResults/>"), Done),
-        (List, reply(200, "OK", &[], b"<Other/>"), Failed(Protocol)),
-        (List, reply(200, "OK", &[], b""), Failed(Protocol)),
-        (List, reply(200, "OK", &[], b"\xff"), Failed(Protocol)),
+        (Status, service_reply(200, "OK", &[], b""), Done),
+        (
+            List,
+            service_reply(200, "OK", &[], b"<EnumerationResults/>"),
+            Done,
+        ),
+        (
+            List,
+            service_reply(200, "OK", &[], b"<Other/>"),
+            Failed(Protocol),
+        ),
+        (List, service_reply(200, "OK", &[], b""), Failed(Protocol)),
+        (
+            List,
+            service_reply(200, "OK", &[], b"\xff"),
+            Failed(Protocol),
+        ),
         (
             Status,
-            reply(304, "Not Modified", &[], b""),
+            service_reply(304, "Not Modified", &[], b""),
             Failed(Protocol),
         ),
         (

@@ -87,8 +87,7 @@ pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
         return "held by nobody any more".to_owned();
     }
     let Some(holder) = status.holder() else {
-        let state = status.state();
-        return format!("held by an unknown holder ({state}, no azmutex metadata)");
+        return format!("held by {}", unknown_holder(status));
     };
     let who = clean(&holder.to_string());
     match (holder.since(), style) {
@@ -96,6 +95,28 @@ pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
         (Some(since), Since::Span) => format!("held by {who} for {}", span(ago(since))),
         (Some(since), Since::Time) => format!("held by {who} since {}", rfc3339(since)),
     }
+}
+
+/// A holder that has not written who it is, and the last one that has.
+pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
+    let infinite = status.is_infinite();
+    let Some(last) = status.last_holder() else {
+        return if infinite {
+            "an unknown holder, with a lease that has no end".to_owned()
+        } else {
+            format!(
+                "an unknown holder ({}, no azmutex metadata)",
+                status.state()
+            )
+        };
+    };
+    let end = if infinite {
+        "; this lease has no end"
+    } else {
+        ""
+    };
+    let last = clean(&last.to_string());
+    format!("an unknown holder; last recorded: {last}{end}")
 }
 
 /// How often the holder is asked for on a terminal.

@@ -27,7 +27,7 @@ fn status_of_a_lock_tells_its_holder() {
     guard.release().unwrap();
     tool.run(&["status", "prod/deploy", "-v"])
         .exits(0)
-        .prints("prod/deploy: free\n")
+        .prints("prod/deploy: free (released)\n")
         .prints("/locks/prod/deploy\n")
         .prints(&format!("fencing token  {token}\n"));
 }
@@ -44,15 +44,56 @@ fn status_of_an_unknown_holder_says_so() {
 }
 
 #[test]
-fn status_after_a_crash_names_the_one_that_did_not_release() {
+fn status_tells_how_the_last_lease_ended() {
     let tool = Tool::new();
-    let id = tool.run(&["acquire", "a", "--owner", "ci@gone"]).exits(0);
-    assert_eq!(id.line().len(), 36);
+    let mutex = tool.mutex();
+    for (name, by) in [("ran-out", None), ("broken", Some(Duration::ZERO))] {
+        tool.run(&["acquire", name, "--owner", "ci@gone"]).exits(0);
+        if let Some(period) = by {
+            mutex.break_lease(name, Some(period)).unwrap();
+        }
+    }
+    let lease = mutex.acquire("never-said", LeaseDuration::MAX).unwrap();
+    mutex.release(&lease).unwrap();
+    mutex.acquire("unnamed", LeaseDuration::MAX).unwrap();
     tool.emulator().clock().advance(Duration::from_secs(61));
+    tool.run(&["status", "ran-out", "broken", "never-said", "unnamed"])
+        .exits(0)
+        .prints("ran-out: free: the last holder's lease ran out (last recorded: ci@gone (pid ")
+        .prints(" since 20")
+        .prints("broken: free: the lease was broken (last recorded: ci@gone")
+        .prints("never-said: free\n")
+        .prints("unnamed: free: the last holder's lease ran out\n");
+    let done = tool.run(&["list"]).exits(0);
+    for (lock, state) in [
+        ("broken", "free (broken)"),
+        ("never-said", "free"),
+        ("ran-out", "free (ran out)"),
+        ("unnamed", "free (ran out)"),
+    ] {
+        let row = done.out.lines().find(|line| line.starts_with(lock));
+        let cells: Vec<_> = row.unwrap().split("  ").map(str::trim).collect();
+        assert!(cells.contains(&state), "{cells:?}");
+    }
+}
+
+#[test]
+fn status_of_a_holder_that_the_record_contradicts_names_it_as_last_recorded() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "a", "--owner", "alice@gone", "--lease", "15s"])
+        .exits(0);
+    tool.mutex().break_lease("a", Some(Duration::ZERO)).unwrap();
+    tool.mutex().acquire("a", LeaseDuration::INFINITE).unwrap();
     tool.run(&["status", "a"])
         .exits(0)
-        .prints("a: free: its last holder, ci@gone")
-        .prints("did not release it");
+        .prints("a: held by an unknown holder; last recorded: alice@gone (pid ")
+        .prints("; this lease has no end\n");
+    let object = tool.run(&["status", "a", "--json"]).exits(0).json();
+    assert!(object["holder"].is_null());
+    assert_eq!(object["last_holder"]["owner"], "alice@gone");
+    tool.run(&["acquire", "-n", "a"])
+        .exits(75)
+        .says("held by an unknown holder; last recorded: alice@gone");
 }
 
 #[test]
@@ -300,6 +341,20 @@ fn break_of_stale_holders_leaves_fresh_ones_alone() {
     );
     tool.run(&["break", "a", "--yes", "--if-stale", "0"])
         .exits(0);
+}
+
+#[test]
+fn break_of_stale_holders_leaves_those_of_unknown_age_alone() {
+    let tool = Tool::new();
+    let mutex = tool.mutex();
+    let lease = mutex.acquire("a", LeaseDuration::MAX).unwrap();
+    mutex.release(&lease).unwrap();
+    tool.emulator().clock().advance(Duration::from_secs(600));
+    mutex.acquire("a", LeaseDuration::MAX).unwrap();
+    tool.run(&["break", "a", "--yes", "--if-stale", "5m"])
+        .exits(1)
+        .says("it is not known how long it has been held (--if-stale)");
+    assert_eq!(mutex.status("a").unwrap().state(), LeaseState::Leased);
 }
 
 #[test]

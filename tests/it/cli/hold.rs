@@ -96,7 +96,7 @@ fn hold_that_loses_the_lock_stops_the_script() {
         "--on-lost-signal",
         "TERM",
         "--renew-every",
-        "200ms",
+        "1s",
     ]);
     assert_eq!(hold.line(), "READY");
     tool.run(&["break", "a", "--yes", "--now"]).exits(0);
@@ -118,7 +118,7 @@ fn hold_keeps_watch_when_nobody_reads_the_log() {
     let mut script = script.stdin(Stdio::piped()).spawn().unwrap();
     let pid = script.id().to_string();
     let mut command = tool.command(&["hold", "a", "--ready", "-vv", "--for-pid", &pid]);
-    command.args(["--on-lost-signal", "TERM", "--renew-every", "200ms"]);
+    command.args(["--on-lost-signal", "TERM", "--renew-every", "1s"]);
     let (unread, err) = std::io::pipe().unwrap();
     let mut hold = command
         .stdin(Stdio::null())

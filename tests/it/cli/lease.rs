@@ -1,6 +1,6 @@
 //! `acquire`, `renew` and `release`: what scripts do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use azmutex::{Lease, LeaseDuration, LeaseId, LeaseState};
 
@@ -201,4 +201,33 @@ fn lease_whose_id_nobody_reads_is_released() {
     assert_eq!(status.unwrap().status.code(), Some(70));
     let status = tool.mutex().status("a").unwrap();
     assert!(status.state().is_free() && status.last_holder().unwrap().released());
+}
+
+#[test]
+fn acquire_keeps_its_limits_when_nobody_answers() {
+    let tool = Tool::new();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    for (limit, least) in [
+        (["-w", "1s"], Duration::from_secs(1)),
+        (["--fault-wait", "1s"], Duration::from_millis(500)),
+    ] {
+        let mut acquire = tool.command(&["acquire", "a", limit[0], limit[1]]);
+        acquire.env(
+            "AZURE_STORAGE_CONNECTION_STRING",
+            format!(
+                "AccountName=devstoreaccount1;AccountKey=a2V5;\
+                 BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1"
+            ),
+        );
+        let started = Instant::now();
+        finish(acquire).exits(69).says("the connection was refused");
+        let took = started.elapsed();
+        // Much less than the ten seconds that one operation may take.
+        assert!(
+            took >= least && took < Duration::from_secs(5),
+            "{limit:?}: {took:?}"
+        );
+    }
 }

@@ -146,7 +146,7 @@ fn lost_lock_is_121_or_the_code_that_was_asked_for() {
     for (args, code) in [(&[][..], 121), (&["--lost-exit-code", "7"], 7)] {
         let service = Service::emulator();
         let lock = unique("lost");
-        let args = [args, &["--lease", "15s", "--renew-every", "300ms", &lock]].concat();
+        let args = [args, &["--lease", "15s", "--renew-every", "1s", &lock]].concat();
         let run = Running::start(
             service
                 .run(args)
@@ -202,7 +202,7 @@ fn command_goes_on_without_the_lock_if_it_is_told_to() {
         "--lease",
         "15s",
         "--renew-every",
-        "300ms",
+        "1s",
     ]);
     run.arg("--event-file")
         .arg(&file)

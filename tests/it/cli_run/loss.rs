@@ -157,7 +157,7 @@ fn processes_that_left_the_group_are_gone_too() {
     for leave in ["timeout 1000", "setsid"] {
         for group in ["own", "shared", "session"] {
             let lock = unique("left-group");
-            let mut run = service.run(["--lease", "15s", "--renew-every", "300ms", "-k", "300ms"]);
+            let mut run = service.run(["--lease", "15s", "--renew-every", "1s", "-k", "300ms"]);
             run.args(["--process-group", group, &*lock, "-c"]);
             let mut run = Running::start(run.arg(format!("{leave} {inner}; echo not reached")));
             let pid = number(&run.out.wait_for("."), "pid");
@@ -176,7 +176,7 @@ fn processes_that_left_the_group_are_gone_too() {
 #[cfg(target_os = "linux")]
 fn broken_once_ready(service: &Service, args: &[&str]) -> String {
     let lock = unique("asked-to-end");
-    let mut run = service.run(["--lease", "15s", "--renew-every", "300ms", "-k", "5s"]);
+    let mut run = service.run(["--lease", "15s", "--renew-every", "1s", "-k", "5s"]);
     let run = Running::start(run.arg(&lock).args(args));
     run.out.wait_for("ready\n");
     service
@@ -273,7 +273,7 @@ fn command_that_cannot_be_killed_is_not_waited_for_and_the_lock_not_released() {
     service.prepare(&mut command);
     command.args(nobody).arg(azmutex());
     command.args(["run", "--on-lost=kill", "--lease", "15s", "--renew-every"]);
-    command.args(["300ms", &*lock]).arg(&become_root);
+    command.args(["1s", &*lock]).arg(&become_root);
     // Its output is its own, or the end of this test would wait for it.
     let script = "echo pid=$$.; exec cat >/dev/null 2>&1";
     command.args(["--reuid=0", "sh", "-c", script]);
@@ -298,7 +298,7 @@ fn command_is_killed_at_once_if_that_is_asked_for() {
     let service = Service::emulator();
     let lock = unique("kill");
     let script = "trap 'echo heard TERM' TERM; echo ready; while :; do sleep 1; done";
-    let mut run = service.run(["--on-lost=kill", "--lease", "15s", "--renew-every", "300ms"]);
+    let mut run = service.run(["--on-lost=kill", "--lease", "15s", "--renew-every", "1s"]);
     let run = Running::start(run.args([&*lock, "-c", script]));
     run.out.wait_for("ready");
     service
@@ -314,7 +314,7 @@ fn signal_on_loss_can_be_chosen() {
     let service = Service::emulator();
     let lock = unique("usr1");
     let script = "trap 'echo heard USR1; exit 0' USR1; echo ready; while :; do sleep 0.1; done";
-    let mut run = service.run(["-s", "USR1", "--lease", "15s", "--renew-every", "300ms"]);
+    let mut run = service.run(["-s", "USR1", "--lease", "15s", "--renew-every", "1s"]);
     let run = Running::start(run.args([&*lock, "-c", script]));
     run.out.wait_for("ready");
     service
@@ -332,7 +332,7 @@ fn failing_renewals_are_told_with_the_time_that_is_left() {
     let proxy = FaultProxy::start(service.addr());
     let through = Service::at(proxy.connection_string());
     let lock = unique("told");
-    let mut run = through.run(["--lease", "15s", "--renew-every", "300ms"]);
+    let mut run = through.run(["--lease", "15s", "--renew-every", "1s"]);
     let run = Running::start(run.args([&*lock, "-c", "echo ready; exec sleep 1000"]));
     run.out.wait_for("ready");
     proxy.always(Some(Fault::Answer(internal_error())));
@@ -381,7 +381,7 @@ fn command_is_gone_in_time_when_nobody_reads_what_is_said() {
     let (events, event_end) = std::io::pipe().unwrap();
     let event_end = fill(event_end);
     let script = "trap '' TERM; echo pid=$$.; exec yes >&2";
-    let mut run = service.run(["--lease", "15s", "--renew-every", "300ms", "-k", "500ms"]);
+    let mut run = service.run(["--lease", "15s", "--renew-every", "1s", "-k", "500ms"]);
     run.args(["--event-fd", "0", &*lock, "-c", script]);
     let mut child = run
         .stdin(event_end)
@@ -415,7 +415,7 @@ fn lock_is_kept_when_nobody_reads_the_log() {
     let scratch = Scratch::new();
     let lock = unique("unread");
     let (unread, err) = std::io::pipe().unwrap();
-    let mut run = through.run(["-vv", "--lease", "15s", "--renew-every", "200ms"]);
+    let mut run = through.run(["-vv", "--lease", "15s", "--renew-every", "1s"]);
     run.arg("--event-file").arg(scratch.file("events"));
     run.args([&*lock, "-c", "echo ready; read line; exit 3"]);
     let mut child = run

@@ -360,7 +360,7 @@ fn terminal_comes_back_from_a_group_that_was_killed() {
     let scratch = Scratch::new();
     let lock = unique("tty");
     let script = format!(
-        "$AZ run --on-lost=kill --lease 15s --renew-every 300ms {lock} bash --norc --noprofile -i
+        "$AZ run --on-lost=kill --lease 15s --renew-every 1s {lock} bash --norc --noprofile -i
          echo rc=$?.; read line; echo g\"\"ot-$line\n"
     );
     let script = scratch.write("script", &script, 0o644);

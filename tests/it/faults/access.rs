@@ -26,7 +26,7 @@ fn wrong_key_is_an_auth_error_that_names_what_to_check() {
     assert!(
         error
             .to_string()
-            .ends_with("check the account name and key"),
+            .contains("; check the account name and key (127.0.0.1:"),
         "{error}"
     );
     assert_eq!(setup.proxy.seen().len(), 1);
@@ -100,7 +100,7 @@ fn clock_that_is_off_is_told_with_the_difference() {
         let other = text.replace("16", "15").replace("90", "89");
         let shown = error.to_string();
         assert!(shown.contains(text) || shown.contains(&other), "{shown}");
-        assert!(shown.ends_with("15 are allowed; set the clock"), "{shown}");
+        assert!(shown.contains("15 are allowed; set the clock"), "{shown}");
     }
     // As far as is allowed, nobody minds.
     let backend = frozen();

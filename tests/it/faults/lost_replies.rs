@@ -35,12 +35,24 @@ fn losses() -> [Fault; 7] {
     ]
 }
 
+/// The losses, and requests that hang, with the time that all attempts may take together. Those that
+/// hang take half of it, and the rest is enough for a busy machine.
+fn losses_and_hangs() -> impl Iterator<Item = (Fault, Duration)> {
+    let hangs = [Fault::HangBefore, Fault::HangAfter];
+    let losses = losses().map(|fault| (fault, LONG));
+    losses
+        .into_iter()
+        .chain(hangs.map(|fault| (fault, 3 * SEC)))
+}
+
 fn acquire_whose_reply_was_lost_is_sent_again_with_the_same_id(backend: &Backend) {
     for fault in losses() {
         let setup = Setup::before(backend);
         setup.once_on("acquire", fault.clone());
         // A lock of 60 seconds that shuts its own client out would not be had by then.
-        let (guard, _) = within(SEC, || setup.lock());
+        let (guard, _) = within(LONG, || {
+            setup.lock_with(|_| Locker::builder(setup.patient_mutex(), KEY))
+        });
         let ids: Vec<_> = setup
             .seen("acquire")
             .iter()
@@ -59,8 +71,13 @@ fn acquire_that_hangs_is_sent_again_with_the_same_id(backend: &Backend) {
     assert!(options.contains("request_timeout: 10s"), "{options}");
     for fault in [Fault::HangBefore, Fault::HangAfter] {
         let setup = Setup::before(backend);
+        // Half of it goes by, and the rest is enough for a busy machine.
+        let options = setup.options().request_timeout(3 * SEC);
+        let mutex = AzureMutex::new(options).expect("sound");
         setup.once_on("acquire", fault.clone());
-        let (guard, _) = within(TIMEOUT, || setup.lock());
+        let (guard, _) = within(3 * SEC, || {
+            setup.lock_with(|_| Locker::builder(mutex.clone(), KEY))
+        });
         let ids: Vec<_> = setup
             .seen("acquire")
             .iter()
@@ -71,8 +88,7 @@ fn acquire_that_hangs_is_sent_again_with_the_same_id(backend: &Backend) {
         drop(guard);
 
         setup.once_on("acquire", fault);
-        let mutex = setup.mutex();
-        let lease = within(TIMEOUT, || mutex.acquire(KEY, LeaseDuration::MAX));
+        let lease = within(3 * SEC, || mutex.acquire(KEY, LeaseDuration::MAX));
         let lease = lease.expect("the second attempt is answered");
         mutex.release(&lease).expect("it is held");
     }
@@ -82,7 +98,7 @@ fn try_lock_whose_reply_was_lost_is_no_refusal(backend: &Backend) {
     let setup = Setup::before(backend);
     for fault in losses() {
         setup.once_on("acquire", fault.clone());
-        let guard = within(SEC, || setup.locker().try_lock());
+        let guard = setup.patient_locker().try_lock();
         drop(guard.unwrap_or_else(|error| panic!("{fault:?}: {error}")));
     }
 }
@@ -109,25 +125,19 @@ fn creation_whose_reply_was_lost_is_made_good(backend: &Backend) {
 
 fn release_whose_reply_was_lost_is_reported_released(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
-    let locker = setup
-        .builder()
-        .release_timeout(TIMEOUT)
-        .build()
-        .expect("sound");
-    for fault in losses()
-        .into_iter()
-        .chain([Fault::HangBefore, Fault::HangAfter])
-    {
+    for (fault, limit) in losses_and_hangs() {
+        let options = setup.options().request_timeout(limit);
+        let mutex = AzureMutex::new(options).expect("sound");
         let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
         setup.once_on("release", fault.clone());
-        let released = within(TIMEOUT, || mutex.release(&lease));
+        let released = within(limit, || mutex.release(&lease));
         assert_eq!(released.map_err(|error| error.kind()), Ok(()), "{fault:?}");
 
-        let guard = locker.lock().expect("it is free");
+        let locker = Locker::builder(mutex, KEY).release_timeout(limit).build();
+        let guard = locker.expect("sound").lock().expect("it is free");
         let before = setup.seen("release").len();
         setup.once_on("release", fault.clone());
-        let released = within(TIMEOUT, || guard.release());
+        let released = within(limit, || guard.release());
         assert_eq!(released.map_err(|error| error.kind()), Ok(()), "{fault:?}");
         assert_eq!(setup.seen("release").len(), before + 2, "{fault:?}");
         assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
@@ -136,20 +146,21 @@ fn release_whose_reply_was_lost_is_reported_released(backend: &Backend) {
 
 fn renew_whose_reply_was_lost_leaves_the_lock_held(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
-    for fault in losses()
-        .into_iter()
-        .chain([Fault::HangBefore, Fault::HangAfter])
-    {
+    for (fault, limit) in losses_and_hangs() {
+        let options = setup.options().request_timeout(limit);
+        let mutex = AzureMutex::new(options).expect("sound");
         let lease = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
         setup.once_on("renew", fault.clone());
-        let renewed = within(TIMEOUT, || mutex.renew(&lease));
+        let renewed = within(limit, || mutex.renew(&lease));
         renewed.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         mutex.release(&lease).expect("it is held");
     }
 
     // By a clock that is fast, so that the retry does not take seconds.
-    let options = setup.options().clock(Clock::with_rate(20));
+    let options = setup
+        .options()
+        .request_timeout(LONG)
+        .clock(Clock::with_rate(20));
     let (observer, events) = Events::new();
     let locker = Locker::builder(AzureMutex::new(options).expect("sound"), KEY)
         .renewal_interval(Duration::from_secs(1))
@@ -170,11 +181,11 @@ fn renew_whose_reply_was_lost_leaves_the_lock_held(backend: &Backend) {
 
 fn change_whose_reply_was_lost_has_happened(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
+    let mutex = setup.patient_mutex();
     for fault in losses() {
         let old = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");
         setup.once_on("change", fault.clone());
-        let new = within(TIMEOUT, || {
+        let new = within(LONG, || {
             mutex.change(&old, LeaseId::random().expect("random numbers"))
         });
         let new = new.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
@@ -185,7 +196,7 @@ fn change_whose_reply_was_lost_has_happened(backend: &Backend) {
 
 fn break_whose_reply_was_lost_is_not_sent_again(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
+    let mutex = setup.patient_mutex();
     let acted = [
         Fault::DropAfter,
         Fault::ResetAfter,
@@ -199,7 +210,7 @@ fn break_whose_reply_was_lost_is_not_sent_again(backend: &Backend) {
             .expect("it is free");
         setup.once_on("break", fault.clone());
         // A second one could hit whoever holds the lease by then.
-        let error = within(TIMEOUT, || mutex.break_lease(KEY, None)).expect_err("no answer");
+        let error = within(LONG, || mutex.break_lease(KEY, None)).expect_err("no answer");
         let kinds = [
             ErrorKind::Transport,
             ErrorKind::Service,
@@ -213,13 +224,13 @@ fn break_whose_reply_was_lost_is_not_sent_again(backend: &Backend) {
 
 fn reads_whose_replies_were_lost_are_asked_again(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
+    let mutex = setup.patient_mutex();
     for fault in losses() {
         setup.proxy.push(fault.clone());
-        let status = within(TIMEOUT, || mutex.status(KEY));
+        let status = within(LONG, || mutex.status(KEY));
         let status = status.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         setup.proxy.push(fault.clone());
-        let listed: Result<Vec<_>, _> = within(TIMEOUT, || mutex.list("").collect());
+        let listed: Result<Vec<_>, _> = within(LONG, || mutex.list("").collect());
         assert_eq!(
             listed.expect("the second page is whole"),
             [status],
@@ -231,9 +242,9 @@ fn reads_whose_replies_were_lost_are_asked_again(backend: &Backend) {
 fn connections_closed_between_requests_are_made_anew(backend: &Backend) {
     let setup = Setup::before(backend);
     setup.proxy.always(Some(Fault::CloseAfterReply));
-    let locker = setup.locker();
+    let locker = setup.patient_locker();
     for _ in 0..10 {
-        let guard = within(SEC, || locker.lock()).expect("it is free");
+        let guard = locker.lock().expect("it is free");
         guard.release().expect("it is held");
     }
     assert!(
@@ -304,7 +315,7 @@ fn late_copy_of_an_acquire_given_up_is_never_used(backend: &Backend) {
 
 fn late_copies_of_answered_requests_do_no_harm(backend: &Backend) {
     let setup = Setup::before(backend);
-    let mutex = setup.mutex();
+    let mutex = setup.patient_mutex();
     setup.once_on("renew", Fault::Duplicate);
     setup.once_on("release", Fault::Duplicate);
     let first = mutex.acquire(KEY, LeaseDuration::MAX).expect("it is free");

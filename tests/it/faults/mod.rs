@@ -9,9 +9,9 @@ use azmutex::{
     LockerBuilder, LossReason, MutexOptions,
 };
 
-use crate::support::Events;
 use crate::support::backend::Backend;
 use crate::support::proxy::{Fault, FaultProxy, RequestHead, Seen};
+use crate::support::{Events, LONG};
 
 mod access;
 mod lost_replies;
@@ -22,7 +22,7 @@ mod silence;
 
 const KEY: &str = "nightly/report";
 
-/// The request timeout of clients: short, so that tests are.
+/// The request timeout of clients unless a test sets another: short, so that tests are.
 const TIMEOUT: Duration = SEC;
 
 /// What a busy machine may add to a time.
@@ -35,6 +35,8 @@ const MILLI: Duration = Duration::from_millis(1);
 struct Setup<'a> {
     backend: &'a Backend,
     proxy: FaultProxy,
+    /// The request timeout of its clients.
+    timeout: Duration,
 }
 
 impl<'a> Setup<'a> {
@@ -43,15 +45,29 @@ impl<'a> Setup<'a> {
         let mutex = backend.mutex();
         let lease = mutex.acquire(KEY, LeaseDuration::MIN).expect("it is free");
         mutex.release(&lease).expect("it is held");
-        Self { backend, proxy }
+        Self {
+            backend,
+            proxy,
+            timeout: TIMEOUT,
+        }
     }
 
     fn options(&self) -> MutexOptions {
         self.backend
             .options()
-            .request_timeout(TIMEOUT)
+            .request_timeout(self.timeout)
             .endpoint(&self.proxy.endpoint())
             .expect("the endpoint is well-formed")
+    }
+
+    /// For requests that are all answered or cut off: a busy machine may take its time with them.
+    fn patient_mutex(&self) -> AzureMutex {
+        let options = self.options().request_timeout(LONG);
+        AzureMutex::new(options).expect("the options are sound")
+    }
+
+    fn patient_locker(&self) -> Locker {
+        Locker::new(self.patient_mutex(), KEY).expect("the settings are sound")
     }
 
     fn mutex(&self) -> AzureMutex {

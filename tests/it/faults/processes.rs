@@ -31,13 +31,11 @@ fn panic_while_holding_releases_while_unwinding() {
 fn panic_while_holding_is_no_abort_when_the_service_is_gone() {
     let backend = Backend::emulator();
     let setup = Setup::before(&backend);
-    let result = within(TIMEOUT, || {
-        catch_unwind(AssertUnwindSafe(|| {
-            let (_guard, _) = setup.lock_with(|locker| locker.release_timeout(TIMEOUT));
-            setup.proxy.always(Some(Fault::DropBefore));
-            panic!("the work failed");
-        }))
-    });
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let (_guard, _) = setup.lock_with(|locker| locker.release_timeout(TIMEOUT));
+        setup.proxy.always(Some(Fault::DropBefore));
+        panic!("the work failed");
+    }));
     let panic = result.expect_err("it panicked");
     assert_eq!(panic.downcast_ref(), Some(&"the work failed"));
 }

@@ -3,12 +3,12 @@
 use azmutex::Lease;
 
 use super::*;
-use crate::support::proxy::{error_reply, internal_error, reply, server_busy};
+use crate::support::proxy::{error_reply, internal_error, reply, server_busy, service_reply};
 
 /// A reply to a renewal that would be a success if it were not for its form.
 fn renewed(lease: &Lease, header: (&str, &str), body: &[u8]) -> Vec<u8> {
     let id = lease.id().to_string();
-    reply(200, "OK", &[("x-ms-lease-id", id.as_str()), header], body)
+    service_reply(200, "OK", &[("x-ms-lease-id", id.as_str()), header], body)
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn replies_in_the_wrong_form_are_no_replies() {
         ("another protocol", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(), ""),
         ("bytes", vec![0xff; 300], ""),
         ("half a line", b"HTTP/1.1 2".to_vec(), ""),
-        ("a status without sense", b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n".to_vec(), ""),
+        ("a status without sense", b"HTTP/1.1 999 OK\r\nx-ms-version: 1\r\nContent-Length: 0\r\n\r\n".to_vec(), ""),
     ];
     for (name, bytes, text) in rows {
         // Framed or not, the connection ends behind it, as far as the proxy knows.
@@ -216,7 +216,10 @@ fn chunked_heads_and_empty_chunked_successes_leave_the_connection_usable() {
         setup.proxy.push(Fault::Answer(missing));
         let error = fails(mutex.status("nowhere"), ErrorKind::NotFound);
         assert_eq!(error.service_code(), Some("BlobNotFound"));
-        let header = format!("x-ms-lease-id: {}", lease.id());
+        let header = format!(
+            "x-ms-version: 1\r\nETag: \"5\"\r\nx-ms-lease-id: {}",
+            lease.id()
+        );
         let mut empty = chunked("200 OK", &header);
         empty.extend_from_slice(b"0\r\n\r\n");
         setup.proxy.push(Fault::Answer(empty));
@@ -248,7 +251,7 @@ fn list_follows_its_pages_to_the_end() {
             "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><EnumerationResults>\
              <Blobs>{blobs}</Blobs><NextMarker>{next}</NextMarker></EnumerationResults>"
         );
-        Fault::Answer(reply(200, "OK", &[], body.as_bytes()))
+        Fault::Answer(service_reply(200, "OK", &[], body.as_bytes()))
     };
     // An empty page is not the last one.
     setup.proxy.push(page(&["a", "b"], "one&amp;1="));
@@ -278,9 +281,12 @@ fn list_follows_its_pages_to_the_end() {
     setup.proxy.clear();
     // A failure ends it.
     setup.proxy.push(page(&["a"], "next"));
-    setup
-        .proxy
-        .always(Some(Fault::Answer(reply(200, "OK", &[], b"no list"))));
+    setup.proxy.always(Some(Fault::Answer(service_reply(
+        200,
+        "OK",
+        &[],
+        b"no list",
+    ))));
     let mut locks = setup.mutex().list("");
     locks
         .next()
@@ -298,7 +304,7 @@ fn list_pages_may_be_larger_than_other_replies() {
     let page = |filler: &str| {
         let body =
             format!("<EnumerationResults><Blobs />{filler}<NextMarker /></EnumerationResults>");
-        Fault::Answer(reply(200, "OK", &[], body.as_bytes()))
+        Fault::Answer(service_reply(200, "OK", &[], body.as_bytes()))
     };
     let options = setup.options().request_timeout(2 * SEC);
     let mutex = AzureMutex::new(options).expect("sound");
@@ -339,19 +345,21 @@ fn failure_that_lasts_is_reported_and_not_the_end_of_the_time_for_it() {
         (server_busy(None), ErrorKind::Throttled),
         (internal_error(), ErrorKind::Service),
     ];
-    // Answers take a while, so that an attempt that is cut off has none.
+    // Answers take a while, so that a last attempt that is cut short has none.
     let slow = FaultProxy::start(setup.proxy.addr());
     slow.always(Some(Fault::Delay(30 * MILLI)));
-    let options = setup.options().endpoint(&slow.endpoint());
-    let mutex = AzureMutex::new(options.expect("well-formed")).expect("sound");
+    // The first attempt has half of the time, which is enough for a busy machine.
+    let options = setup.options().request_timeout(3 * SEC);
+    let options = options.endpoint(&slow.endpoint()).expect("well-formed");
+    let mutex = AzureMutex::new(options).expect("sound");
     let locker = Locker::new(mutex.clone(), KEY).expect("sound");
     for (answer, kind) in lasting {
         setup.proxy.always(Some(Fault::Answer(answer)));
         // Many at once, since how the delays fall is up to chance.
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| fails(within(TIMEOUT, || mutex.status(KEY)), kind));
-                scope.spawn(|| fails(within(TIMEOUT, || locker.try_lock()), kind));
+                scope.spawn(|| fails(within(3 * SEC, || mutex.status(KEY)), kind));
+                scope.spawn(|| fails(within(3 * SEC, || locker.try_lock()), kind));
             }
         });
     }

@@ -185,7 +185,7 @@ fn hold(builder: LockerBuilder) {
             line => panic!("what is `{line}`?"),
         }
     }
-    let released = guard.release();
+    let released = guard.release().map_err(|error| error.kind());
     say(&format!("{released:?}"));
 }
 

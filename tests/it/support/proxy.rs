@@ -960,6 +960,20 @@ pub(crate) fn reply(status: u16, reason: &str, headers: &[(&str, &str)], body: &
     bytes
 }
 
+/// A reply that has the headers of every reply of the service to a request about a blob.
+pub(crate) fn service_reply(
+    status: u16,
+    reason: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Vec<u8> {
+    let fixed = [
+        ("ETag", "\"0x8D4BCC2E4835CD0\""),
+        ("x-ms-version", "2021-08-06"),
+    ];
+    reply(status, reason, &[&fixed, headers].concat(), body)
+}
+
 /// An error in the service's form: the code as header, the message as reason and both in a body
 /// that begins with a byte order mark.
 pub(crate) fn error_reply(

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::error::{Error, ErrorKind, LossReason};
+use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::lease::step::{Answer, Metadata, Request as Ask};
 use crate::service::{Id, Reply};
 
@@ -68,7 +68,7 @@ static ERRORS: LazyLock<Errors> = LazyLock::new(|| {
         Error::new(kind, "").with_reply(status, Some(code.to_owned()), None, None)
     };
     Errors {
-        silence: Error::transport("no reply in time", None),
+        silence: Error::transport("no reply in time", Phase::Reply),
         busy: refused(ErrorKind::Throttled, 503, "ServerBusy"),
         senseless: Error::new(ErrorKind::Protocol, "the reply names another lease ID"),
         contended: refused(ErrorKind::WouldBlock, 409, "LeaseAlreadyPresent"),

@@ -781,7 +781,11 @@ impl Waiting {
         } = self;
         request.hash(view.all, state);
         std::mem::discriminant(ask).hash(state);
-        view.since(sent.lease).hash(state);
+        if let Ask::Acquire | Ask::Renew = ask {
+            // What it proves counts from then, for as long as it proves anything.
+            let age = view.now.since(sent.lease).min(TICK * u32::from(DURATION));
+            view.ticks(age).hash(state);
+        }
         match reply {
             Some(Reply::Leased { id, etag, tenure }) => {
                 let current = *tenure == view.all.tenure;

@@ -30,10 +30,6 @@ pub(crate) trait View {
     fn until(&self, then: Tick) -> u8 {
         self.ticks(then.since(self.now()))
     }
-
-    fn since(&self, then: Tick) -> u8 {
-        self.ticks(self.now().since(then))
-    }
 }
 
 impl Lifecycle {
@@ -103,7 +99,7 @@ impl Acquisition {
 
     fn fingerprint(&self, view: &impl View, state: &mut impl Hasher) {
         let Self {
-            terms: _,
+            terms,
             limit: _,     // see `end`
             started: _,   // see `end`
             concluded: _, // see `end`
@@ -124,7 +120,7 @@ impl Acquisition {
             // For logs.
             reported: _,
         } = self;
-        proposal.fingerprint(view, state);
+        proposal.fingerprint(terms.usable(), view, state);
         next.hash(state);
         (view.until(self.end()), view.until(*due), creations).hash(state);
         faults.fingerprint(view, state);
@@ -137,12 +133,14 @@ impl Acquisition {
 }
 
 impl Proposal {
-    fn fingerprint(&self, view: &impl View, state: &mut impl Hasher) {
+    /// `usable`: a grant of an acquire that was sent so long ago is of no use.
+    fn fingerprint(&self, usable: Duration, view: &impl View, state: &mut impl Hasher) {
         let Self {
             first_unanswered,
             ambiguous,
         } = self;
-        let waited = first_unanswered.map(|sent| view.since(sent));
+        let age = |sent| view.ticks(view.now().since(sent).min(usable));
+        let waited = first_unanswered.map(age);
         (waited, ambiguous).hash(state);
     }
 }
@@ -171,9 +169,12 @@ impl Hold {
             announced,
             lost,
         } = self;
-        let acquired = terms.max_hold.map(|_| view.since(*acquired));
+        let held_for = view.now().since(*acquired);
+        let acquired = terms.max_hold.map(|max| view.ticks(held_for.min(max)));
         (acquired, announced, lost).hash(state);
-        (view.since(*confirmed), view.until(*due)).hash(state);
+        // Once it is not proven, it does not matter for how long.
+        let age = view.now().since(*confirmed).min(terms.usable());
+        (view.ticks(age), view.until(*due)).hash(state);
     }
 }
 
@@ -187,8 +188,9 @@ impl Writing {
             token,
             recognizing,
             recorded,
+            written,
         } = self;
-        (work, recognizing.is_some(), recorded).hash(state);
+        (work, recognizing.is_some(), recorded, written).hash(state);
         if work.is_some() {
             (view.until(due.lease), view.until(due.real)).hash(state);
             retry.fingerprint(view, state);

@@ -1,10 +1,9 @@
 //! `azmutex acquire`: a lease for a script that renews and releases it by its ID.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
-use azmutex::{Error, ErrorKind, Holder, Lease, LeaseDuration};
-use log::Level;
+use azmutex::{Event, Holder, Lease, LeaseDuration, Locker, StopToken, TryLockError};
 
 use super::Outcome;
 use crate::args::{AcquireArgs, Format, Global, Identity};
@@ -14,8 +13,8 @@ use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
 use crate::waiting::{self, Since, WaitDisplay};
 
-/// The pauses between attempts.
-const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// How long the release of a lease that may have been granted is waited for.
+const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let lock = Config::load(global)?.lock(&args.lock, args.waiting.create)?;
@@ -29,20 +28,10 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
             ),
         );
     }
-    let (sender, signals) = mpsc::channel();
-    signals::watch(move |signal| {
-        let _ = sender.send(signal);
-    })
-    .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for signals: {error}")))?;
-
     let started = Instant::now();
-    let display = WaitDisplay::new(global, &lock, args.waiting.limit());
-    let lease = wait(args, &lock, &display, started, &signals).inspect_err(|_| display.clear())?;
+    let display = Arc::new(WaitDisplay::new(global, &lock, args.waiting.limit()));
+    let lease = wait(args, &lock, &display).inspect_err(|_| display.clear())?;
     let waited = started.elapsed();
-    if let Ok(signal) = signals.try_recv() {
-        let _ = lock.mutex.release(&lease);
-        signals::die(signal);
-    }
     display.acquired(waited, global.verbose > 0);
 
     // Without it the holder before would seem to be the one. The lock is held all the same.
@@ -66,57 +55,55 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     Ok(Code::Done)
 }
 
-fn wait(
-    args: &AcquireArgs,
-    lock: &Lock,
-    display: &WaitDisplay,
-    started: Instant,
-    signals: &mpsc::Receiver<i32>,
-) -> Result<Lease, Failure> {
+/// Waits for the lease as long as the limits allow. A signal ends the wait at once.
+fn wait(args: &AcquireArgs, lock: &Lock, display: &Arc<WaitDisplay>) -> Result<Lease, Failure> {
     let limit = args.waiting.limit();
-    let mut pause = POLL.0;
-    let mut failing: Option<Instant> = None;
-    loop {
-        let error = match lock.mutex.acquire(&lock.key, args.lease) {
-            Ok(lease) => return Ok(lease),
-            Err(error) => error,
-        };
-        let waited = started.elapsed();
-        let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(waited));
-        let over = left.is_zero();
-        let sleep = pause.min(left);
-        if error.kind() == ErrorKind::WouldBlock {
-            failing = None;
-            if over {
-                return Err(not_acquired(lock, display, limit));
+    let stop = StopToken::new();
+    let (sender, signals) = mpsc::channel();
+    let token = stop.clone();
+    signals::watch(move |signal| {
+        let _ = sender.send(signal);
+        token.stop();
+    })
+    .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for signals: {error}")))?;
+    let shown = Arc::clone(display);
+    let locker = Locker::builder(lock.mutex.clone(), &lock.key)
+        // One that has no end is made of one that has, once it is held.
+        .lease_duration(args.lease.as_duration().unwrap_or(Duration::from_secs(60)))
+        .fault_wait(args.waiting.fault_wait)
+        .holder_info(false)
+        .stop_token(&stop)
+        .observer(move |event| {
+            if let Event::Waiting { elapsed, .. } = event {
+                shown.waiting(*elapsed);
             }
-            display.waiting(waited);
-        } else {
-            let first = failing.is_none();
-            let since = *failing.get_or_insert_with(Instant::now);
-            if over || !may_pass(&error) || since.elapsed() + pause > args.waiting.fault_wait {
-                return Err(error.into());
-            }
-            let level = if first { Level::Warn } else { Level::Debug };
-            log::log!(level, "{error}; trying again");
-        }
-        match signals.recv_timeout(sleep) {
-            Ok(signal) => {
-                display.clear();
-                signals::die(signal);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(sleep),
-        }
-        pause = (pause * 3 / 2).min(POLL.1);
+        })
+        .build()?;
+    let result = match limit {
+        Some(limit) => locker.try_lock_for(limit),
+        None => locker.lock().map_err(TryLockError::from),
+    };
+    if let Ok(signal) = signals.try_recv() {
+        display.clear();
+        drop(result);
+        let _ = locker.settle(SETTLE);
+        signals::die(signal);
     }
-}
-
-fn may_pass(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Transport | ErrorKind::Service | ErrorKind::Throttled
-    )
+    let lease = match result {
+        Ok(guard) => guard.into_lease()?,
+        Err(TryLockError::WouldBlock) => return Err(not_acquired(lock, display, limit)),
+        Err(TryLockError::Error(error)) => {
+            let _ = locker.settle(SETTLE);
+            return Err(error.into());
+        }
+    };
+    if args.lease == LeaseDuration::INFINITE {
+        let endless = lock
+            .mutex
+            .acquire_with_id(&lock.key, args.lease, lease.id());
+        return endless.map_err(Failure::from);
+    }
+    Ok(lease)
 }
 
 /// Somebody else holds the lock, and will not be waited for any longer.

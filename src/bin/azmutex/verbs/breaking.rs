@@ -84,22 +84,36 @@ fn report(
     Code::Done
 }
 
-/// The later of what the holder and the service say: what was written a moment ago is in use.
+/// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells since
+/// when: acquiring a lease does not change when the blob was last written. But whatever was written a
+/// moment ago is in use.
 fn check_stale(lock: &Lock, seen: &LeaseStatus, limit: Duration) -> Result<(), Failure> {
-    let since = seen.holder().and_then(azmutex::Holder::since);
-    let age = since.max(seen.last_modified()).map(ago);
-    match age {
-        Some(age) if age >= limit => Ok(()),
-        _ => Err(Failure::new(
+    let Some(since) = seen.holder().and_then(azmutex::Holder::since) else {
+        return Err(Failure::new(
             Code::False,
             format!(
-                "{} was not broken: held for {}, which is less than {} (--if-stale)",
+                "{} was not broken: it is not known how long it has been held (--if-stale), since it \
+                 is held by {}",
                 lock.name,
-                age.map_or_else(|| "an unknown time".to_owned(), span),
-                span(limit)
+                status::holder(seen)
             ),
-        )),
+        ));
+    };
+    let age = ago(seen
+        .last_modified()
+        .map_or(since, |written| since.max(written)));
+    if age >= limit {
+        return Ok(());
     }
+    Err(Failure::new(
+        Code::False,
+        format!(
+            "{} was not broken: held for {}, which is less than {} (--if-stale)",
+            lock.name,
+            span(age),
+            span(limit)
+        ),
+    ))
 }
 
 fn confirm(

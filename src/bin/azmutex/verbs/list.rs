@@ -68,7 +68,9 @@ fn row(found: &LeaseStatus) -> [String; 5] {
     let state = match found.state() {
         LeaseState::Leased => "held",
         LeaseState::Breaking => "breaking",
-        state if state.is_free() => "free",
+        LeaseState::Available => "free",
+        LeaseState::Expired => "free (ran out)",
+        LeaseState::Broken => "free (broken)",
         _ => "unknown",
     };
     let dash = || "-".to_owned();

@@ -8,6 +8,7 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line};
 use crate::times::{ago, rfc3339, span};
+use crate::waiting::unknown_holder;
 
 pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     if args.check == Some(Check::Mine) && args.lease_id.is_none() {
@@ -100,35 +101,38 @@ fn describe(status: &LeaseStatus) -> String {
             "breaking: acquirable within 60s, held by {} until then",
             holder(status)
         ),
-        state if state.is_free() => match status.last_holder() {
-            Some(last) if !last.released() => {
-                let since = last.since().map(rfc3339).unwrap_or_default();
-                format!(
-                    "free: its last holder, {}{}{since}, did not release it",
-                    clean(&last.to_string()),
-                    if since.is_empty() { "" } else { " since " },
-                )
-            }
-            _ => "free".to_owned(),
-        },
+        LeaseState::Available if status.last_holder().is_some() => "free (released)".to_owned(),
+        LeaseState::Available => "free".to_owned(),
+        LeaseState::Expired => format!(
+            "free: the last holder's lease ran out{}",
+            last_recorded(status)
+        ),
+        LeaseState::Broken => format!("free: the lease was broken{}", last_recorded(status)),
         state => format!("in a state that this version does not know ({state})"),
+    }
+}
+
+/// The last holder that wrote who it is. The lease that ended may have been another's.
+fn last_recorded(status: &LeaseStatus) -> String {
+    let Some(last) = status.last_holder() else {
+        return String::new();
+    };
+    let who = clean(&last.to_string());
+    match last.since() {
+        Some(since) => format!(" (last recorded: {who} since {})", rfc3339(since)),
+        None => format!(" (last recorded: {who})"),
     }
 }
 
 /// Who holds it, and for how long.
 pub(crate) fn holder(status: &LeaseStatus) -> String {
-    match status.holder() {
-        Some(holder) => {
-            let who = clean(&holder.to_string());
-            match holder.since() {
-                Some(since) => format!("{who} for {}", span(ago(since))),
-                None => who,
-            }
-        }
-        None if status.is_infinite() => {
-            "an unknown holder, with a lease that has no end".to_owned()
-        }
-        None => "an unknown holder (leased, no azmutex metadata)".to_owned(),
+    let Some(holder) = status.holder() else {
+        return unknown_holder(status);
+    };
+    let who = clean(&holder.to_string());
+    match holder.since() {
+        Some(since) => format!("{who} for {}", span(ago(since))),
+        None => who,
     }
 }
 
