@@ -7,6 +7,8 @@ use crate::args::{Global, RunArgs};
 #[cfg(unix)]
 mod budget;
 #[cfg(unix)]
+mod channel;
+#[cfg(unix)]
 mod context;
 #[cfg(unix)]
 mod environment;
@@ -17,11 +19,11 @@ mod fence;
 #[cfg(unix)]
 mod job;
 #[cfg(unix)]
-mod mail;
-#[cfg(unix)]
 mod process;
 #[cfg(unix)]
 mod program;
+#[cfg(unix)]
+mod reporter;
 #[cfg(unix)]
 mod session;
 #[cfg(unix)]
@@ -34,8 +36,6 @@ mod sys;
 mod terminal;
 #[cfg(unix)]
 mod timer;
-#[cfg(unix)]
-mod voice;
 #[cfg(unix)]
 mod waiting;
 #[cfg(unix)]

@@ -9,18 +9,18 @@ use std::time::Duration;
 use azmutex::{Error, ErrorKind, LeaseGuard, Locker, Released, StopToken, TryLockError};
 
 use super::budget::Budget;
+use super::channel::{Message, Receiver};
 use super::context::Context;
 use super::environment;
 use super::events::{self, Exit};
 use super::job::{Job, Start, Status};
-use super::mail::{Mailbox, Report};
 use super::program::Program;
+use super::reporter::Reporter;
 use super::signals::Signals;
 use super::supervisor::{Acquisition, Ended, Supervisor};
 use super::sys::{self, RealTimeSignals, SignalMask};
 use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
-use super::voice::Voice;
 use super::waiting::{self, Waited};
 use super::worker::Worker;
 use crate::args::{Global, RunArgs};
@@ -127,16 +127,16 @@ impl<'a> Plan<'a> {
         if self.args.dry_run {
             return self.describe();
         }
-        let mail = Mailbox::new().map_err(cannot_start)?;
+        let channel = Receiver::new().map_err(cannot_start)?;
         let mut context = Context {
             args: self.args,
             global: self.global,
             lock: &self.lock,
-            voice: Voice::new(self.open_events()?, self.global),
+            reporter: Reporter::new(self.open_events()?, self.global),
             style: Style::of(self.global),
             signals: Signals::install(real_time).map_err(cannot_start)?,
-            worker: Worker::new(mail.sender()),
-            mail,
+            worker: Worker::new(channel.sender()),
+            channel,
             timer: Timer::new().map_err(cannot_start)?,
         };
         let stop = StopToken::new();
@@ -199,7 +199,7 @@ impl<'a> Plan<'a> {
 
     fn locker(&self, stop: &StopToken, context: &Context<'_>) -> Result<Locker, Failure> {
         let identity = &self.args.identity;
-        let post = context.mail.sender();
+        let sender = context.channel.sender();
         let reason = identity
             .reason
             .clone()
@@ -212,7 +212,7 @@ impl<'a> Plan<'a> {
             .release_timeout(RELEASE)
             .fencing(!self.args.no_fencing)
             .reason(reason)
-            .observer(move |event| post.post(Report::Event(event.clone())))
+            .observer(move |event| sender.send(Message::Event(event.clone())))
             .stop_token(stop);
         if let Some(owner) = &identity.owner {
             builder = builder.owner(owner);
@@ -250,7 +250,7 @@ impl<'a> Plan<'a> {
                 clean(&holder.to_string())
             );
             if self.global.verbose > 0 {
-                context.voice.note(&text);
+                context.reporter.note(&text);
             }
         }
     }
@@ -285,7 +285,7 @@ impl<'a> Plan<'a> {
     ) -> End {
         let why = cause(error);
         context
-            .voice
+            .reporter
             .error(&format!("{why}; the command was not started"));
         let event = events::lost(context.name(), &why);
         context.event(&event);
@@ -308,7 +308,7 @@ impl<'a> Plan<'a> {
                 let status = waiting::look_for(context, locker, NAME);
                 let holder = holder(status.as_deref(), Since::Span);
                 let text = not_acquired(&name, &holder, self.args.waiting.limit());
-                context.voice.error(&format!(
+                context.reporter.error(&format!(
                     "{text}\n  hint: azmutex status {name}; if the holder is gone: azmutex break \
                      {name}"
                 ));
@@ -347,7 +347,7 @@ impl<'a> Plan<'a> {
                             "lock {} was lost before the command ended, and nobody noticed in time",
                             context.name()
                         );
-                        context.voice.error(&text);
+                        context.reporter.error(&text);
                     }
                     lost = true;
                 }
@@ -357,7 +357,7 @@ impl<'a> Plan<'a> {
                         context.name(),
                         short(self.budget.lease)
                     );
-                    context.voice.warn(&text);
+                    context.reporter.warn(&text);
                 }
             },
             Some(guard) => {
@@ -367,7 +367,7 @@ impl<'a> Plan<'a> {
                     context.name(),
                     short(self.budget.lease)
                 );
-                context.voice.error(&text);
+                context.reporter.error(&text);
                 std::mem::forget(guard);
             }
             None => {}
@@ -386,7 +386,7 @@ impl<'a> Plan<'a> {
             false,
         ) = (ended.status, stopped)
         {
-            context.voice.note(&format!(
+            context.reporter.note(&format!(
                 "the command was killed by signal {signal} (core dumped)"
             ));
         }
@@ -425,7 +425,7 @@ impl<'a> Plan<'a> {
         };
         let event = exit.object(context.name());
         context.event(&event);
-        context.voice.flush();
+        context.reporter.flush();
     }
 
     /// What would be done.
@@ -524,8 +524,8 @@ fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
     }
     let end = timer::now() + RELEASE + Duration::from_millis(500);
     loop {
-        while let Some(report) = context.mail.take() {
-            if let Report::Released(result) = report {
+        while let Some(message) = context.channel.take() {
+            if let Message::Released(result) = message {
                 return match result {
                     Ok(Released::AlreadyLost) => Release::Lost,
                     Ok(_) => Release::Done,

@@ -68,7 +68,7 @@ impl Supervisor<'_, '_> {
             return Some(Progress::Look(Some(LOOK)));
         }
         let text = format!("{} of the command cannot be killed", count(&left));
-        self.context.voice.error(&text);
+        self.context.reporter.error(&text);
         Some(Progress::Over { dead: false })
     }
 
@@ -83,7 +83,7 @@ impl Supervisor<'_, '_> {
                      (--stragglers=wait or kill)",
                     count(&left)
                 );
-                self.context.voice.warn(&text);
+                self.context.reporter.warn(&text);
                 if self.fence.is_frozen() {
                     self.job.thaw();
                 }
@@ -93,14 +93,14 @@ impl Supervisor<'_, '_> {
             (Stragglers::Wait, _) => {
                 let name = self.context.name();
                 let text = format!("the command left {} behind; holding {name}", count(&left));
-                self.context.voice.note(&text);
+                self.context.reporter.note(&text);
                 self.leftovers = Leftovers::Awaited;
                 Some(Progress::Look(Some(LOOK * 5)))
             }
             (Stragglers::Kill, Leftovers::Signalled { kill_at }) => {
                 if now >= kill_at + DEATH {
                     let text = format!("{} cannot be killed", count(&left));
-                    self.context.voice.error(&text);
+                    self.context.reporter.error(&text);
                     return Some(Progress::Over { dead: false });
                 }
                 if now >= kill_at {
@@ -116,7 +116,7 @@ impl Supervisor<'_, '_> {
                     "sent SIGTERM to {} that the command left behind",
                     count(&left)
                 );
-                self.context.voice.note(&text);
+                self.context.reporter.note(&text);
                 let kill_at = now + self.budget.grace;
                 self.leftovers = Leftovers::Signalled { kill_at };
                 Some(Progress::Look(Some(LOOK)))

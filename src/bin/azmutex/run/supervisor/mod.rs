@@ -15,11 +15,11 @@ use signal_hook::consts::{
 use self::ending::{Leftovers, Progress};
 use self::suspension::Proof;
 use super::budget::Budget;
+use super::channel::Message;
 use super::context::Context;
 use super::events;
 use super::fence::{Act, Fence, OnLost, View};
 use super::job::{Change, Job, Status};
-use super::mail::Report;
 use super::signals::{Arrived, Sender};
 use super::terminal::Group;
 use super::timer;
@@ -131,10 +131,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             for arrived in self.context.signals.take() {
                 self.receive(arrived);
             }
-            while let Some(report) = self.context.mail.take() {
-                match report {
-                    Report::Event(event) => self.hear(&event),
-                    Report::Verified(result) => self.verified(result),
+            while let Some(message) = self.context.channel.take() {
+                match message {
+                    Message::Event(event) => self.hear(&event),
+                    Message::Verified(result) => self.verified(result),
                     _ => {}
                 }
             }
@@ -178,7 +178,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
             Act::Freeze => {
                 self.job.freeze();
-                self.context.voice.warn(&format!(
+                self.context.reporter.warn(&format!(
                     "azmutex was not running until after its deadline; stopped {} until {} is \
                      renewed",
                     self.target(),
@@ -251,9 +251,9 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
         };
         if stays {
-            self.context.voice.error(&text);
+            self.context.reporter.error(&text);
         } else {
-            self.context.voice.warn(&text);
+            self.context.reporter.warn(&text);
         }
         if !self.lost {
             let event = events::lost(name, &reason);
@@ -297,7 +297,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                         self.failures.count,
                         short(stop)
                     );
-                    self.context.voice.warn(&text);
+                    self.context.reporter.warn(&text);
                 }
             }
             Event::Unproven => {
@@ -362,7 +362,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             if self.interrupted.is_some_and(|last| now <= last + TWICE) {
                 self.kill();
                 let text = format!("interrupted twice: sent SIGKILL to {}", self.target());
-                self.context.voice.note(&text);
+                self.context.reporter.note(&text);
                 return;
             }
             self.interrupted = Some(now);
@@ -416,7 +416,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             self.kill_at = None;
             self.kill();
             let text = format!("sent SIGKILL to {} (--kill-after-signal)", self.target());
-            self.context.voice.note(&text);
+            self.context.reporter.note(&text);
         }
         if self.stopped_note.is_some_and(|at| now >= at) {
             self.note_stopped();

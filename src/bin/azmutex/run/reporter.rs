@@ -16,7 +16,7 @@ static EVENTS: Writer<(Arc<File>, String)> = Writer::new(|(file, text)| {
 });
 
 /// Says things on stderr and writes events, without ever blocking.
-pub(super) struct Voice {
+pub(super) struct Reporter {
     events: Option<Arc<File>>,
     quiet: bool,
     /// Whether what is said is written as objects.
@@ -25,7 +25,7 @@ pub(super) struct Voice {
     drawn: bool,
 }
 
-impl Voice {
+impl Reporter {
     pub(super) fn new(events: Option<File>, global: &Global) -> Self {
         Self {
             events: events.map(Arc::new),
@@ -100,7 +100,7 @@ impl Voice {
     }
 }
 
-impl Drop for Voice {
+impl Drop for Reporter {
     fn drop(&mut self) {
         self.flush();
     }
