@@ -32,6 +32,24 @@ pub(super) enum Change {
     Ended(Status),
 }
 
+/// The processes that a command left behind, as far as they can be listed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    /// There are some in its process group.
+    pub(super) in_group: bool,
+    /// Those.
+    pub(super) group: Vec<i32>,
+    /// Those that left the group, such as daemons.
+    pub(super) outside: Vec<i32>,
+}
+
+impl Left {
+    /// All of them.
+    pub(super) fn pids(&self) -> Vec<i32> {
+        [&*self.group, &*self.outside].concat()
+    }
+}
+
 /// How a command is started.
 pub(super) struct Start<'a> {
     pub(super) program: &'a Program,
@@ -352,25 +370,38 @@ impl Job {
         }
     }
 
-    /// The processes that are left, other than the first, which has ended. A number that is not
-    /// known is left out; `None` if nothing is left.
-    pub(super) fn left(&mut self) -> Option<Vec<i32>> {
+    /// What is left of the command, whose first process has ended; `None` if nothing is.
+    pub(super) fn left(&mut self) -> Option<Left> {
         self.reap();
         // Without children there are no descendants, so that nobody has to be looked for.
         if self.adopts && !self.reap_others() {
             return None;
         }
         let members = self.members();
-        let left = if !members.is_empty() {
-            true
-        } else if self.adopts {
-            // Some cannot be seen, or have ended since.
-            self.others.is_empty() && self.reap_others()
-        } else {
-            // Zombies are of no consequence. Where there is no list, the group counts.
-            self.has_group() && !process::are_listed() && !is_gone(&sys::kill(-self.pid(), 0))
-        };
-        left.then(|| members.iter().map(|process| process.pid).collect())
+        let unseen = members.is_empty()
+            && if self.adopts {
+                // Some cannot be seen, or have ended since.
+                self.others.is_empty() && self.reap_others()
+            } else {
+                // Zombies are of no consequence. Where there is no list, the group counts.
+                self.has_group() && !process::are_listed() && self.group_exists()
+            };
+        if members.is_empty() && !unseen {
+            return None;
+        }
+        let (group, outside): (Vec<_>, Vec<_>) = members
+            .iter()
+            .partition(|process| self.is_in_group(process));
+        let pids = |processes: Vec<&Process>| processes.iter().map(|process| process.pid).collect();
+        Some(Left {
+            in_group: !group.is_empty() || (unseen && self.has_group() && self.group_exists()),
+            group: pids(group),
+            outside: pids(outside),
+        })
+    }
+
+    fn group_exists(&self) -> bool {
+        !is_gone(&sys::kill(-self.pid(), 0))
     }
 
     /// The processes of the command that run, as far as they can be listed.

@@ -4,6 +4,7 @@
 mod ending;
 mod suspension;
 
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
@@ -70,6 +71,9 @@ pub(super) struct Supervisor<'c, 'a> {
     leftovers: Leftovers,
     /// Somebody wants it to end: the lock is not kept any longer than needed.
     hurried: bool,
+    /// The signal by which somebody asked for the end of the work. Until all of it has ended the
+    /// lock is kept.
+    asked_to_end: Option<c_int>,
 }
 
 /// Renewals that failed in a row.
@@ -111,6 +115,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             proof: Proof::Given,
             leftovers: Leftovers::Unknown,
             hurried: false,
+            asked_to_end: None,
         }
     }
 
@@ -347,6 +352,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
             _ => {}
         }
+        let asks_to_end = matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
+        if asks_to_end && !self.is_of_the_command(arrived) {
+            self.asked_to_end = Some(signal);
+        }
         if !self.forwards(arrived) {
             return;
         }
@@ -369,22 +378,32 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
         if self.job.ended().is_some() {
             // What it left behind.
-            if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+            if asks_to_end {
                 self.job.end(signal);
+                self.promise_kill(now);
             }
             return;
         }
         self.job.signal(signal);
-        if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+        if asks_to_end {
             // A stopped process takes no other signal before it goes on; one that is frozen
             // because of the lock does later.
             if self.job.is_stopped() && !self.fence.is_frozen() {
                 self.job.signal_group(SIGCONT);
             }
-            if let Some(after) = self.context.args.kill_after_signal {
-                self.kill_at.get_or_insert(now + after);
-            }
+            self.promise_kill(now);
         }
+    }
+
+    fn promise_kill(&mut self, now: Duration) {
+        if let Some(after) = self.context.args.kill_after_signal {
+            self.kill_at.get_or_insert(now + after);
+        }
+    }
+
+    /// Whether the command itself sent the signal.
+    fn is_of_the_command(&self, arrived: Arrived) -> bool {
+        matches!(arrived.origin, Sender::Process(pid) if pid > 0 && self.job.contains(pid))
     }
 
     /// Whether the command has not heard of a signal already.
@@ -402,14 +421,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 let key = matches!(arrived.signal, SIGINT | SIGQUIT | SIGTSTP | SIGWINCH);
                 !(shared && key && self.job.is_foreground())
             }
-            Sender::Process(pid) => pid <= 0 || !self.job.contains(pid),
+            Sender::Process(_) => !self.is_of_the_command(arrived),
         }
     }
 
     /// Does what was announced for a time. Returns how long until the next of it.
     fn keep_promises(&mut self) -> Option<Duration> {
         let now = timer::now();
-        if self.job.ended().is_some() {
+        if self.leftovers == Leftovers::Done {
             return None;
         }
         if self.kill_at.is_some_and(|at| now >= at) {
@@ -417,6 +436,9 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             self.kill();
             let text = format!("sent SIGKILL to {} (--kill-after-signal)", self.target());
             self.context.reporter.note(&text);
+        }
+        if self.job.ended().is_some() {
+            return self.kill_at.map(|at| at.saturating_sub(now));
         }
         if self.stopped_note.is_some_and(|at| now >= at) {
             self.note_stopped();
