@@ -1,5 +1,6 @@
 //! What all phases of a run share.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(super) struct Context<'a> {
     pub(super) channel: Receiver,
     pub(super) worker: Worker,
     pub(super) timer: Timer,
+    /// Readable when the command's guardian has news.
+    pub(super) guardian: Option<OwnedFd>,
 }
 
 impl<'a> Context<'a> {
@@ -36,7 +39,9 @@ impl<'a> Context<'a> {
 
     /// Waits for a signal, a message, or until `wait` is over.
     pub(super) fn sleep(&self, wait: Option<Duration>) {
-        let fds: Vec<_> = self.signals.fds().chain([self.channel.fd()]).collect();
+        let guardian = self.guardian.iter().map(AsFd::as_fd);
+        let own = [self.channel.fd()].into_iter().chain(guardian);
+        let fds: Vec<_> = self.signals.fds().chain(own).collect();
         self.timer.wait(&fds, wait);
     }
 

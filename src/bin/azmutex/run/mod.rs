@@ -17,6 +17,8 @@ mod events;
 #[cfg(unix)]
 mod fence;
 #[cfg(unix)]
+mod guardian;
+#[cfg(unix)]
 mod job;
 #[cfg(unix)]
 mod process;
@@ -28,6 +30,8 @@ mod reporter;
 mod session;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod status;
 #[cfg(unix)]
 mod supervisor;
 #[cfg(unix)]

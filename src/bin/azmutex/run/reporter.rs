@@ -88,16 +88,28 @@ impl Reporter {
         output::flush(end);
     }
 
+    /// An error as [`Reporter::error`] would write it, for another process to write.
+    pub(super) fn error_line(&self, text: &str) -> String {
+        if self.json {
+            format!("{}\n", message("error", text))
+        } else {
+            format!("azmutex: error: {text}\n")
+        }
+    }
+
     fn say(&self, level: &str, text: &str) {
         if self.json {
-            let object = Object::schema().text("level", level);
-            output::say_object(&object.text("message", text));
+            output::say_object(&message(level, text));
         } else if level == "info" {
             output::say(text);
         } else {
             output::say(&format!("{level}: {text}"));
         }
     }
+}
+
+fn message(level: &str, text: &str) -> Object {
+    Object::schema().text("level", level).text("message", text)
 }
 
 impl Drop for Reporter {

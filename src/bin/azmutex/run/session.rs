@@ -13,17 +13,19 @@ use super::channel::{Message, Receiver};
 use super::context::Context;
 use super::environment;
 use super::events::{self, Exit};
-use super::job::{Job, Start, Status};
+use super::guardian::Duty;
+use super::job::{Job, Start};
 use super::program::Program;
 use super::reporter::Reporter;
 use super::signals::Signals;
+use super::status::Status;
 use super::supervisor::{Acquisition, Ended, Supervisor};
 use super::sys::{self, RealTimeSignals, SignalMask};
 use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{Global, RunArgs};
+use crate::args::{Global, OnLost, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, clean, print_line, with_cause};
@@ -138,6 +140,7 @@ impl<'a> Plan<'a> {
             worker: Worker::new(channel.sender()),
             channel,
             timer: Timer::new().map_err(cannot_start)?,
+            guardian: None,
         };
         let stop = StopToken::new();
         let locker = self.locker(&stop, &context)?;
@@ -179,6 +182,7 @@ impl<'a> Plan<'a> {
                 return Err(self.program.not_started(&error));
             }
         };
+        context.guardian = job.guardian_fd().map_err(cannot_start)?;
         let event = events::started(context.name(), job.pid());
         context.event(&event);
         let acquisition = Acquisition {
@@ -270,8 +274,29 @@ impl<'a> Plan<'a> {
             mask,
             handled: context.signals.handled().to_vec(),
             dies_with_parent: !self.args.no_pdeathsig,
+            guardian: self.guards().then(|| self.duty(context, guard)),
         };
         (start, Place::find(self.args.process_group))
+    }
+
+    /// Whether the command has a guardian: not one that is to live on.
+    fn guards(&self) -> bool {
+        let args = self.args;
+        !args.no_guardian && !args.no_pdeathsig && args.on_lost != OnLost::Continue
+    }
+
+    /// What the guardian goes by.
+    fn duty(&self, context: &Context<'_>, guard: &LeaseGuard) -> Duty {
+        let text = format!(
+            "azmutex (pid {}) was killed; its command was ended before the lease of {} was over",
+            std::process::id(),
+            context.name()
+        );
+        Duty {
+            deadline: timer::now() + guard.remaining(),
+            slack: self.budget.margin / 2,
+            message: context.reporter.error_line(&text),
+        }
     }
 
     /// This process, or the machine, stood still for so long that the lease ran out.
@@ -372,7 +397,7 @@ impl<'a> Plan<'a> {
             }
             None => {}
         }
-        let stopped = lost && self.args.on_lost != crate::args::OnLost::Continue;
+        let stopped = lost && self.args.on_lost != OnLost::Continue;
         let outcome = match ended.status {
             _ if stopped => "lost",
             Status::Exited(_) => "child_exited",

@@ -39,14 +39,14 @@ pub(super) enum Waited {
     Abandoned,
 }
 
-/// Waits for the lock, for at most `limit`. `heed` is given the signals that do not end it, and may
-/// abandon it.
+/// Waits for the lock, for at most `limit`. `heed` is given the signals that do not end it, is called
+/// without one whenever something may have happened, and may abandon it.
 pub(super) fn wait(
     context: &mut Context<'_>,
     locker: &Locker,
     stop: &StopToken,
     limit: Option<Duration>,
-    mut heed: impl FnMut(Arrived) -> ControlFlow<()>,
+    mut heed: impl FnMut(Option<Arrived>) -> ControlFlow<()>,
 ) -> io::Result<Waited> {
     let there = locker.clone();
     context.worker.start(move || {
@@ -64,9 +64,12 @@ pub(super) fn wait(
             if arrived.ends() {
                 break 'waiting Waited::Signalled(arrived.signal);
             }
-            if heed(arrived).is_break() {
+            if heed(Some(arrived)).is_break() {
                 break 'waiting Waited::Abandoned;
             }
+        }
+        if heed(None).is_break() {
+            break 'waiting Waited::Abandoned;
         }
         while let Some(message) = context.channel.take() {
             match message {

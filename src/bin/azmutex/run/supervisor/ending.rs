@@ -6,7 +6,7 @@ use signal_hook::consts::SIGTERM;
 
 use super::Supervisor;
 use crate::args::Stragglers;
-use crate::run::job::Left;
+use crate::run::job::{self, Left};
 use crate::run::timer;
 
 /// How long a killed process may take to be gone.
@@ -56,6 +56,7 @@ impl Supervisor<'_, '_> {
                 return progress;
             }
             self.leftovers = Leftovers::Done;
+            self.end_guard();
         }
         let until = self.acquired + self.context.args.min_hold;
         let keeps = !self.hurried && !self.lost && self.watch.is_held();
@@ -67,7 +68,11 @@ impl Supervisor<'_, '_> {
 
     /// The rest of a command that was stopped because of the lock has to be gone.
     fn bury(&mut self, now: Duration) -> Option<Progress> {
-        let left = self.job.left()?;
+        let left = match self.job.left() {
+            Left::Nothing => return None,
+            Left::Unknown => return Some(Progress::Look(Some(LOOK))),
+            Left::Some(left) => left,
+        };
         let Some(killed) = self.killed else {
             self.job.end_orphans(self.context.args.signal.0);
             return Some(Progress::Look(Some(LOOK)));
@@ -84,7 +89,11 @@ impl Supervisor<'_, '_> {
 
     /// What a command left behind when it ended by itself, or because somebody asked it to.
     fn clear_up(&mut self, now: Duration) -> Option<Progress> {
-        let left = self.job.left()?;
+        let left = match self.job.left() {
+            Left::Nothing => return None,
+            Left::Unknown => return Some(Progress::Look(Some(LOOK))),
+            Left::Some(left) => left,
+        };
         match self.context.args.stragglers {
             Stragglers::Kill => self.kill_leftovers(&left, now),
             Stragglers::Wait => Some(self.await_leftovers(&left, &left.pids(), now)),
@@ -112,7 +121,7 @@ impl Supervisor<'_, '_> {
     }
 
     /// Keeps the lock for the processes `pids` of those that are `left`.
-    fn await_leftovers(&mut self, left: &Left, pids: &[i32], now: Duration) -> Progress {
+    fn await_leftovers(&mut self, left: &job::Leftovers, pids: &[i32], now: Duration) -> Progress {
         if let (Some(signal), false) = (self.asked_to_end, left.outside.is_empty()) {
             // The signal that went to the group has not reached them.
             self.job.end_orphans(signal);
@@ -135,7 +144,7 @@ impl Supervisor<'_, '_> {
         Progress::Look(Some(LOOK * 5))
     }
 
-    fn kill_leftovers(&mut self, left: &Left, now: Duration) -> Option<Progress> {
+    fn kill_leftovers(&mut self, left: &job::Leftovers, now: Duration) -> Option<Progress> {
         let pids = left.pids();
         let Leftovers::Signalled { kill_at } = self.leftovers else {
             self.job.end(SIGTERM);

@@ -20,8 +20,9 @@ use super::channel::Message;
 use super::context::Context;
 use super::events;
 use super::fence::{Act, Fence, OnLost, View};
-use super::job::{Change, Job, Status};
+use super::job::{Change, Job};
 use super::signals::{Arrived, Sender};
+use super::status::Status;
 use super::terminal::Group;
 use super::timer;
 use crate::args;
@@ -124,8 +125,12 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         loop {
             // First, since this process may have slept.
             let mut wait = self.guard_lock();
+            self.tell_guardian();
             while let Some(change) = self.job.poll() {
                 self.heed(change);
+            }
+            if self.job.lost_guardian() {
+                self.guardian_ended();
             }
             match self.finish() {
                 Progress::Over { dead } => return self.over(dead),
@@ -146,9 +151,56 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
+    /// Tells the guardian until when the command may be at work.
+    fn tell_guardian(&mut self) {
+        // One that is frozen goes on when it is known that the lock is held, and not before.
+        if self.fence.is_frozen() {
+            return;
+        }
+        let deadline = match self.fence.kill_at() {
+            Some(kill_at) => kill_at,
+            None => timer::now() + self.view().remaining,
+        };
+        self.job.set_deadline(deadline);
+    }
+
+    /// Nothing is left to guard.
+    fn end_guard(&mut self) {
+        self.context.guardian = None;
+        self.job.dismiss_guardian();
+    }
+
+    /// Without a guardian nothing would end the command if this process were killed as well.
+    fn guardian_ended(&mut self) {
+        self.context.guardian = None;
+        if self.fence.has_struck() || self.killed.is_some() {
+            return;
+        }
+        let mut done = format!("sent SIGKILL to {}", self.target());
+        if self.fence.is_frozen() {
+            self.kill();
+        } else {
+            self.job.end(SIGTERM);
+            self.asked_to_end.get_or_insert(SIGTERM);
+            self.hurried = true;
+            let kill_at = timer::now() + self.budget.grace;
+            self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
+            let grace = short(self.budget.grace);
+            done = format!("sent SIGTERM to {}, SIGKILL in {grace}", self.target());
+        }
+        let text = format!(
+            "the guardian of the command was killed, and without it the command could outlive \
+             azmutex and the lock; {done}"
+        );
+        self.context.reporter.error(&text);
+    }
+
     fn over(mut self, dead: bool) -> Ended {
         self.job.reap();
         self.job.take_terminal();
+        if dead {
+            self.end_guard();
+        }
         let killed = Status::Killed {
             signal: SIGKILL,
             dumped: false,
@@ -163,7 +215,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     /// Does what the lock asks for. Returns how long that holds.
     fn guard_lock(&mut self) -> Option<Duration> {
-        if self.killed.is_some() || self.leftovers == Leftovers::Done {
+        let is_over = self.leftovers == Leftovers::Done || self.job.awaits_answer();
+        if self.killed.is_some() || is_over {
             return None;
         }
         let view = self.view();

@@ -140,6 +140,8 @@ impl Supervisor<'_, '_> {
                     self.job.child_moved();
                 }
             }
+            // It is looked at again when this is over.
+            let _ = is_over(&mut self.job);
         }
         asked
     }
@@ -157,9 +159,9 @@ impl Supervisor<'_, '_> {
         let limit = self.context.args.waiting.limit();
         let job = &mut self.job;
         let waited = waiting::wait(self.context, locker, token, limit, |arrived| {
-            match arrived.signal {
-                SIGCHLD => job.child_moved(),
-                SIGTSTP if !is_orphaned() => stop(job),
+            match arrived.map(|arrived| arrived.signal) {
+                Some(SIGCHLD) => job.child_moved(),
+                Some(SIGTSTP) if !is_orphaned() => stop(job),
                 _ => {}
             }
             is_over(job)
