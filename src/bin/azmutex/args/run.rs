@@ -134,7 +134,10 @@ pub(crate) struct RunArgs {
         default_value_t = OnSuspend::Hold
     )]
     pub(crate) on_suspend: OnSuspend,
-    /// Let the command live on if azmutex itself is killed (Linux)
+    /// Do without the process that ends the command if azmutex itself is killed or stopped; the command's first process alone is sent SIGTERM then
+    #[arg(long, env = "AZMUTEX_NO_GUARDIAN", value_parser = FalseyValueParser::new())]
+    pub(crate) no_guardian: bool,
+    /// Let the command live on without the lock if azmutex itself is killed; implies --no-guardian
     #[arg(long, env = "AZMUTEX_NO_PDEATHSIG", value_parser = FalseyValueParser::new())]
     pub(crate) no_pdeathsig: bool,
     /// Keep the lock at least this long, for clocks that differ
