@@ -4,7 +4,7 @@
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::args::{Global, LogFormat};
-use crate::output::{Object, clean, say, say_object};
+use crate::output::{clean, message_object, say, say_object};
 
 struct Logger {
     level: LevelFilter,
@@ -33,7 +33,7 @@ impl Log for Logger {
         match self.format {
             LogFormat::Text => say(&format!("{level}: {text}")),
             LogFormat::Json => {
-                say_object(&Object::schema().text("level", level).text("message", &text))
+                say_object(&message_object(level, &text))
             }
         }
     }

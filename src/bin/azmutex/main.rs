@@ -10,6 +10,7 @@ mod process;
 mod run;
 mod signals;
 mod stdin;
+mod text;
 mod times;
 mod usage;
 mod value;

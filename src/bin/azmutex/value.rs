@@ -85,6 +85,14 @@ pub(crate) fn exit_status(text: &str) -> Result<u8, String> {
         .map_err(|_| "an exit code is 0 to 255".to_owned())
 }
 
+/// Reads how many there may be.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err("use a number from 1".to_owned()),
+    }
+}
+
 /// Reads a process ID.
 pub(crate) fn pid(text: &str) -> Result<i32, String> {
     match text.parse() {

@@ -15,7 +15,7 @@ pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers}
 pub(crate) use self::verbs::EmulatorArgs;
 pub(crate) use self::verbs::{
     AcquireArgs, BreakArgs, Check, CompletionsArgs, DoctorArgs, Format, HoldArgs, ListArgs,
-    ManArgs, ReleaseArgs, RenewArgs, StatusArgs,
+    ManArgs, ReleaseArgs, RenewArgs, Sort, StatusArgs,
 };
 use crate::examples;
 use crate::exit;

@@ -164,7 +164,7 @@ fn written(
         }
         Format::Json => {
             let lease_s = args.lease.as_duration().map(|lease| lease.as_secs());
-            let object = Object::schema()
+            let object = Object::event("acquired")
                 .exact("lock", &lock.key)
                 .exact("url", &lock.url)
                 .text("lease_id", &id.to_string())

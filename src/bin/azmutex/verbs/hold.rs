@@ -179,8 +179,7 @@ fn wait(guard: &LeaseGuard, ended: &Receiver<End>) -> End {
 
 fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) -> io::Result<()> {
     if global.json {
-        let object = Object::schema()
-            .text("event", "acquired")
+        let object = Object::event("acquired")
             .exact("lock", &lock.key)
             .exact("url", &lock.url)
             .text("lease_id", &guard.lease_id().to_string())
