@@ -1,9 +1,12 @@
 //! The `azmutex` command: flock(1) across machines. It uses the library's public API alone.
 
 mod args;
+mod chain;
 mod config;
+mod cores;
 mod examples;
 mod exit;
+mod files;
 mod logger;
 mod output;
 mod process;
@@ -27,6 +30,9 @@ use clap::{ArgMatches, FromArgMatches as _};
 use self::args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // The limits of waiting count from here.
+    times::since_start();
+    cores::leave_none();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),

@@ -1,8 +1,16 @@
 //! Times and spans of time, for people and for JSON.
 
-use std::time::{Duration, SystemTime};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// How long this process has run, counted from the first call.
+pub(crate) fn since_start() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
+}
 
 /// A time such as `2026-01-07T10:02:11Z`.
 pub(crate) fn rfc3339(at: SystemTime) -> String {

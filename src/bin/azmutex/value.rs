@@ -48,6 +48,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Reads how long one request may take.
+pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if timeout >= Duration::from_millis(100) => Ok(timeout),
+        _ => Err("it must be at least 100ms".to_owned()),
+    }
+}
+
 /// Reads the duration of a lease, or `infinite`.
 pub(crate) fn lease(text: &str) -> Result<LeaseDuration, String> {
     const RULE: &str = "a lease is 15s to 60s, in whole seconds";
