@@ -219,7 +219,7 @@ impl MutexOptions {
                 "invalid request timeout 0: use more, such as 10 seconds",
             ));
         }
-        self.credential.check_not_ended(self.clock.wall())?;
+        self.credential.check_not_expired(self.clock.wall())?;
         let tls = cfg!(any(feature = "rustls", feature = "native-tls"));
         match self.endpoint.secure {
             true if !tls => Err(Error::config(format!(

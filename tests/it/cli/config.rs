@@ -158,7 +158,7 @@ fn credentials_that_cannot_be_are_refused_by_name() {
             "sv=1",
             "AZURE_STORAGE_SAS_TOKEN: invalid SAS: it has no `sig`",
         ),
-        ("AZURE_STORAGE_SAS_TOKEN", ended, "it ended at 2001-01-01"),
+        ("AZURE_STORAGE_SAS_TOKEN", ended, "it expired at 2001-01-01"),
         (
             "AZURE_STORAGE_CONNECTION_STRING",
             "AccountName=acct;AccountKey=s3cret!",

@@ -80,7 +80,7 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         ),
         (
             &["status", "a/"],
-            "LOCK \"a/\": a blob name neither starts nor ends with `/`",
+            "LOCK \"a/\": a blob name cannot start or end with `/`",
         ),
         (
             &["status", "a", "--container", "No"],
