@@ -1,4 +1,5 @@
-//! Where the locks are and who asks: flags, then the environment. There is no configuration file.
+//! Where the locks are, and the credential: from flags, then from the environment. There is no
+//! configuration file.
 
 use std::cell::RefCell;
 use std::env;
@@ -36,7 +37,7 @@ struct Place {
     create: Create,
 }
 
-/// An account and endpoint that only a URL named.
+/// An account and endpoint that are known from a URL only.
 #[derive(Clone, PartialEq, Eq)]
 struct Site {
     account: String,
@@ -61,7 +62,7 @@ pub(crate) struct Lock {
     pub(crate) name: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
-    /// What answers, with `--emulator`: for as long as the lock is worked on.
+    /// With `--emulator`, keeps it running for as long as the lock is in use.
     #[cfg(feature = "emulator")]
     _emulator: Option<Arc<azmutex::emulator::Emulator>>,
 }
@@ -70,7 +71,7 @@ impl Config {
     /// Reads flags, files and variables. Sends nothing.
     pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
         let source = Source::find(global)?;
-        // A connection string names its account by itself.
+        // A connection string names its own account.
         let account = match (&global.account, &source) {
             (Some(account), _) => Some(account.clone()),
             (None, Source::Credential(..)) => variable("AZURE_STORAGE_ACCOUNT")?,
@@ -159,7 +160,7 @@ impl Config {
             return Err(Failure::new(
                 Code::Config,
                 format!(
-                    "the {} is of account {}, not of {}",
+                    "the {} is for account {}, not {}",
                     self.credential().0,
                     clean(mutex.account()),
                     clean(account)
@@ -175,7 +176,7 @@ impl Config {
         // Only the container's name can be wrong here.
         if let Err(error) = MutexOptions::development(container) {
             return Err(Failure::usage(rule_of(&error))
-                .hint("--container or AZMUTEX_CONTAINER names it, or a full URL as LOCK"));
+                .hint("set it with --container or AZMUTEX_CONTAINER, or pass a full URL as LOCK"));
         }
         let options = match &self.source {
             #[cfg(feature = "emulator")]
@@ -190,14 +191,14 @@ impl Config {
             Source::Credential(credential, _) => {
                 let account = site.map(|site| &site.account).or(self.account.as_ref());
                 let Some(account) = account else {
-                    return Err(Failure::new(Code::Config, "no storage account is named")
+                    return Err(Failure::new(Code::Config, "no storage account is given")
                         .hint("set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
                 };
                 MutexOptions::with_credential(account, credential.clone(), container).map_err(
                     |error| {
                         Failure::usage(rule_of(&error)).hint(
-                            "--account or AZURE_STORAGE_ACCOUNT names it; for a host of its own \
-                             there is --endpoint",
+                            "set it with --account or AZURE_STORAGE_ACCOUNT; for another host, use \
+                             --endpoint",
                         )
                     },
                 )?
@@ -205,13 +206,13 @@ impl Config {
         };
         match site.map(|site| &site.endpoint).or(self.endpoint.as_ref()) {
             Some(url) => options.endpoint(url).map_err(|error| {
-                Failure::usage(rule_of(&error)).hint("--endpoint or AZMUTEX_ENDPOINT names it")
+                Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
             }),
             None => Ok(options),
         }
     }
 
-    /// The endpoint that is configured, if it is not for the URL to say.
+    /// The configured endpoint; `None` if the URL decides.
     fn configured_endpoint(&self) -> Result<Option<String>, Failure> {
         let known = match &self.source {
             Source::Credential(..) => self.account.is_some(),
@@ -227,14 +228,20 @@ impl Config {
     }
 
     fn parse_url(&self, text: &str) -> Result<(Option<Site>, String, String), Failure> {
-        // Not shown where it may hold a SAS.
+        // Not shown if it may hold a SAS.
         if text.contains('?') {
             let signed = text.to_ascii_lowercase().contains("sig=");
             return Err(if signed {
-                Failure::usage("LOCK: the URL holds a SAS, which others can see on a command line")
-                    .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
+                Failure::usage(
+                    "LOCK: the URL holds a SAS, which others can see on the command \
+                                line",
+                )
+                .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
             } else {
-                Failure::usage("LOCK: a lock's URL has no query").hint("leave out `?` and the rest")
+                Failure::usage("LOCK: a lock's URL cannot have a query").hint(
+                    "leave out `?` and \
+                                the rest",
+                )
             });
         }
         let wrong = |rule: &str| {
@@ -242,7 +249,7 @@ impl Config {
                 .hint("e.g. https://acct.blob.core.windows.net/locks/deploy, or a blob name")
         };
         if text.contains('@') || text.contains('#') {
-            return Err(wrong("a lock's URL has no user and no fragment"));
+            return Err(wrong("a lock's URL cannot have a user or a fragment"));
         }
         let configured = self.configured_endpoint()?;
         let below = configured
@@ -251,23 +258,21 @@ impl Config {
             .and_then(|rest| rest.strip_prefix('/'));
         let (site, path) = match (below, &configured) {
             (Some(path), _) => (None, path),
-            // A credential goes to no host but its own.
+            // Never send a credential to a host other than its own.
             (None, Some(endpoint)) => {
                 return Err(Failure::usage(format!(
                     "LOCK {}: it is not at the endpoint in use, {}",
                     shown(text),
                     clean(endpoint)
                 ))
-                .hint(
-                    "the account and credential for it: --account, --endpoint, --key-file, ...",
-                ));
+                .hint("pass its account and credential: --account, --endpoint, --key-file, ..."));
             }
             (None, None) => {
                 let Some(rest) = text.strip_prefix("https://") else {
                     return Err(wrong("use https"));
                 };
                 let Some((host, path)) = rest.split_once('/') else {
-                    return Err(wrong("it names no container and no blob"));
+                    return Err(wrong("it has no container and no blob"));
                 };
                 let Some((account, _)) = host.split_once(".blob.") else {
                     return Err(wrong(
@@ -282,7 +287,7 @@ impl Config {
             }
         };
         let Some((container, key)) = path.split_once('/').filter(|(_, key)| !key.is_empty()) else {
-            return Err(wrong("it names a container but no blob"));
+            return Err(wrong("it has a container but no blob"));
         };
         let key = percent_decode_str(key)
             .decode_utf8()
@@ -290,7 +295,8 @@ impl Config {
         Ok((site, container.to_owned(), key.into_owned()))
     }
 
-    /// What the library refuses once all is known: the credential's end, plain http, no TLS.
+    /// What the library refuses once everything is known: an expired credential, plain http, no
+    /// TLS.
     fn refused(&self, error: Error) -> Failure {
         match error.kind() {
             ErrorKind::Config => Failure::new(Code::Config, rule_of(&error)),
@@ -327,7 +333,10 @@ impl Source {
         if let Some((kind, option, path)) = given.next() {
             if let Some((_, other, _)) = given.next() {
                 return Err(
-                    Failure::usage(format!("{option} and {other}: use one")).hint("or say --auth")
+                    Failure::usage(format!("{option} and {other}: use one")).hint(
+                        "or choose with \
+                                            --auth",
+                    ),
                 );
             }
             let from = format!("{option} {}", clean(&path.display().to_string()));
@@ -403,7 +412,7 @@ fn read_secret(option: &str, path: &Path) -> Result<Zeroizing<String>, Failure> 
         if metadata.is_dir() {
             return Err(failed("it is a directory"));
         }
-        // The file that was opened is the one that is judged.
+        // Checks the file that was opened, not whatever has the name now.
         if metadata.mode() & 0o077 != 0 {
             let mode = metadata.mode() & 0o777;
             let why = format!("others can read this secret (mode {mode:03o})");

@@ -1,4 +1,4 @@
-//! Times and spans of time, for people and for JSON.
+//! Times and durations, for people and for JSON.
 
 use std::time::{Duration, SystemTime};
 

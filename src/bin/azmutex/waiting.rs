@@ -1,4 +1,4 @@
-//! What is shown while a lock is waited for: who holds it, and for how long it has been waited.
+//! What is shown while waiting for a lock: who holds it, and the time waited so far.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
@@ -11,14 +11,14 @@ use crate::config::Lock;
 use crate::output::{Object, clean, draw, holder_object, say, say_object};
 use crate::times::{ago, rfc3339, short, span};
 
-/// How waiting is shown.
+/// How to show waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// One line, drawn again and again.
+    /// One line that is redrawn.
     Drawn,
-    /// Lines, further and further apart.
+    /// Lines, at growing intervals.
     Lines,
-    /// Objects, as far apart.
+    /// JSON objects, at the same intervals.
     Objects,
     Silent,
 }
@@ -47,7 +47,7 @@ pub(crate) fn moment(lines: u32) -> Duration {
     })
 }
 
-/// The line that is drawn again and again.
+/// The line that is redrawn.
 pub(crate) fn drawn(name: &str, holder: &str, waited: Duration) -> String {
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
     format!("azmutex: waiting for {name}  {holder}  [{minutes}:{secs:02}]  Ctrl-C to give up")
@@ -60,7 +60,7 @@ pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Dur
     format!("waiting for {name}: {holder} (waited {waited}{limit})")
 }
 
-/// Why it is waited no longer.
+/// Why the wait ended without the lock.
 pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
     let within = match limit {
         Some(limit) if !limit.is_zero() => format!("not acquired within {}", short(limit)),
@@ -69,12 +69,12 @@ pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) ->
     format!("cannot acquire {name}: {within} ({holder})")
 }
 
-/// How the time since which a lock is held is written.
+/// How to write how long a lock has been held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Since {
-    /// For how long, where it is read at once.
+    /// For how long, if it is read at once.
     Span,
-    /// Since when, where it stays.
+    /// Since when, if it stays on the screen.
     Time,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
         return "held by another client".to_owned();
     };
     if status.state().is_free() {
-        return "held by nobody any more".to_owned();
+        return "no longer held".to_owned();
     }
     let Some(holder) = status.holder() else {
         return format!("held by {}", unknown_holder(status));
@@ -102,7 +102,7 @@ pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
     let infinite = status.is_infinite();
     let Some(last) = status.last_holder() else {
         return if infinite {
-            "an unknown holder, with a lease that has no end".to_owned()
+            "an unknown holder, with an infinite lease".to_owned()
         } else {
             format!(
                 "an unknown holder ({}, no azmutex metadata)",
@@ -111,7 +111,7 @@ pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
         };
     };
     let end = if infinite {
-        "; this lease has no end"
+        "; this lease is infinite"
     } else {
         ""
     };
@@ -119,10 +119,10 @@ pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
     format!("an unknown holder; last recorded: {last}{end}")
 }
 
-/// How often the holder is asked for on a terminal.
+/// How often the holder is read while waiting on a terminal.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// Shows one lock's waiting. Shared by the thread that waits and whoever ends it.
+/// Shows the wait for one lock. Shared by the thread that waits and the one that ends the wait.
 #[derive(Debug)]
 pub(crate) struct WaitDisplay {
     lock: Lock,
@@ -133,9 +133,9 @@ pub(crate) struct WaitDisplay {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether there was anything to wait for.
+    /// Whether it had to wait at all.
     waited: bool,
-    /// When the next line is due, since waiting began.
+    /// When the next line is due, counted from the start of the wait.
     due: Duration,
     lines: u32,
     holder: String,
@@ -152,8 +152,8 @@ impl WaitDisplay {
         }
     }
 
-    /// Says that the lock is still held by another after `waited`. Call it as often as it is known;
-    /// asks the service who holds it when there is something to show.
+    /// Reports that another client still holds the lock after `waited`. May be called at any rate:
+    /// it asks the service who holds the lock only when there is something to show.
     pub(crate) fn waiting(&self, waited: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waited = true;
@@ -194,14 +194,14 @@ impl WaitDisplay {
         }
     }
 
-    /// Takes the line off the terminal, before something else is written.
+    /// Erases the line from the terminal, before something else is written.
     pub(crate) fn clear(&self) {
         if self.style == Style::Drawn {
             draw("");
         }
     }
 
-    /// Says that the lock is acquired, if it was waited for, or with `-v`.
+    /// Reports that the lock is acquired, if there was a wait, or with `-v`.
     pub(crate) fn acquired(&self, waited: Duration, verbose: bool) {
         self.clear();
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_further_and_further_apart() {
+    fn lines_come_at_growing_intervals() {
         let moments: Vec<_> = (0..7).map(|lines| moment(lines).as_secs()).collect();
         assert_eq!(moments, [0, 10, 30, 60, 300, 600, 900]);
     }

@@ -57,7 +57,7 @@ fn nothing_configured_is_told_with_what_to_set() {
         .says("there is no account key");
     with(&["status", "a"], &[("AZURE_STORAGE_KEY", KEY)])
         .exits(78)
-        .says("no storage account is named\n  hint: set AZURE_STORAGE_ACCOUNT");
+        .says("no storage account is given\n  hint: set AZURE_STORAGE_ACCOUNT");
 }
 
 #[test]
@@ -213,15 +213,15 @@ fn url_goes_to_no_other_host_than_the_one_configured() {
         ),
         (
             "https://acct.blob.core.windows.net",
-            "it names no container and no blob",
+            "it has no container and no blob",
         ),
         (
             "https://acct.blob.core.windows.net/locks",
-            "it names a container but no blob",
+            "it has a container but no blob",
         ),
         (
             "https://user@acct.blob.core.windows.net/locks/a",
-            "no user and no fragment",
+            "cannot have a user or a fragment",
         ),
         (
             "https://acct.blob.core.windows.net/locks/%ff",

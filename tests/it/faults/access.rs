@@ -59,7 +59,7 @@ fn missing_rights_are_an_auth_error_that_names_the_role() {
         ("AuthorizationFailure", "network rules"),
         (
             "KeyBasedAuthenticationNotPermitted",
-            "does not allow its key",
+            "does not allow access with its key",
         ),
     ] {
         setup

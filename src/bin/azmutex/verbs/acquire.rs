@@ -13,8 +13,8 @@ use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
 use crate::waiting::{self, Since, WaitDisplay};
 
-/// How long the release of a lease that may have been granted is waited for.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long to wait for the release of a lease that may have been granted.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let lock = Config::load(global)?.lock(&args.lock, args.waiting.create)?;
@@ -22,8 +22,8 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
         warn(
             global,
             &format!(
-                "a lease without an end stays until it is released or broken, also after a crash; \
-                 {} then needs: azmutex break",
+                "an infinite lease stays until it is released or broken, even after a crash; to \
+                 free {} then: azmutex break",
                 lock.name
             ),
         );
@@ -34,7 +34,7 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let waited = started.elapsed();
     display.acquired(waited, global.verbose > 0);
 
-    // Without it the holder before would seem to be the one. The lock is held all the same.
+    // Without this, the previous holder would seem to hold the lock. The lock is held either way.
     let fence = match lock.mutex.write_holder(&lease, holder(args)) {
         Ok(fence) => Some(fence),
         Err(error) => {
@@ -43,7 +43,7 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
         }
     };
     let text = written(args, global, &lock, &lease, fence, waited);
-    // Nobody could use a lease whose ID nobody knows.
+    // A lease whose ID nobody knows is of no use.
     try_print(&text).map_err(|error| {
         let _ = lock.mutex.write_released(&lease);
         let _ = lock.mutex.release(&lease);
@@ -68,7 +68,7 @@ fn wait(args: &AcquireArgs, lock: &Lock, display: &Arc<WaitDisplay>) -> Result<L
     .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for signals: {error}")))?;
     let shown = Arc::clone(display);
     let locker = Locker::builder(lock.mutex.clone(), &lock.key)
-        // One that has no end is made of one that has, once it is held.
+        // An infinite lease is acquired as a finite one first, and then made infinite.
         .lease_duration(args.lease.as_duration().unwrap_or(Duration::from_secs(60)))
         .fault_wait(args.waiting.fault_wait)
         .holder_info(false)
@@ -86,14 +86,14 @@ fn wait(args: &AcquireArgs, lock: &Lock, display: &Arc<WaitDisplay>) -> Result<L
     if let Ok(signal) = signals.try_recv() {
         display.clear();
         drop(result);
-        let _ = locker.settle(SETTLE);
+        let _ = locker.settle(SETTLE_TIMEOUT);
         signals::die(signal);
     }
     let lease = match result {
         Ok(guard) => guard.into_lease()?,
         Err(TryLockError::WouldBlock) => return Err(not_acquired(lock, display, limit)),
         Err(TryLockError::Error(error)) => {
-            let _ = locker.settle(SETTLE);
+            let _ = locker.settle(SETTLE_TIMEOUT);
             return Err(error.into());
         }
     };
@@ -106,7 +106,7 @@ fn wait(args: &AcquireArgs, lock: &Lock, display: &Arc<WaitDisplay>) -> Result<L
     Ok(lease)
 }
 
-/// Somebody else holds the lock, and will not be waited for any longer.
+/// Somebody else holds the lock, and the wait for it is over.
 pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Duration>) -> Failure {
     let name = &lock.name;
     let holder = display.holder(Since::Span);
@@ -122,7 +122,7 @@ pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Dur
 fn holder(args: &AcquireArgs) -> Holder {
     let Identity { owner, reason } = &args.identity;
     let mut holder = Holder::current(args.lease);
-    // This process is gone in a moment; the one that called it has the lock.
+    // This process is about to end; its parent has the lock.
     #[cfg(unix)]
     {
         holder = holder.with_pid(std::os::unix::process::parent_id());
@@ -177,7 +177,7 @@ fn written(
     }
 }
 
-/// As a shell reads it as one word.
+/// Quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -39,7 +39,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
     {
         Ok(left) => Ok(report(&lock, Some(left), Some(&seen), global)),
         Err(error) => match error.kind() {
-            // Released while it was being decided, or the blob is gone: either way, free.
+            // Released in the meantime, or the blob is gone: free either way.
             ErrorKind::NotFound => Ok(report(&lock, None, None, global)),
             ErrorKind::WouldBlock => Err(Failure {
                 request_id: error.request_id().map(str::to_owned),
@@ -47,7 +47,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
                 ..Failure::new(
                     Code::NotAcquired,
                     format!(
-                        "{} was not broken: its holder is not the one that was shown",
+                        "{} was not broken: another holder has taken it since",
                         lock.name
                     ),
                 )
@@ -58,7 +58,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
     }
 }
 
-/// Says how it ended. `left`: how long the lease still runs; `None` if there was nothing to break.
+/// Reports the result. `left`: how long the lease still runs; `None` if there was nothing to break.
 fn report(
     lock: &Lock,
     left: Option<Duration>,
@@ -84,15 +84,15 @@ fn report(
     Code::Done
 }
 
-/// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells since
-/// when: acquiring a lease does not change when the blob was last written. But whatever was written a
-/// moment ago is in use.
+/// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells
+/// since when: acquiring a lease does not change when the blob was last written. A lock whose blob
+/// was written to within `limit` is in use.
 fn check_stale(lock: &Lock, seen: &LeaseStatus, limit: Duration) -> Result<(), Failure> {
     let Some(since) = seen.holder().and_then(azmutex::Holder::since) else {
         return Err(Failure::new(
             Code::False,
             format!(
-                "{} was not broken: it is not known how long it has been held (--if-stale), since it \
+                "{} was not broken: how long it has been held is not known (--if-stale), since it \
                  is held by {}",
                 lock.name,
                 status::holder(seen)
@@ -140,7 +140,7 @@ fn confirm(
         return if *name == lock.key || *name == args.lock {
             Ok(())
         } else {
-            refused("--confirm has another name")
+            refused("--confirm has a different name")
         };
     }
     if global.no_input {
@@ -167,14 +167,13 @@ fn confirm(
 fn question(lock: &Lock, seen: &LeaseStatus, period: Duration) -> String {
     let name = &lock.name;
     let alive = match seen.state() {
-        LeaseState::Breaking => "its lease was broken already, and ends by itself within 60s",
-        _ if seen.is_infinite() => "its lease has no end: the holder may be long gone",
-        _ => {
-            "its lease was renewed within the last 60s: the holder is alive, or was until just now"
-        }
+        LeaseState::Breaking => "its lease is already broken, and ends within 60s",
+        _ if seen.is_infinite() => "its lease is infinite: the holder may be long gone",
+        _ => "its lease was renewed within the last 60s: the holder is alive, or was a moment ago",
     };
     let effect = if period.is_zero() {
-        "Breaking ends its lease NOW: the holder may go on for a while, together with the next one."
+        "Breaking ends its lease NOW: the holder may work on for a while, at the same time as the \
+         next one."
             .to_owned()
     } else {
         format!(

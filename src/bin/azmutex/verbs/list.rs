@@ -9,7 +9,7 @@ use crate::exit::Code;
 use crate::output::{Failure, clean, print_line, say};
 use crate::times::{ago, span};
 
-/// What a cell of the table may take.
+/// The most characters in a cell of the table.
 const MAX_CELL: usize = 60;
 
 pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
@@ -18,8 +18,10 @@ pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
     let mut rows = Vec::new();
     for found in mutex.list(&args.prefix) {
         let found = found.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Failure::from(error)
-                .hint("--container names it; azmutex creates it when a lock is first acquired"),
+            ErrorKind::NotFound => Failure::from(error).hint(
+                "choose one with --container; azmutex creates it when a lock is first \
+                       acquired",
+            ),
             _ => error.into(),
         })?;
         let free = found.state().is_free();
