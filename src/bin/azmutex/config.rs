@@ -1,4 +1,5 @@
-//! Where the locks are and who asks: flags, then the environment. There is no configuration file.
+//! Where the locks are, and the credential: from flags, then from the environment. There is no
+//! configuration file.
 
 use std::cell::RefCell;
 use std::env;
@@ -65,7 +66,7 @@ pub(crate) struct Lock {
     pub(crate) name: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
-    /// What answers, with `--emulator`: for as long as the lock is worked on.
+    /// With `--emulator`, keeps it running for as long as the lock is in use.
     #[cfg(feature = "emulator")]
     _emulator: Option<Arc<azmutex::emulator::Emulator>>,
 }
@@ -165,7 +166,7 @@ impl Config {
             return Err(Failure::new(
                 Code::Config,
                 format!(
-                    "the {} is of account {}, not of {}",
+                    "the {} is for account {}, not {}",
                     self.credential().0,
                     clean(mutex.account()),
                     clean(account)
@@ -181,7 +182,7 @@ impl Config {
         // Only the container's name can be wrong here.
         if let Err(error) = MutexOptions::development(container) {
             return Err(Failure::usage(rule_of(&error))
-                .hint("--container or AZMUTEX_CONTAINER names it, or a full URL as LOCK"));
+                .hint("set it with --container or AZMUTEX_CONTAINER, or pass a full URL as LOCK"));
         }
         let options = match &self.source {
             #[cfg(feature = "emulator")]
@@ -201,8 +202,8 @@ impl Config {
                 MutexOptions::with_credential(account, credential.clone(), container).map_err(
                     |error| {
                         Failure::usage(rule_of(&error)).hint(
-                            "--account or AZURE_STORAGE_ACCOUNT names it; for a host of its own \
-                             there is --endpoint",
+                            "set it with --account or AZURE_STORAGE_ACCOUNT; for another host, use \
+                             --endpoint",
                         )
                     },
                 )?
@@ -210,7 +211,7 @@ impl Config {
         };
         match &self.endpoint {
             Some(url) => options.endpoint(url).map_err(|error| {
-                Failure::usage(rule_of(&error)).hint("--endpoint or AZMUTEX_ENDPOINT names it")
+                Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
             }),
             None => Ok(options),
         }
@@ -229,10 +230,16 @@ impl Config {
         if text.contains('?') {
             let signed = text.to_ascii_lowercase().contains("sig=");
             return Err(if signed {
-                Failure::usage("LOCK: the URL holds a SAS, which others can see on a command line")
-                    .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
+                Failure::usage(
+                    "LOCK: the URL holds a SAS, which others can see on the command \
+                                line",
+                )
+                .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
             } else {
-                Failure::usage("LOCK: a lock's URL has no query").hint("leave out `?` and the rest")
+                Failure::usage("LOCK: a lock's URL cannot have a query").hint(
+                    "leave out `?` and \
+                                the rest",
+                )
             });
         }
         let wrong = |rule: &str| {
@@ -240,7 +247,7 @@ impl Config {
                 .hint("e.g. https://acct.blob.core.windows.net/locks/deploy, or a blob name")
         };
         if text.contains('@') || text.contains('#') {
-            return Err(wrong("a lock's URL has no user and no fragment"));
+            return Err(wrong("a lock's URL cannot have a user or a fragment"));
         }
         let Some((_, rest)) = text
             .split_once("://")
@@ -274,7 +281,7 @@ impl Config {
             .hint("the account and credential for it: --account, --endpoint, --key-file, ..."));
         };
         let Some((container, key)) = path.split_once('/').filter(|(_, key)| !key.is_empty()) else {
-            return Err(wrong("it names a container but no blob"));
+            return Err(wrong("it has a container but no blob"));
         };
         let key = percent_decode_str(key)
             .decode_utf8()
@@ -282,7 +289,8 @@ impl Config {
         Ok((container.to_owned(), key.into_owned()))
     }
 
-    /// What the library refuses once all is known: the credential's end, plain http, no TLS.
+    /// What the library refuses once everything is known: an expired credential, plain http, no
+    /// TLS.
     fn refused(&self, error: Error) -> Failure {
         match error.kind() {
             ErrorKind::Config => Failure::new(Code::Config, rule_of(&error)),
@@ -319,7 +327,10 @@ impl Source {
         if let Some((kind, option, path)) = given.next() {
             if let Some((_, other, _)) = given.next() {
                 return Err(
-                    Failure::usage(format!("{option} and {other}: use one")).hint("or say --auth")
+                    Failure::usage(format!("{option} and {other}: use one")).hint(
+                        "or choose with \
+                                            --auth",
+                    ),
                 );
             }
             let from = format!("{option} {}", clean(&path.display().to_string()));
@@ -399,7 +410,7 @@ fn read_secret(
         if metadata.is_dir() {
             return Err(failed("it is a directory"));
         }
-        // The file that was opened is the one that is judged.
+        // Checks the file that was opened, not whatever has the name now.
         if metadata.mode() & 0o077 != 0 {
             let mode = metadata.mode() & 0o777;
             let why = format!("others can read this secret (mode {mode:03o})");

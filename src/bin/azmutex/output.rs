@@ -1,4 +1,4 @@
-//! What is written, and how: errors, JSON, names from elsewhere.
+//! Output: errors, JSON, and names from elsewhere.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,7 +14,7 @@ use crate::text::{is_invisible, shorten};
 use crate::times::{rfc3339, rfc3339_millis};
 use crate::writer::{Writer, soon};
 
-/// Why a command ends without having done what was asked.
+/// Why a command failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
@@ -116,22 +116,22 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is to be written to stderr.
+/// A line for stderr.
 enum Line {
     Text(String),
-    /// One that the next replaces, without an end; an empty one only takes the last away.
+    /// Without a line end, replaced by the next line. An empty one only erases the last.
     Drawn(String),
 }
 
 static STDERR: Writer<Line> = Writer::new(write);
 
-/// Whether stderr is written to from a thread.
-static APART: AtomicBool = AtomicBool::new(false);
+/// Whether a thread writes to stderr.
+static WRITES_FROM_THREAD: AtomicBool = AtomicBool::new(false);
 
-/// Has nothing that is said from here on wait for somebody to read it: a lock is to be kept
-/// meanwhile. [`flush`] before the end.
+/// From here on, no message waits until somebody reads it, since a lock must be kept meanwhile.
+/// Call [`flush`] before the end.
 pub(crate) fn never_wait_for_stderr() {
-    APART.store(true, Ordering::Relaxed);
+    WRITES_FROM_THREAD.store(true, Ordering::Relaxed);
 }
 
 /// Waits until everything is written to stderr, or until `end`.
@@ -140,14 +140,14 @@ pub(crate) fn flush(end: Instant) {
 }
 
 fn put(line: Line) {
-    if APART.load(Ordering::Relaxed) {
+    if WRITES_FROM_THREAD.load(Ordering::Relaxed) {
         STDERR.push(line);
     } else {
         write(line);
     }
 }
 
-/// Never fails: with nobody to read it, there is nobody to tell either.
+/// Ignores failures: if stderr does not work, nobody can be told.
 fn write(line: Line) {
     let mut err = io::stderr().lock();
     let drawn = matches!(&line, Line::Drawn(text) if !text.is_empty());
@@ -165,13 +165,13 @@ pub(crate) fn say(text: &str) {
     put(Line::Text(format!("azmutex: {}\n", redact(text))));
 }
 
-/// Draws a line on a terminal that the next one, or the next message, replaces. Cut so that it
-/// stays one line; an empty one takes it away.
+/// Draws a line on the terminal that the next one, or the next message, replaces. It is cut to the
+/// terminal's width; an empty one erases it.
 pub(crate) fn draw(line: &str) {
     put(Line::Drawn(shorten(&redact(line), columns() - 1)));
 }
 
-/// Whether there is a line on the terminal that is to be replaced.
+/// Whether the terminal shows a line to be replaced.
 static DRAWN: AtomicBool = AtomicBool::new(false);
 
 const ERASE: &str = "\r\x1b[K";
@@ -227,7 +227,7 @@ pub(crate) fn warn(global: &Global, text: &str) {
     }
 }
 
-/// Writes a line to stdout. A reader that went away ends the process, quietly and with success.
+/// Writes a line to stdout. If the reader has gone, ends the process quietly and with success.
 pub(crate) fn print_line(line: &str) {
     print(&format!("{line}\n"));
 }
@@ -249,7 +249,7 @@ fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Writes to stdout, for those who have something to undo if nobody reads it.
+/// Writes to stdout, for callers that have something to undo if it fails.
 pub(crate) fn try_print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -278,7 +278,7 @@ fn paint(global: &Global, word: &str, code: &str) -> String {
     }
 }
 
-/// Masks what looks like a secret, wherever somebody put it.
+/// Masks anything that looks like a secret.
 pub(crate) fn redact(text: &str) -> String {
     const MARKS: [&str; 3] = ["sig=", "accountkey=", "sharedaccesssignature="];
     let mut out = String::with_capacity(text.len());
@@ -299,7 +299,9 @@ pub(crate) fn redact(text: &str) -> String {
             .find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | '\'' | '"' | '`'))
             .unwrap_or(rest.len());
         // What a sentence puts behind it.
-        let end = rest[..end].trim_end_matches(|c| ")]}>,.:!?".contains(c)).len();
+        let end = rest[..end]
+            .trim_end_matches(|c| ")]}>,.:!?".contains(c))
+            .len();
         if end > 0 {
             out.push_str("REDACTED");
         }
@@ -325,12 +327,12 @@ impl Object {
             .text("event", name)
     }
 
-    /// Text of any origin: what looks like a secret in it is masked.
+    /// Text of any origin; anything that looks like a secret is masked.
     pub(crate) fn text(self, name: &str, value: &str) -> Self {
         self.raw(name, &quoted(&redact(value)))
     }
 
-    /// Text that has to stay as it is, such as the name of a lock.
+    /// Text that must not be changed, such as the name of a lock.
     pub(crate) fn exact(self, name: &str, value: &str) -> Self {
         self.raw(name, &quoted(value))
     }
@@ -452,7 +454,10 @@ pub(crate) fn holder_object(holder: &Holder) -> Object {
 pub(crate) fn waiting_event(lock: &str, status: Option<&LeaseStatus>, waited: Duration) -> Object {
     Object::event("waiting")
         .exact("lock", lock)
-        .maybe_object("holder", status.and_then(LeaseStatus::holder).map(holder_object))
+        .maybe_object(
+            "holder",
+            status.and_then(LeaseStatus::holder).map(holder_object),
+        )
         .seconds("waited_s", waited)
 }
 
@@ -495,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_secret_is_masked() {
+    fn anything_that_looks_like_a_secret_is_masked() {
         for (text, wanted) in [
             ("x?sv=1&sig=s3cret&se=2", "x?sv=1&sig=REDACTED&se=2"),
             (

@@ -1,4 +1,4 @@
-//! Another process: wait for its end, send it a signal.
+//! Another process: waits for its end, sends it a signal.
 
 use crate::output::Failure;
 
@@ -66,7 +66,7 @@ mod system {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-    /// The process itself: its ID may come to stand for another, this does not.
+    /// The process itself. Its ID may be reused for another process; this handle is not.
     #[derive(Debug, Clone)]
     pub(crate) struct Handle(Arc<OwnedFd>);
 
@@ -140,7 +140,7 @@ impl Process {
             .and_then(system::Handle::open);
         let handle = handle.map_err(|error| {
             Failure::usage(format!("--for-pid {id}: {error}"))
-                .hint("it is the ID of a process that runs, such as $$ in a shell")
+                .hint("pass the ID of a running process, such as $$ in a shell")
         })?;
         Ok(Self { id, handle })
     }
@@ -161,7 +161,7 @@ impl Process {
     }
 }
 
-/// There are no processes to wait for without a handle to them.
+/// Not supported on this system.
 #[cfg(not(unix))]
 #[derive(Debug, Clone)]
 pub(crate) struct Process;

@@ -1,4 +1,4 @@
-//! What is shown while a lock is waited for: who holds it, and for how long it has been waited.
+//! What is shown while waiting for a lock: who holds it, and the time waited so far.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
@@ -13,14 +13,14 @@ use crate::output::{Object, clean, columns, draw, say, say_object, waiting_event
 use crate::text::{shorten, width};
 use crate::times::{ago, rfc3339, short, span};
 
-/// How waiting is shown.
+/// How to show waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// One line, drawn again and again.
+    /// One line that is redrawn.
     Drawn,
-    /// Lines, further and further apart.
+    /// Lines, at growing intervals.
     Lines,
-    /// Objects, as far apart.
+    /// JSON objects, at the same intervals.
     Objects,
     Silent,
 }
@@ -62,7 +62,9 @@ pub(crate) fn drawn(
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
     let time = format!("[{minutes}:{secs:02}]");
     let lines = [
-        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}  Ctrl-C to give up"),
+        format!(
+            "azmutex: waiting for {name}  held by {who}{detail}{since}  {time}  Ctrl-C to give up"
+        ),
         format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}"),
         format!("azmutex: waiting for {name}  held by {who}{since}  {time}"),
         format!("waiting for {name}  held by {who}{since}  {time}"),
@@ -98,7 +100,7 @@ pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Dur
     format!("waiting for {name}: {holder} (waited {waited}{limit})")
 }
 
-/// Why it is waited no longer.
+/// Why the wait ended without the lock.
 pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
     let within = match limit {
         Some(limit) if !limit.is_zero() => format!("not acquired within {}", short(limit)),
@@ -107,12 +109,12 @@ pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) ->
     format!("cannot acquire {name}: {within} ({holder})")
 }
 
-/// How the time since which a lock is held is written.
+/// How to write how long a lock has been held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Since {
-    /// For how long, where it is read at once.
+    /// For how long, if it is read at once.
     Span,
-    /// Since when, where it stays.
+    /// Since when, if it stays on the screen.
     Time,
 }
 
@@ -150,7 +152,8 @@ impl HeldBy {
         let whole = clean(&holder.to_string());
         let who = holder.owner().map(clean);
         // The rest is its process and its reason.
-        let (who, detail) = match who.and_then(|who| Some((whole.strip_prefix(&who)?, who.clone()))) {
+        let (who, detail) = match who.and_then(|who| Some((whole.strip_prefix(&who)?, who.clone())))
+        {
             Some((detail, who)) => (who, detail.to_owned()),
             None => (whole, String::new()),
         };
@@ -176,16 +179,20 @@ fn what_is_known(status: &LeaseStatus) -> String {
         (None, true) => ", with a lease that has no end".to_owned(),
         (None, false) => format!(" ({}, no azmutex metadata)", status.state()),
         (Some(last), _) => {
-            let end = if infinite { "; this lease has no end" } else { "" };
+            let end = if infinite {
+                "; this lease has no end"
+            } else {
+                ""
+            };
             format!("; last recorded: {}{end}", clean(&last.to_string()))
         }
     }
 }
 
-/// How often the holder is asked for on a terminal.
+/// How often the holder is read while waiting on a terminal.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// Shows one lock's waiting. Shared by the thread that waits and whoever ends it.
+/// Shows the wait for one lock. Shared by the thread that waits and the one that ends the wait.
 #[derive(Debug)]
 pub(crate) struct WaitDisplay {
     lock: Lock,
@@ -196,9 +203,9 @@ pub(crate) struct WaitDisplay {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether there was anything to wait for.
+    /// Whether it had to wait at all.
     waited: bool,
-    /// When the next line is due, since waiting began.
+    /// When the next line is due, counted from the start of the wait.
     due: Duration,
     lines: u32,
     status: Option<LeaseStatus>,
@@ -215,8 +222,8 @@ impl WaitDisplay {
         }
     }
 
-    /// Says that the lock is still held by another after `waited`. Call it as often as it is known;
-    /// asks the service who holds it when there is something to show.
+    /// Reports that another client still holds the lock after `waited`. May be called at any rate:
+    /// it asks the service who holds the lock only when there is something to show.
     pub(crate) fn waiting(&self, waited: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waited = true;
@@ -239,7 +246,12 @@ impl WaitDisplay {
         match self.style {
             Style::Drawn => draw(&drawn(name, status, waited, columns())),
             Style::Lines if due => {
-                say(&line(name, &holder(status, Since::Time), waited, self.limit));
+                say(&line(
+                    name,
+                    &holder(status, Since::Time),
+                    waited,
+                    self.limit,
+                ));
             }
             Style::Objects if due => {
                 say_object(&waiting_event(&self.lock.key, status, waited));
@@ -248,14 +260,14 @@ impl WaitDisplay {
         }
     }
 
-    /// Takes the line off the terminal, before something else is written.
+    /// Erases the line from the terminal, before something else is written.
     pub(crate) fn clear(&self) {
         if self.style == Style::Drawn {
             draw("");
         }
     }
 
-    /// Says that the lock is acquired, if it was waited for, or with `-v`.
+    /// Reports that the lock is acquired, if there was a wait, or with `-v`.
     pub(crate) fn acquired(&self, waited: Duration, verbose: bool) {
         self.clear();
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -289,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_further_and_further_apart() {
+    fn lines_come_at_growing_intervals() {
         let moments: Vec<_> = (0..7).map(|lines| moment(lines).as_secs()).collect();
         assert_eq!(moments, [0, 10, 30, 60, 300, 600, 900]);
     }

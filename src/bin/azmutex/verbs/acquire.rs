@@ -50,8 +50,8 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
         warn(
             global,
             &format!(
-                "a lease without an end stays until it is released or broken, also after a crash; \
-                 {} then needs: azmutex break",
+                "an infinite lease stays until it is released or broken, even after a crash; to \
+                 free {} then: azmutex break",
                 lock.name
             ),
         );
@@ -74,7 +74,7 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let (guard, fence) = finish(args, global, &lock, guard, (&news, &told))?;
     let lease = guard.into_lease()?;
     let text = written(args, global, &lock, &lease, fence, waited);
-    // Nobody could use a lease whose ID nobody knows.
+    // A lease whose ID nobody knows is of no use.
     try_print(&text).map_err(|error| {
         let _ = lock.mutex.write_released(&lease);
         let _ = lock.mutex.release(&lease);
@@ -249,7 +249,7 @@ pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Dur
 fn holder(args: &AcquireArgs) -> Holder {
     let Identity { owner, reason } = &args.identity;
     let mut holder = Holder::current(args.lease);
-    // This process is gone in a moment; the one that called it has the lock.
+    // This process is about to end; its parent has the lock.
     #[cfg(unix)]
     {
         holder = holder.with_pid(std::os::unix::process::parent_id());
@@ -304,7 +304,7 @@ fn written(
     }
 }
 
-/// As a shell reads it as one word.
+/// Quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

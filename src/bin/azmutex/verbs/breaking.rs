@@ -56,7 +56,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
             Ok(report(&lock, Some(left), Some(&seen), global))
         }
         Err(error) => match error.kind() {
-            // Released while it was being decided, or the blob is gone: either way, free.
+            // Released in the meantime, or the blob is gone: free either way.
             ErrorKind::NotFound => Ok(report(&lock, None, None, global)),
             ErrorKind::WouldBlock => Err(Failure {
                 request_id: error.request_id().map(str::to_owned),
@@ -64,7 +64,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
                 ..Failure::new(
                     Code::NotAcquired,
                     format!(
-                        "{} was not broken: its holder is not the one that was shown",
+                        "{} was not broken: another holder has taken it since",
                         lock.name
                     ),
                 )
@@ -164,7 +164,10 @@ fn consequences(seen: &LeaseStatus, period: Duration) -> String {
     let lease = seen.holder().and_then(Holder::lease_duration);
     let known = match lease {
         Some(lease) => format!("its lease of {}", short(lease)),
-        None => format!("a lease of {}, since its own is not known", short(MAX_LEASE)),
+        None => format!(
+            "a lease of {}, since its own is not known",
+            short(MAX_LEASE)
+        ),
     };
     let lease = lease.unwrap_or(MAX_LEASE);
     let mut text = format!(
@@ -192,7 +195,7 @@ fn check_stale(lock: &Lock, seen: &LeaseStatus, limit: Duration) -> Result<(), F
         return Err(Failure::new(
             Code::False,
             format!(
-                "{} was not broken: it is not known how long it has been held (--if-stale), since it \
+                "{} was not broken: how long it has been held is not known (--if-stale), since it \
                  is held by {}",
                 lock.name,
                 status::holder(seen)
@@ -253,7 +256,7 @@ fn confirm(
         return if *name == lock.key || *name == args.lock {
             confirmed()
         } else {
-            refused("--confirm has another name")
+            refused("--confirm has a different name")
         };
     }
     if global.no_input {
@@ -287,9 +290,7 @@ fn question(lock: &Lock, seen: &LeaseStatus, period: Duration) -> String {
     let name = &lock.name;
     let alive = match seen.state() {
         LeaseState::Breaking => "its lease was broken already, and ends by itself".to_owned(),
-        _ if seen.is_infinite() => {
-            "its lease has no end: the holder may be long gone".to_owned()
-        }
+        _ if seen.is_infinite() => "its lease has no end: the holder may be long gone".to_owned(),
         _ => {
             let lease = seen.holder().and_then(Holder::lease_duration);
             format!(

@@ -33,7 +33,7 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
         let _ = on_signal.send(());
     })
     .and_then(|()| {
-        // With a terminal there is Ctrl-C, and reading would stop a process in the background.
+        // On a terminal, Ctrl-C ends it, and reading would stop a process in the background.
         if Stdin::look() != Stdin::Other {
             return Ok(());
         }

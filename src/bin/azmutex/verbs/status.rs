@@ -13,7 +13,7 @@ use crate::waiting::{HeldBy, Since};
 pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     if args.check == Some(Check::Mine) && args.lease_id.is_none() {
         return Err(Failure::usage(
-            "--check mine: which lease? pass --lease-id or AZMUTEX_LEASE_ID",
+            "--check mine needs a lease ID: pass --lease-id or set AZMUTEX_LEASE_ID",
         )
         .hint("azmutex status --help"));
     }
@@ -115,11 +115,11 @@ fn describe(status: &LeaseStatus) -> String {
             last_recorded(status)
         ),
         LeaseState::Broken => format!("free: the lease was broken{}", last_recorded(status)),
-        state => format!("in a state that this version does not know ({state})"),
+        state => format!("in a state that this version of azmutex does not know ({state})"),
     }
 }
 
-/// The last holder that wrote who it is. The lease that ended may have been another's.
+/// The last holder that wrote who it was. The lease that ended may have been another's.
 fn last_recorded(status: &LeaseStatus) -> String {
     let Some(last) = status.last_holder() else {
         return String::new();
@@ -136,7 +136,7 @@ pub(crate) fn holder(status: &LeaseStatus) -> String {
     HeldBy::of(Some(status), Since::Span).to_string()
 }
 
-/// A lock as an object: the same members whatever its state.
+/// A lock as an object, with the same members in every state.
 pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
     let held = !status.state().is_free();
     let duration = match status.state() {
