@@ -11,7 +11,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use azmutex::emulator::Emulator;
-use azmutex::{AzureMutex, LeaseState, LeaseStatus, Locker, MutexOptions};
+use azmutex::{AzureMutex, LeaseStatus, Locker, MutexOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let variables = ["AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT"];
@@ -45,10 +45,7 @@ fn print(lock: &LeaseStatus) {
     let (key, state) = (lock.key(), lock.state());
     match (lock.holder(), lock.last_holder()) {
         (Some(holder), _) => println!("{key} is {state}, held by {holder}"),
-        (None, Some(last)) if state == LeaseState::Available => {
-            println!("{key} is {state}, last held by {last}");
-        }
-        (None, Some(last)) => println!("{key} is {state}, and {last} did not release it"),
+        (None, Some(last)) => println!("{key} is {state}, last recorded: {last}"),
         (None, None) => println!("{key} is {state}"),
     }
 }

@@ -1,4 +1,4 @@
-//! PURE: what the service says of a lease or of a lock blob.
+//! PURE: the status of a lease and its lock blob, as read from the service's replies.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -12,10 +12,10 @@ use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
 use crate::time::dates;
 
-/// The state of a lease, as the service tells it.
+/// The state of a lease, as the service reports it.
 ///
-/// Until somebody acquires the lease again, it also tells how the last one ended, whoever held it:
-/// released (`Available`), run out (`Expired`) or broken (`Broken`).
+/// Until somebody acquires the lease again, it also shows how the last one ended, whoever held it:
+/// it was released (`Available`), ran out (`Expired`) or was broken (`Broken`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaseState {
@@ -25,7 +25,7 @@ pub enum LeaseState {
     Leased,
     /// Nobody holds the lease: it ran out, because its last holder neither renewed nor released it.
     Expired,
-    /// The lease was broken, and lasts until the end of the break period.
+    /// The lease was broken, but lasts until the end of the break period.
     Breaking,
     /// Nobody holds the lease: it was broken.
     Broken,
@@ -65,17 +65,18 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// What the service says of one lock blob.
+/// The state of one lock, and what is recorded about its holders. Read by
+/// [`AzureMutex::status`](crate::AzureMutex::status) and [`list`](crate::AzureMutex::list).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseStatus {
     key: String,
     state: LeaseState,
-    /// Whether the lease has no end. Only told while it is leased.
+    /// Whether the lease is infinite. Known only while it is leased.
     infinite: Option<bool>,
     etag: String,
     last_modified: Option<SystemTime>,
     pub(crate) record: Record,
-    /// The holder of a lock that Terraform took.
+    /// The holder that Terraform recorded.
     terraform: Option<Holder>,
 }
 
@@ -92,25 +93,25 @@ impl LeaseStatus {
         self.state
     }
 
-    /// Whether the lease is infinite. Only known while it is leased.
+    /// Whether the lease is infinite. Known only while it is leased; otherwise false.
     #[must_use]
     pub fn is_infinite(&self) -> bool {
         self.infinite == Some(true)
     }
 
-    /// Who holds the lock, as far as that is known.
+    /// Who holds the lock, if known.
     ///
-    /// Locks that Terraform took are recognised, too; what it does is then the
-    /// [`reason`](Holder::reason).
+    /// Terraform's locks are recognised too; the [`reason`](Holder::reason) is then the operation.
     ///
-    /// `None` if the lock is free, and if its holder has not written who it is: it took the lock a
-    /// moment ago, does not say, or uses another library. So it is if the record contradicts the lease:
-    /// if it says that its holder released, or that the lease has an end where the service says that it
-    /// has none, or the reverse.
+    /// `None` if the lock is free, or if its holder has not written who it is: because it took the
+    /// lock a moment ago, has holder information turned off, or uses another library. A record that
+    /// contradicts the lease belongs to an earlier holder and is ignored: one that is marked as
+    /// released, or that has a finite lease while the service reports an infinite one, or the
+    /// reverse.
     ///
-    /// The service does not tell one lease from the next. Where nothing contradicts it, the record of
-    /// an earlier holder is shown until the new one has written its own: for a moment, or all the time
-    /// if the new one does not say who it is.
+    /// The service does not distinguish one lease from the next. If its record does not contradict
+    /// the lease, an earlier holder is shown until the new one has written who it is; if that one
+    /// never does, for as long as it holds the lock.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
         let ours = self.record.holder.as_ref();
@@ -120,17 +121,17 @@ impl LeaseStatus {
         later(ours, terraform)
     }
 
-    /// Who held the lock last, or holds it, of those who wrote who they are.
+    /// The current holder, or the last one that wrote who it was.
     ///
-    /// If the lock is free, [`state`](Self::state) tells whether the last lease was released, ran out
-    /// or was broken. That lease may have been another's, who wrote nothing.
+    /// If the lock is free, [`state`](Self::state) tells whether the last lease was released, ran
+    /// out or was broken. That lease may have belonged to a later holder that wrote nothing.
     #[must_use]
     pub fn last_holder(&self) -> Option<&Holder> {
         self.holder()
             .or_else(|| later(self.record.holder.as_ref(), self.terraform.as_ref()))
     }
 
-    /// Whether the lease may be one of this duration, or infinite for `None`.
+    /// Whether the lease may have this duration; `None` is infinite.
     fn may_have_lease(&self, duration: Option<Duration>) -> bool {
         match self.state {
             LeaseState::Leased => self
@@ -205,7 +206,7 @@ pub(crate) fn read_record(reply: &Reply) -> Record {
     Record::read(names.filter_map(|(name, value)| Some((name.strip_prefix(METADATA)?, &**value))))
 }
 
-/// The most blobs that a page may have. The service sends 5000 at most.
+/// The most blobs that a page may have. The service sends at most 5000.
 const MAX_BLOBS: usize = 10_000;
 
 /// One page of List Blobs.
@@ -276,7 +277,7 @@ fn read_listed_record(blob: roxmltree::Node<'_, '_>) -> Record {
     Record::read(values.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
-/// Checks that a reply to acquire, renew or change speaks of the lease that was asked for.
+/// Reads which lease a reply to acquire, renew or change is about.
 pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
     reply
         .header("x-ms-lease-id")
@@ -291,7 +292,7 @@ pub(crate) fn read_lease_id(reply: &Reply) -> Result<LeaseId, Error> {
         })
 }
 
-/// Reads `x-ms-lease-time`, the seconds that a broken lease still runs.
+/// Reads `x-ms-lease-time`: the seconds until a lease that is being broken ends.
 pub(crate) fn read_lease_time(reply: &Reply) -> Duration {
     let secs = reply
         .header("x-ms-lease-time")
@@ -358,8 +359,8 @@ mod tests {
         let infinite = [("azmutexstate", "held"), ("azmutexowner", "a")];
         let released = [("azmutexstate", "released"), ("azmutexowner", "a")];
         let (known, unknown) = ((Some("a"), Some("a")), (None, Some("a")));
-        let rows: [(&str, &str, &[(&str, &str)], _); 13] = [
-            ("leased", "fixed", &finite, known),
+        let rows = [
+            ("leased", "fixed", &finite[..], known),
             ("leased", "infinite", &finite, unknown),
             ("leased", "fixed", &infinite, unknown),
             ("leased", "infinite", &infinite, known),

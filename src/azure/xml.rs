@@ -1,18 +1,19 @@
-//! PURE: the little XML that the service answers with.
+//! PURE: the XML in the service's replies.
 
 use std::borrow::Cow;
 
 use roxmltree::{Document, Error, Node, ParsingOptions};
 
-/// The most nodes that a document may have. A page of a list has up to 5000 blobs, and 60 for each.
+/// The most nodes that a document may have. A page of a list has up to 5000 blobs with about 60 nodes
+/// each.
 const MAX_NODES: u32 = 500_000;
 
-/// The most attributes that a tag may have, and a document's tags with namespaces together. The
-/// service sends two at most, and no namespaces.
+/// The most attributes that a tag may have, and the most that all tags with namespaces may have
+/// together. The service sends at most two, and no namespaces.
 const MAX_ATTRIBUTES: usize = 64;
 
-/// Parses what the service sent, or somebody else in its place: takes no longer than its length
-/// asks for, and no memory to speak of. A byte order mark, which the service sends, is skipped.
+/// Parses a reply. It may come from anyone, so time and memory stay proportional to its length.
+/// Skips the byte order mark that the service sends.
 pub(super) fn parse(text: &str) -> Result<Document<'_>, Error> {
     if !has_few_attributes(text) {
         return Err(Error::AttributesLimitReached);
@@ -24,8 +25,8 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, Error> {
     Document::parse_with_options(text, options)
 }
 
-/// The parser compares each attribute of a tag with all others, and copies namespaces to all tags
-/// within, so that a few megabytes of them would keep it busy for hours.
+/// The parser compares each attribute of a tag with all others, and copies namespaces to all nested
+/// tags: a few megabytes of them would keep it busy for hours.
 fn has_few_attributes(text: &str) -> bool {
     let (mut rest, mut namespaces) = (text, 0);
     'markup: while let Some(at) = rest.find('<') {
@@ -77,7 +78,7 @@ pub(super) fn text_of<'a>(node: Node<'a, '_>, name: &'a str) -> Cow<'a, str> {
         .unwrap_or_default()
 }
 
-/// All text below `node`; comments and the like may stand in between.
+/// All text below `node`, without the comments in between.
 pub(super) fn texts<'a>(node: Node<'a, '_>) -> impl Iterator<Item = &'a str> {
     node.descendants()
         .filter(Node::is_text)

@@ -1,8 +1,8 @@
-//! `user@host`, by which a holder is known.
+//! Who this process is: the default name of a holder.
 
 use std::env;
 
-/// `user@host`, as far as the system says.
+/// `user@host`, or whichever of them is known.
 pub(crate) fn default_owner() -> Option<String> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER")

@@ -10,6 +10,7 @@ use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason};
 use crate::holder::record::Previous;
 use crate::lease::ids::LeaseId;
+use crate::mutex::lease::Lease;
 
 /// A held lock. Renews its lease from a thread of its own, and releases it when dropped.
 ///
@@ -157,11 +158,12 @@ impl LeaseGuard {
         self.fencing_token
     }
 
-    /// Whether the previous holder released the lock or left without releasing, and who it was.
+    /// Whether the previous holder released the lock, and who it was.
     ///
-    /// Always [`Previous::Unknown`] unless [`fencing`](crate::LockerBuilder::fencing) is on. Work
-    /// that can be half done should look here and check or repair it first. A holder whose last
-    /// words were lost on the way counts as one that left.
+    /// Always [`Previous::Unknown`] unless [`fencing`](crate::LockerBuilder::fencing) is on, and only
+    /// meaningful if it is on for all holders: the others do not write that they release. Work that
+    /// can be left half done should look here first, and check or repair it. A holder whose final
+    /// update was lost counts as one that did not release.
     #[must_use]
     pub fn previous(&self) -> &Previous {
         &self.previous
@@ -231,15 +233,54 @@ impl LeaseGuard {
         self.finish()
     }
 
+    /// Gives up the guard and keeps the lease: it is no longer renewed, and not released.
+    ///
+    /// For handing the lock to another process, which renews and releases the lease with
+    /// [`AzureMutex`](crate::AzureMutex) and the key and ID in the returned [`Lease`]. Its duration
+    /// counts from the last renewal. Watches of this guard answer that the lock was released. Sends
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] and [`ErrorKind::LeaseUnproven`] as for [`check`](Self::check): then
+    /// there is nothing to hand over, and the lock is released as by dropping the guard.
+    /// [`ErrorKind::System`] in a forked child.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let emulator = azmutex::emulator::Emulator::start()?;
+    /// # let mutex = azmutex::AzureMutex::new(emulator.options("locks")?)?;
+    /// let guard = azmutex::Locker::new(mutex.clone(), "migration")?.lock()?;
+    /// let lease = guard.into_lease()?;
+    /// // somewhere else, within a minute
+    /// mutex.release(&lease)?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_lease(mut self) -> Result<Lease, Error> {
+        self.check_process()?;
+        self.check()?;
+        let lease = Lease::new(self.key(), self.lease_id())?;
+        self.released = true;
+        self.lease.detach();
+        Ok(lease)
+    }
+
     /// The one way in which a guard ends. Never panics, also while unwinding.
     fn finish(&mut self) -> Result<(), Error> {
         self.released = true;
-        if self.process != process::id() {
-            // Not even its locks can be used here: a thread that is gone may have held them.
-            let text = "this is a copy of the guard in a forked process, which holds no lock";
-            return Err(Error::new(ErrorKind::System, text));
-        }
+        self.check_process()?;
         self.lease.release()
+    }
+
+    /// In a forked child not even the locks of its copy can be used: a thread that is gone may have
+    /// held them.
+    fn check_process(&self) -> Result<(), Error> {
+        if self.process == process::id() {
+            return Ok(());
+        }
+        let text = "this is a copy of the guard in a forked process, which holds no lock";
+        Err(Error::new(ErrorKind::System, text))
     }
 }
 

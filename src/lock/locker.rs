@@ -71,7 +71,7 @@ impl Locker {
     /// let guard = Locker::from_env("locks", "migration")?.lock()?;
     /// // nobody else is here
     /// guard.release()?;
-    /// # Ok::<_, azmutex::Error>(())
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     pub fn from_env(container: &str, key: &str) -> Result<Self, Error> {
         Self::new(AzureMutex::new(MutexOptions::from_env(container)?)?, key)

@@ -136,6 +136,13 @@ impl LeaseThread {
         result.map_err(|error| error.during("release lease on", &self.settings.events.target))
     }
 
+    /// Ends the renewals, and leaves the lease to whoever knows its ID.
+    pub(crate) fn detach(&self) {
+        let mut shared = self.state.lock();
+        shared.lifecycle.detach();
+        self.state.publish(&shared);
+    }
+
     /// Replaces the content of the lock blob.
     pub(crate) fn write_content(&self, id: LeaseId, content: &[u8]) -> Result<(), Error> {
         let timeout = self.settings.mutex.operations().request_timeout;

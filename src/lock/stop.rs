@@ -25,7 +25,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// let waiting = std::thread::spawn(move || locker.lock());
 /// stop.stop();
 /// assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Stopped);
-/// # Ok::<_, azmutex::Error>(())
+/// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct StopToken(Arc<Inner>);

@@ -108,7 +108,7 @@ impl LeaseWatch {
     /// let watcher = std::thread::spawn(move || watch.wait_lost(Duration::MAX));
     /// guard.release()?;
     /// assert_eq!(watcher.join().unwrap(), Some(LossReason::Released));
-    /// # Ok::<_, azmutex::Error>(())
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn wait_lost(&self, timeout: Duration) -> Option<LossReason> {

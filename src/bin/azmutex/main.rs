@@ -1,15 +1,19 @@
-//! The `azmutex` command: flock(1) across machines. It uses the library's public API alone.
+//! The `azmutex` command: flock(1) across machines. It uses only the library's public API.
 
 mod args;
+mod chain;
 mod config;
+mod cores;
 mod examples;
 mod exit;
+mod files;
 mod logger;
 mod output;
 mod process;
 mod run;
 mod signals;
 mod stdin;
+mod text;
 mod times;
 mod usage;
 mod value;
@@ -26,6 +30,9 @@ use clap::{ArgMatches, FromArgMatches as _};
 use self::args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // The limits of waiting count from here.
+    times::since_start();
+    cores::leave_none();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
@@ -49,7 +56,7 @@ fn main() -> ExitCode {
 fn parse() -> Result<Cli, clap::Error> {
     let (mut command, matches) = matches(std::env::args_os().collect())?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    // Of files with a secret, one on the command line goes before those in variables.
+    // A file with a secret on the command line takes precedence over those in variables.
     let source = |id| matches.value_source(id);
     let files = ["key_file", "sas_file", "connection_string_file"];
     if files
@@ -73,7 +80,7 @@ fn parse() -> Result<Cli, clap::Error> {
 fn matches(args: Vec<OsString>) -> Result<(clap::Command, ArgMatches), clap::Error> {
     if args.get(1).is_some_and(|name| name == "run") {
         let mut command = args::parser_of_run();
-        // What is wrong, and what asks for help, the whole definition answers.
+        // Errors and requests for help need the whole definition.
         if let Ok(matches) = command.try_get_matches_from_mut(&args) {
             return Ok((command, matches));
         }

@@ -1,5 +1,5 @@
-//! What the parser refuses, in this program's words: one line that names it and the rule, and a
-//! hint.
+//! Errors of the command line, in this program's words: one line that names the argument and the
+//! rule, and a hint.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -10,14 +10,14 @@ use crate::args;
 use crate::exit::Code;
 use crate::output::{clean, print, say};
 
-/// Reports an error of the parser, or shows the help or version that was asked for.
+/// Reports an error of the parser, or shows the requested help or version.
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             print(&error.render().to_string());
             return Code::Done.into();
         }
-        // `azmutex` by itself shows what it can do, but did nothing.
+        // `azmutex` without a command shows the help, but is still an error.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
             return Code::Usage.into();
@@ -38,7 +38,7 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The command that was meant, as far as arguments that did not parse tell.
+/// The command, as well as it can be told from arguments that did not parse.
 fn subcommand(args: impl Iterator<Item = OsString>) -> Option<String> {
     let cli = args::command();
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
@@ -74,7 +74,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
     match (error.kind(), argument, value) {
         (ErrorKind::ValueValidation, Some(argument), Some(value)) => {
             let rule = std::error::Error::source(error).map(ToString::to_string);
-            let rule = rule.unwrap_or_else(|| "it breaks a rule".to_owned());
+            let rule = rule.unwrap_or_else(|| "it is not valid".to_owned());
             let what = what(&argument, &value);
             (
                 format!(
@@ -100,12 +100,13 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
             let mut hints = Vec::new();
             if let Some(file) = secret_option(name) {
                 hints.push(format!(
-                    "secrets do not go on the command line, where others see them: use {file}"
+                    "secrets do not belong on the command line, where others can see them: use \
+                     {file}"
                 ));
             } else if let Some(close) = context(ContextKind::SuggestedArg) {
-                hints.push(format!("there is {close}"));
+                hints.push(format!("did you mean {close}?"));
             } else if command == Some("run") {
-                hints.push("options of the command go behind its name, or behind --".to_owned());
+                hints.push("put options of the command after its name, or after --".to_owned());
             }
             hints.push(help);
             (format!("{}: there is no such option", clean(name)), hints)
@@ -114,7 +115,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
             let mut hints = Vec::new();
             if let Some(close) = context(ContextKind::SuggestedSubcommand) {
-                hints.push(format!("there is {close}"));
+                hints.push(format!("did you mean {close}?"));
             } else {
                 hints.push(format!(
                     "to run it under a lock: azmutex run LOCK {}",
@@ -140,7 +141,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
         _ => {
             let text = error.render().to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let line = text.lines().next().unwrap_or("the arguments do not fit");
+            let line = text.lines().next().unwrap_or("the arguments are not valid");
             (clean(line), vec![help])
         }
     }

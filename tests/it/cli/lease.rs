@@ -1,6 +1,6 @@
 //! `acquire`, `renew` and `release`: what scripts do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use azmutex::{Lease, LeaseDuration, LeaseId, LeaseState};
 
@@ -86,7 +86,7 @@ fn acquire_for_ever_warns() {
     let tool = Tool::new();
     tool.run(&["acquire", "a", "--lease", "infinite"])
         .exits(0)
-        .says("azmutex: warning: a lease without an end stays");
+        .says("azmutex: warning: an infinite lease stays");
     assert!(tool.mutex().status("a").unwrap().is_infinite());
     let quiet = tool
         .run(&["acquire", "b", "--lease", "infinite", "-q"])
@@ -146,7 +146,7 @@ fn renew_and_release_of_another_lease_are_refused() {
             .says(&format!(
                 "error: cannot {verb} a: the lease ID does not hold it"
             ))
-            .says("hint: work under the lock must stop");
+            .says("hint: stop all work under the lock");
         tool.run(&[verb, "missing", "--lease-id", &other])
             .exits(3)
             .says("missing: no such lock");
@@ -170,8 +170,8 @@ fn renew_after_expiry_succeeds_if_nobody_came() {
         .exits(0)
         .json();
     assert_eq!(
-        (&object["schema"], &object["renewed"]),
-        (&1.into(), &true.into())
+        (&object["schema"], &object["event"]),
+        (&1.into(), &"renewed".into())
     );
 }
 
@@ -201,4 +201,33 @@ fn lease_whose_id_nobody_reads_is_released() {
     assert_eq!(status.unwrap().status.code(), Some(70));
     let status = tool.mutex().status("a").unwrap();
     assert!(status.state().is_free() && status.last_holder().unwrap().released());
+}
+
+#[test]
+fn acquire_keeps_its_limits_when_nobody_answers() {
+    let tool = Tool::new();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    for (limit, least) in [
+        (["-w", "1s"], Duration::from_secs(1)),
+        (["--fault-wait", "1s"], Duration::from_millis(500)),
+    ] {
+        let mut acquire = tool.command(&["acquire", "a", limit[0], limit[1]]);
+        acquire.env(
+            "AZURE_STORAGE_CONNECTION_STRING",
+            format!(
+                "AccountName=devstoreaccount1;AccountKey=a2V5;\
+                 BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1"
+            ),
+        );
+        let started = Instant::now();
+        finish(acquire).exits(69).says("the connection was refused");
+        let took = started.elapsed();
+        // Much less than the ten seconds that one operation may take.
+        assert!(
+            took >= least && took < Duration::from_secs(5),
+            "{limit:?}: {took:?}"
+        );
+    }
 }

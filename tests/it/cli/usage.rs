@@ -9,7 +9,7 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
     let rows: [(&[&str], &str); 24] = [
         (
             &["stat"],
-            "stat: there is no such command\n  hint: there is status",
+            "stat: there is no such command\n  hint: did you mean status?",
         ),
         (
             &["terraform"],
@@ -35,7 +35,7 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         ),
         (
             &["hold", "a", "--lease", "infinite"],
-            "--lease: invalid value \"infinite\": a lease without an end",
+            "--lease: invalid value \"infinite\": an infinite lease",
         ),
         (
             &["hold", "a", "--for-pid", "0"],
@@ -80,7 +80,7 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         ),
         (
             &["status", "a/"],
-            "LOCK \"a/\": a blob name neither starts nor ends with `/`",
+            "LOCK \"a/\": a blob name cannot start or end with `/`",
         ),
         (
             &["status", "a", "--container", "No"],
@@ -92,7 +92,8 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         ),
         (
             &["status", "a", "--account-key=s3cret"],
-            "--account-key: there is no such option\n  hint: secrets do not go on the command line",
+            "--account-key: there is no such option\n  hint: secrets do not belong on the command \
+             line",
         ),
     ];
     let tool = Tool::new();

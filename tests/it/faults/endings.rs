@@ -39,10 +39,7 @@ fn release_after_a_loss_is_not_announced() {
     for taken in [false, true] {
         let (guard, events) = setup.lock();
         let now = Some(Duration::ZERO);
-        backend
-            .mutex()
-            .break_lease(KEY, now)
-            .expect("it is leased");
+        backend.mutex().break_lease(KEY, now).expect("it is leased");
         let other = taken.then(|| backend.mutex().acquire(KEY, LeaseDuration::MAX));
         backend.pass(20 * SEC);
         events.wait(is_loss);
@@ -177,10 +174,7 @@ fn wait_for_the_loss_ends_at_once_by_a_release_a_loss_and_the_deadline() {
         assert_eq!(dropped, (Some(LossReason::Released), lost));
         let broken = ended(&|guard| {
             let now = Some(Duration::ZERO);
-            backend
-                .mutex()
-                .break_lease(KEY, now)
-                .expect("it is leased");
+            backend.mutex().break_lease(KEY, now).expect("it is leased");
             backend.pass(20 * SEC);
             Some(guard)
         });

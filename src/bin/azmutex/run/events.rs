@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use azmutex::{LeaseGuard, LeaseStatus};
 
-use super::job::Status;
+use super::status::Status;
 use crate::output::{Object, holder_object};
 
 /// The beginning of every event.
 fn event(name: &str, lock: &str) -> Object {
-    Object::schema().text("event", name).text("lock", lock)
+    Object::event(name).exact("lock", lock)
 }
 
 /// Somebody else holds the lock.

@@ -1,4 +1,4 @@
-//! `azmutex completions` and `azmutex man`: made from the same definitions as `--help`.
+//! `azmutex completions` and `azmutex man`, made from the same definition as `--help`.
 
 use std::fs;
 use std::io;

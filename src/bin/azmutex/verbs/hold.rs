@@ -1,4 +1,4 @@
-//! `azmutex hold`: keeps a lock for a script, until that ends.
+//! `azmutex hold`: keeps a lock for a script until the script ends.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use azmutex::{ErrorKind, Event, LeaseGuard, Locker, StopToken, TryLockError};
 use super::Outcome;
 use super::acquire::not_acquired;
 use crate::args::{Global, HoldArgs};
+use crate::chain;
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, never_wait_for_stderr, try_print, warn};
@@ -19,8 +20,8 @@ use crate::signals;
 use crate::stdin::{self, Stdin};
 use crate::waiting::WaitDisplay;
 
-/// How long an attempt that was given up may take to be taken back.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long to wait for the release of a lease that may have been granted.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why holding ends.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ enum End {
     Stdin,
     Process,
     Signal(i32),
-    /// The lock is not, or no longer surely, held.
+    /// The lock is lost, or may be.
     Lost(String),
 }
 
@@ -37,19 +38,22 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
     let process = args.for_pid.map(Process::open).transpose()?;
     let stdin = Stdin::look();
     if stdin == Stdin::Null && process.is_none() {
-        return Err(
-            Failure::usage("stdin is /dev/null, which ends at once, and so would holding")
-                .hint("give it a pipe or a terminal as stdin, or pass --for-pid PID"),
-        );
+        return Err(Failure::usage(
+            "stdin is /dev/null, which ends at once, so the lock would be released \
+                            at once",
+        )
+        .hint("give it a pipe or a terminal as stdin, or pass --for-pid PID"));
     }
-    let lock = Config::load(global)?.lock(&args.lock, args.waiting.create)?;
+    let config = Config::load_within(global, args.waiting.patience(global))?;
+    let lock = config.lock(&args.lock, args.waiting.create)?;
+    chain::refuse_held(&lock, &args.waiting)?;
     let limit = args.waiting.limit();
     let display = Arc::new(WaitDisplay::new(global, &lock, limit));
     let stop = StopToken::new();
     let (ends, ended) = mpsc::channel();
     let locker = locker(args, &lock, &stop, &ends, &display)?;
 
-    // In the background of a terminal, reading from it would stop this process.
+    // In the background, reading from the terminal would stop this process.
     let reads = stdin == Stdin::Other || (stdin == Stdin::Terminal && process.is_none());
     watch(ends, &stop, process.as_ref(), reads)
         .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for the end: {error}")))?;
@@ -131,7 +135,7 @@ fn locker(
         .map_err(|error| Failure::usage(error.to_string()).hint("--lease, --renew-every"))
 }
 
-/// Has everything that ends holding say so, and end the waiting for the lock too.
+/// Watches for everything that ends the hold. Each also ends a wait for the lock.
 fn watch(
     ends: Sender<End>,
     stop: &StopToken,
@@ -166,7 +170,7 @@ fn watch(
     Ok(())
 }
 
-/// Waits for the end. The deadline counts also when the thread that renews says nothing.
+/// Waits for the end. The deadline counts even if the renewal thread reports nothing.
 fn wait(guard: &LeaseGuard, ended: &Receiver<End>) -> End {
     loop {
         match ended.recv_timeout(guard.remaining()) {
@@ -179,8 +183,7 @@ fn wait(guard: &LeaseGuard, ended: &Receiver<End>) -> End {
 
 fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) -> io::Result<()> {
     if global.json {
-        let object = Object::schema()
-            .text("event", "acquired")
+        let object = Object::event("acquired")
             .exact("lock", &lock.key)
             .exact("url", &lock.url)
             .text("lease_id", &guard.lease_id().to_string())
@@ -193,9 +196,9 @@ fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) -> i
     }
 }
 
-/// The end came before the lock was acquired.
+/// The hold ended before the lock was acquired.
 fn given_up(lock: &Lock, locker: &Locker, ended: &Receiver<End>) -> Outcome {
-    let _ = locker.settle(SETTLE);
+    let _ = locker.settle(SETTLE_TIMEOUT);
     match ended.try_recv() {
         Ok(End::Signal(signal)) => signals::die(signal),
         Ok(End::Process) => Err(Failure::new(
@@ -219,7 +222,8 @@ fn lost(
     process: Option<&Process>,
     why: &str,
 ) -> Failure {
-    // The script comes first. The lease is not released: until it runs out, nobody else gets in.
+    // The script is signalled first. The lease is not released: until it runs out, nobody else can
+    // acquire the lock.
     let mut done = String::new();
     if let (Some(signal), Some(process)) = (args.on_lost_signal, process) {
         done = match process.signal(signal.0) {
@@ -239,8 +243,8 @@ fn release(lock: &Lock, guard: LeaseGuard, global: &Global) {
         Ok(()) => log::info!("released {}", lock.name),
         Err(error) if error.kind() == ErrorKind::LeaseLost => warn(
             global,
-            &format!("lock {} had been lost before its release", lock.name),
+            &format!("lock {} was lost before its release", lock.name),
         ),
-        Err(error) => warn(global, &format!("{error}; the lease runs out by itself")),
+        Err(error) => warn(global, &format!("{error}; the lease will run out")),
     }
 }
