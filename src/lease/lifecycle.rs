@@ -429,11 +429,10 @@ impl Lifecycle {
         };
         match outcome {
             Outcome::GoesOn => {}
-            Outcome::Retried(error) => self.notices.push_back(Notice::AcquireFailed {
-                attempt: self.acquisition.attempts(),
-                error,
-                report: true,
-            }),
+            Outcome::Retried(error) => {
+                let notice = self.acquisition.token_failed(error, now);
+                self.notices.push_back(notice);
+            }
             Outcome::HolderFailed(error) => {
                 if !held.handed_over {
                     held.writing.stop();
