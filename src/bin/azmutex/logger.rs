@@ -32,9 +32,7 @@ impl Log for Logger {
         let text = clean(&record.args().to_string());
         match self.format {
             LogFormat::Text => say(&format!("{level}: {text}")),
-            LogFormat::Json => {
-                say_object(&message_object(level, &text))
-            }
+            LogFormat::Json => say_object(&message_object(level, &text)),
         }
     }
 

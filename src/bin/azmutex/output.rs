@@ -71,7 +71,7 @@ impl Failure {
         say(&text);
     }
 
-    fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> Object {
         message("error", "error", &self.text, &self.hints)
             .maybe("service_code", self.service_code.as_deref())
             .maybe("request_id", self.request_id.as_deref())
@@ -299,7 +299,9 @@ pub(crate) fn redact(text: &str) -> String {
             .find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | '\'' | '"' | '`'))
             .unwrap_or(rest.len());
         // What a sentence puts behind it.
-        let end = rest[..end].trim_end_matches(|c| ")]}>,.:!?".contains(c)).len();
+        let end = rest[..end]
+            .trim_end_matches(|c| ")]}>,.:!?".contains(c))
+            .len();
         if end > 0 {
             out.push_str("REDACTED");
         }
@@ -452,7 +454,10 @@ pub(crate) fn holder_object(holder: &Holder) -> Object {
 pub(crate) fn waiting_event(lock: &str, status: Option<&LeaseStatus>, waited: Duration) -> Object {
     Object::event("waiting")
         .exact("lock", lock)
-        .maybe_object("holder", status.and_then(LeaseStatus::holder).map(holder_object))
+        .maybe_object(
+            "holder",
+            status.and_then(LeaseStatus::holder).map(holder_object),
+        )
         .seconds("waited_s", waited)
 }
 

@@ -80,7 +80,8 @@ pub(crate) fn shorten(text: &str, columns: usize) -> String {
 /// The text as a shell reads it as one word: as it is, if that is one.
 pub(crate) fn shell_word(text: &str) -> String {
     let plain = |c: char| {
-        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '%' | '+' | ',')
+        c.is_ascii_alphanumeric()
+            || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '%' | '+' | ',')
     };
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
@@ -110,9 +111,23 @@ mod tests {
         assert_eq!(clean("a\u{1b}[2J\u{202e}b"), "a\\u{1b}[2J\\u{202e}b");
         assert_eq!(clean("prod/Jürgen 鍵 e\u{301}"), "prod/Jürgen 鍵 e\u{301}");
         for c in [
-            '\u{ad}', '\u{34f}', '\u{61c}', '\u{180e}', '\u{200b}', '\u{200d}', '\u{2060}',
-            '\u{2064}', '\u{2069}', '\u{206a}', '\u{3164}', '\u{fe0f}', '\u{feff}', '\u{fff9}',
-            '\u{e0001}', '\u{e0041}', '\u{e01ef}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{2060}',
+            '\u{2064}',
+            '\u{2069}',
+            '\u{206a}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{e0001}',
+            '\u{e0041}',
+            '\u{e01ef}',
         ] {
             let shown = clean(&format!("a{c}b"));
             assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(c)));

@@ -22,7 +22,10 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
 /// A time to the millisecond, such as `2026-01-07T10:02:11.042Z`.
 pub(crate) fn rfc3339_millis(at: SystemTime) -> String {
     let text = rfc3339(at);
-    match (at.duration_since(SystemTime::UNIX_EPOCH), text.strip_suffix('Z')) {
+    match (
+        at.duration_since(SystemTime::UNIX_EPOCH),
+        text.strip_suffix('Z'),
+    ) {
         (Ok(since), Some(text)) => format!("{text}.{:03}Z", since.subsec_millis()),
         _ => text,
     }

@@ -61,10 +61,18 @@ pub(crate) fn drawn(
     let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
     let time = format!("[{minutes}:{secs:02}]");
+    let whole = |detail: &str, end: &str| {
+        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}{end}")
+    };
+    let left = room.saturating_sub(width(&whole("", "")));
+    let detail_cut = if left > LEGIBLE {
+        shorten(&detail, left)
+    } else {
+        String::new()
+    };
     let lines = [
-        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}  Ctrl-C to give up"),
-        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}"),
-        format!("azmutex: waiting for {name}  held by {who}{since}  {time}"),
+        whole(&detail, "  Ctrl-C to give up"),
+        whole(&detail_cut, ""),
         format!("waiting for {name}  held by {who}{since}  {time}"),
         format!("{name}: held by {who}{since}  {time}"),
         format!("{name}: {who}{since} {time}"),
@@ -150,7 +158,8 @@ impl HeldBy {
         let whole = clean(&holder.to_string());
         let who = holder.owner().map(clean);
         // The rest is its process and its reason.
-        let (who, detail) = match who.and_then(|who| Some((whole.strip_prefix(&who)?, who.clone()))) {
+        let (who, detail) = match who.and_then(|who| Some((whole.strip_prefix(&who)?, who.clone())))
+        {
             Some((detail, who)) => (who, detail.to_owned()),
             None => (whole, String::new()),
         };
@@ -176,7 +185,11 @@ fn what_is_known(status: &LeaseStatus) -> String {
         (None, true) => ", with a lease that has no end".to_owned(),
         (None, false) => format!(" ({}, no azmutex metadata)", status.state()),
         (Some(last), _) => {
-            let end = if infinite { "; this lease has no end" } else { "" };
+            let end = if infinite {
+                "; this lease has no end"
+            } else {
+                ""
+            };
             format!("; last recorded: {}{end}", clean(&last.to_string()))
         }
     }
@@ -239,7 +252,12 @@ impl WaitDisplay {
         match self.style {
             Style::Drawn => draw(&drawn(name, status, waited, columns())),
             Style::Lines if due => {
-                say(&line(name, &holder(status, Since::Time), waited, self.limit));
+                say(&line(
+                    name,
+                    &holder(status, Since::Time),
+                    waited,
+                    self.limit,
+                ));
             }
             Style::Objects if due => {
                 say_object(&waiting_event(&self.lock.key, status, waited));

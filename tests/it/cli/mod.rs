@@ -6,6 +6,7 @@ mod doctor;
 mod generate;
 mod hold;
 mod lease;
+mod schema;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -15,7 +15,7 @@ pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers}
 pub(crate) use self::verbs::EmulatorArgs;
 pub(crate) use self::verbs::{
     AcquireArgs, BreakArgs, Check, CompletionsArgs, DoctorArgs, Format, HoldArgs, ListArgs,
-    ManArgs, ReleaseArgs, RenewArgs, Sort, StatusArgs,
+    ManArgs, ReleaseArgs, RenewArgs, SchemaArgs, Sort, StatusArgs,
 };
 use crate::examples;
 use crate::exit;
@@ -200,6 +200,7 @@ pub(crate) enum Command {
     Emulator(EmulatorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+    Schema(SchemaArgs),
 }
 
 /// Variables that are no option's own.

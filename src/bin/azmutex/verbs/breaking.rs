@@ -164,7 +164,10 @@ fn consequences(seen: &LeaseStatus, period: Duration) -> String {
     let lease = seen.holder().and_then(Holder::lease_duration);
     let known = match lease {
         Some(lease) => format!("its lease of {}", short(lease)),
-        None => format!("a lease of {}, since its own is not known", short(MAX_LEASE)),
+        None => format!(
+            "a lease of {}, since its own is not known",
+            short(MAX_LEASE)
+        ),
     };
     let lease = lease.unwrap_or(MAX_LEASE);
     let mut text = format!(
@@ -287,9 +290,7 @@ fn question(lock: &Lock, seen: &LeaseStatus, period: Duration) -> String {
     let name = &lock.name;
     let alive = match seen.state() {
         LeaseState::Breaking => "its lease was broken already, and ends by itself".to_owned(),
-        _ if seen.is_infinite() => {
-            "its lease has no end: the holder may be long gone".to_owned()
-        }
+        _ if seen.is_infinite() => "its lease has no end: the holder may be long gone".to_owned(),
         _ => {
             let lease = seen.holder().and_then(Holder::lease_duration);
             format!(

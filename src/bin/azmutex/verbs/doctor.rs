@@ -184,10 +184,7 @@ fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
     let detail = if skew < Duration::from_secs(2) {
         "this machine's is right, to within 2 s".to_owned()
     } else {
-        format!(
-            "this machine's is {} {direction} the service's",
-            span(skew)
-        )
+        format!("this machine's is {} {direction} the service's", span(skew))
     };
     if skew >= MAX_SKEW {
         report.fail(
