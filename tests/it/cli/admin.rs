@@ -1,5 +1,8 @@
 //! `status`, `list` and `break`.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use azmutex::{LeaseDuration, LeaseId, LeaseState, Locker};
@@ -519,7 +522,7 @@ fn list_is_limited_and_sorted() {
             .unwrap();
         // The record's time is the machine's, not the emulator's.
         if age > 0 {
-            std::thread::sleep(Duration::from_millis(1100));
+            thread::sleep(Duration::from_millis(1100));
         }
     }
     let names = |args: &[&str]| -> Vec<String> {
@@ -540,23 +543,57 @@ fn list_is_limited_and_sorted() {
 }
 
 #[test]
-fn list_shows_what_it_has_before_it_has_all() {
+fn list_is_one_table_however_long_it_is() {
     let tool = Tool::new();
     let mutex = tool.mutex();
     for n in 0..201 {
-        mutex
-            .acquire(&format!("lock-{n:03}"), LeaseDuration::MAX)
-            .unwrap();
+        let name = format!("lock-{n:03}");
+        mutex.acquire(&name, LeaseDuration::MAX).unwrap();
     }
-    let whole = tool.run(&["list"]).exits(0);
-    assert_eq!(whole.out.lines().count(), 202);
-    assert_eq!(whole.out.matches("LOCK").count(), 1);
-    let whole: Vec<_> = whole
+    let done = tool.run(&["list"]).exits(0);
+    let names: Vec<_> = done
         .out
         .lines()
-        .map(|line| line.split(' ').next().unwrap())
+        .map(|line| line.split(' ').next())
         .collect();
-    assert!(whole[1..].is_sorted() && whole[201] == "lock-200");
+    assert_eq!(
+        (names.len(), names[0], names[201]),
+        (202, Some("LOCK"), Some("lock-200"))
+    );
+    assert!(names[1..].is_sorted());
+}
+
+#[test]
+fn list_shows_what_it_has_while_the_service_is_slow() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // A page with a marker of the next, which never comes.
+    let body = "<EnumerationResults><Blobs><Blob><Name>first</Name><Properties>\
+                <Etag>0x1</Etag><LeaseStatus>unlocked</LeaseStatus>\
+                <LeaseState>available</LeaseState></Properties></Blob></Blobs>\
+                <NextMarker>more</NextMarker></EnumerationResults>";
+    let reply = format!(
+        "HTTP/1.1 200 OK\r\nx-ms-version: 2021-12-02\r\nx-ms-request-id: 1\r\n\
+         Content-Type: application/xml\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = String::new();
+        let mut lines = BufReader::new(stream.try_clone().unwrap());
+        while !head.ends_with("\r\n\r\n") && lines.read_line(&mut head).is_ok_and(|n| n > 0) {}
+        stream.write_all(reply.as_bytes()).unwrap();
+        // The next request is read, and not answered.
+        let _ = lines.read_to_string(&mut head);
+    });
+    let key =
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    let tool = Tool::of(format!(
+        "AccountName=devstoreaccount1;AccountKey=a2V5;BlobEndpoint=http://{address}/devstoreaccount1"
+    ));
+    let list = tool.start(&["list"]);
+    assert!(list.line().starts_with("LOCK "));
+    assert!(list.line().starts_with("first "));
 }
 
 #[test]
