@@ -71,7 +71,7 @@ impl Failure {
         say(&text);
     }
 
-    fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> Object {
         message("error", "error", &self.text, &self.hints)
             .maybe("service_code", self.service_code.as_deref())
             .maybe("request_id", self.request_id.as_deref())

@@ -61,12 +61,18 @@ pub(crate) fn drawn(
     let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
     let time = format!("[{minutes}:{secs:02}]");
+    let whole = |detail: &str, end: &str| {
+        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}{end}")
+    };
+    let left = room.saturating_sub(width(&whole("", "")));
+    let detail_cut = if left > LEGIBLE {
+        shorten(&detail, left)
+    } else {
+        String::new()
+    };
     let lines = [
-        format!(
-            "azmutex: waiting for {name}  held by {who}{detail}{since}  {time}  Ctrl-C to give up"
-        ),
-        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}"),
-        format!("azmutex: waiting for {name}  held by {who}{since}  {time}"),
+        whole(&detail, "  Ctrl-C to give up"),
+        whole(&detail_cut, ""),
         format!("waiting for {name}  held by {who}{since}  {time}"),
         format!("{name}: held by {who}{since}  {time}"),
         format!("{name}: {who}{since} {time}"),
@@ -322,5 +328,31 @@ mod tests {
             not_acquired("prod/deploy", &holder, limit),
             "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
         );
+    }
+
+    #[test]
+    fn drawn_line_fits_and_ends_with_the_time() {
+        let waited = Duration::from_secs(3661);
+        let wide = "鍵".repeat(40);
+        for name in ["a", "prod/deploy", "e\u{301}e\u{301}", &wide] {
+            for columns in 0..160 {
+                let line = drawn(name, None, waited, columns);
+                assert!(width(&line) < columns.max(1), "{columns}: {line}");
+                assert!(columns < 9 || line.contains("[61:01]"), "{columns}: {line}");
+            }
+        }
+        for (columns, line) in [
+            (
+                80,
+                "azmutex: waiting for prod/deploy  held by another client  [61:01]",
+            ),
+            (50, "prod/deploy: held by another client  [61:01]"),
+            (40, "prod/deploy: another client [61:01]"),
+            (31, "prod/depl…: another c… [61:01]"),
+            (20, "another cl… [61:01]"),
+            (9, "[61:01]"),
+        ] {
+            assert_eq!(drawn("prod/deploy", None, waited, columns), line);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod hold;
 mod lease;
 #[cfg(unix)]
 mod limits;
+mod schema;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -287,3 +287,10 @@ pub(crate) struct ManArgs {
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
+
+/// Print the JSON schema of everything that is written as JSON
+///
+/// Of what --json and --log-format json write, and of the events of `run`: one object a line.
+#[derive(Debug, Args)]
+#[command(after_help = examples::SCHEMA)]
+pub(crate) struct SchemaArgs {}

@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal as _};
 use std::iter;
 use std::mem;
-use std::time::SystemTime;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseState, LeaseStatus};
 
@@ -21,8 +23,8 @@ const MAX_CELL: usize = 60;
 /// After how many rows the table is printed as far as it is known.
 const ROWS: usize = 200;
 
-/// As many locks come with one request, at most.
-const PAGE: usize = 5000;
+/// After how long without another row.
+const IDLE: Duration = Duration::from_millis(100);
 
 pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
     let config = Config::load(global)?;
@@ -34,21 +36,41 @@ pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
         table: Table::default(),
     };
     let mut all = Vec::new();
-    for (read, found) in (1..).zip(mutex.list(&args.prefix)) {
-        let found = found.map_err(failed)?;
+    let locks = mutex.list(&args.prefix);
+    let (sender, receiver) = mpsc::sync_channel(ROWS);
+    // The next page may take long: what there is, is shown meanwhile.
+    let reading = thread::Builder::new()
+        .name("azmutex-list".to_owned())
+        .spawn(move || {
+            for found in locks {
+                if sender.send(found).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(|error| Failure::new(Code::Bug, format!("cannot start a thread: {error}")))?;
+    while out.left > 0 {
+        let found = match receiver.recv_timeout(IDLE) {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                out.table.print();
+                return Err(failed(error));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                out.table.print();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) if reading.join().is_ok() => break,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::new(Code::Bug, "the locks could not be read"));
+            }
+        };
         let free = found.state().is_free();
         let wanted = !(args.held && free || args.free && !free);
         match args.sort {
             Sort::Name if wanted => out.show(&found),
             Sort::State | Sort::Since if wanted => all.push(found),
             _ => {}
-        }
-        if out.left == 0 {
-            break;
-        }
-        if read % PAGE == 0 {
-            // The next request may take long.
-            out.table.print();
         }
     }
     // Both keep the order of names where they tell no difference.
