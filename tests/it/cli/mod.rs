@@ -8,6 +8,10 @@ mod hold;
 mod lease;
 #[cfg(unix)]
 mod limits;
+#[cfg(unix)]
+mod nested;
+#[cfg(unix)]
+mod scripts;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -95,6 +95,8 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
         }
     };
     display.acquired(started.elapsed(), global.verbose > 0);
+    // Before the script goes on.
+    let script = process.map(Script::new);
     if let Err(error) = ready(args, global, &lock, &guard) {
         release(&lock, guard, global);
         return Err(Failure::new(
@@ -103,15 +105,14 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
         ));
     }
     leave_stdout();
-    let fence = budget
-        .zip(process.as_ref())
-        .map(|(budget, _)| Fence::new(OnLost::Terminate, budget.grace, budget.lease, now()));
+    let fence =
+        budget.map(|budget| Fence::new(OnLost::Terminate, budget.grace, budget.lease, now()));
     let keeper = Keeper {
         args,
         global,
         lock: &lock,
         guard,
-        script: process.map(Script::new),
+        script,
         fence,
         ending: None,
         killed: None,
