@@ -11,6 +11,7 @@ mod logger;
 mod output;
 mod process;
 mod run;
+mod script;
 mod signals;
 mod stdin;
 mod text;
