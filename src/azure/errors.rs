@@ -140,9 +140,11 @@ fn meaning(
         code if loss(Some(code)).is_some() => return (ErrorKind::LeaseLost, "".into()),
         "AuthenticationFailed" => {
             let text = clock_skew(reply, sent)
-                .or_else(|| sas_time_frame(&reply.body))
                 .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
-            return (ErrorKind::Auth, text.into());
+            return (
+                ErrorKind::Auth,
+                with_message(text, sas_time_frame(&reply.body)),
+            );
         }
         "AuthorizationFailure" => {
             "the account's network rules do not let this machine in, or the credential does not \
@@ -181,12 +183,15 @@ fn meaning(
             return (kind, message.into());
         }
     };
-    match error_message(&reply.body) {
-        Some(message) => (
-            ErrorKind::Auth,
-            format!("{text}; the service says: {message}").into(),
-        ),
-        None => (ErrorKind::Auth, text.into()),
+    let text = with_message(text.to_owned(), error_message(&reply.body));
+    (ErrorKind::Auth, text)
+}
+
+/// `text`, followed by the service's own message.
+fn with_message(text: String, message: Option<String>) -> Cow<'static, str> {
+    match message {
+        Some(message) => format!("{text}; the service says: {message}").into(),
+        None => text.into(),
     }
 }
 
@@ -444,7 +449,10 @@ mod tests {
         let detail = format!("<AuthenticationErrorDetail>{frame}</AuthenticationErrorDetail>");
         assert_eq!(
             refused(403, "AuthenticationFailed", "Failed.", &detail),
-            format!("AuthenticationFailed (403): {frame}")
+            format!(
+                "AuthenticationFailed (403): the service does not accept the credential; check it; \
+                 the service says: {frame}"
+            )
         );
     }
 

@@ -53,15 +53,15 @@ pub(crate) enum Step {
 /// One acquired lease, from the acquire on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Hold {
-    terms: Terms,
-    acquired: Tick,
+    pub(super) terms: Terms,
+    pub(super) acquired: Tick,
     /// When the last confirmed request was sent.
-    confirmed: Tick,
+    pub(super) confirmed: Tick,
     /// When the next renewal is due.
-    due: Tick,
+    pub(super) due: Tick,
     /// The claim that was last announced.
-    announced: Claim,
-    lost: Option<LossReason>,
+    pub(super) announced: Claim,
+    pub(super) lost: Option<LossReason>,
 }
 
 impl Hold {

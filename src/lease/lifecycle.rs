@@ -19,19 +19,19 @@ use crate::time::tick::{Moment, Tick};
 /// One lease.
 #[derive(Debug, Clone)]
 pub(crate) struct Lifecycle {
-    terms: Terms,
-    acquisition: Acquisition,
-    phase: Phase,
-    acquire_in_flight: bool,
-    notices: VecDeque<Notice>,
+    pub(super) terms: Terms,
+    pub(super) acquisition: Acquisition,
+    pub(super) phase: Phase,
+    pub(super) acquire_in_flight: bool,
+    pub(super) notices: VecDeque<Notice>,
     /// Why the lease was not acquired, until the caller was told.
-    failure: Option<Error>,
+    pub(super) failure: Option<Error>,
     /// Why the lease is no longer held.
-    ended: Option<LossReason>,
+    pub(super) ended: Option<LossReason>,
 }
 
 #[derive(Debug, Clone)]
-enum Phase {
+pub(super) enum Phase {
     Acquiring,
     Held(Box<Held>),
     Releasing {
@@ -44,8 +44,8 @@ enum Phase {
 }
 
 /// What follows the release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Then {
     /// The user who had the lease learns of the result.
     Report,
     /// The caller who waits for the lease learns that it failed.
@@ -58,11 +58,11 @@ enum Then {
 
 /// A granted lease, and what has to be written under it.
 #[derive(Debug, Clone)]
-struct Held {
-    hold: Hold,
-    writing: Writing,
-    announced: bool,
-    handed_over: bool,
+pub(super) struct Held {
+    pub(super) hold: Hold,
+    pub(super) writing: Writing,
+    pub(super) announced: bool,
+    pub(super) handed_over: bool,
 }
 
 impl Lifecycle {
@@ -202,9 +202,11 @@ impl Lifecycle {
         }
         match &mut self.phase {
             Phase::Acquiring => {
-                let (acquisition, notices) = (&mut self.acquisition, &mut self.notices);
-                match acquisition.answered(request, sent, now, result, random, notices) {
-                    Progress::GoesOn => {}
+                match self
+                    .acquisition
+                    .answered(request, sent, now, result, random)
+                {
+                    Progress::GoesOn(notice) => self.notices.extend(notice),
                     Progress::Failed(error) => self.fail(error, now),
                     Progress::Granted { since, metadata } => {
                         self.granted(since, metadata, now, random);
@@ -235,10 +237,11 @@ impl Lifecycle {
                 // The acquisition was given up while this was on its way.
                 Request::Acquire => {
                     self.phase = Phase::Acquiring;
-                    let (acquisition, notices) = (&mut self.acquisition, &mut Vec::new());
-                    match acquisition.answered(request, sent, now, result, random, notices) {
-                        Progress::Granted { since, .. } => self.granted(since, None, now, random),
-                        Progress::GoesOn | Progress::Failed(_) => {}
+                    let progress = self
+                        .acquisition
+                        .answered(request, sent, now, result, random);
+                    if let Progress::Granted { since, .. } = progress {
+                        self.granted(since, None, now, random);
                     }
                     self.let_go(Then::End, now);
                 }

@@ -13,10 +13,10 @@ use crate::time::tick::Tick;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Proposal {
     /// The first send since the service last said that it had not granted the lease.
-    first_unanswered: Option<Tick>,
+    pub(super) first_unanswered: Option<Tick>,
     /// Whether the service may have granted the lease without the client making use of it: some
     /// request was never answered, so that a copy of it may still be under way, or too late.
-    ambiguous: bool,
+    pub(super) ambiguous: bool,
 }
 
 impl Proposal {

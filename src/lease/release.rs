@@ -10,19 +10,19 @@ use crate::time::tick::{Moment, Tick};
 /// The release of one lease, all of it within a time limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Release {
-    started: Tick,
-    timeout: Duration,
+    pub(super) started: Tick,
+    pub(super) timeout: Duration,
     /// Until when the lease is held for certain. In the past if it is not.
-    held_until: Tick,
+    pub(super) held_until: Tick,
     /// Why it had been lost before. Then there may still be something to release, but no success.
-    lost: Option<LossReason>,
+    pub(super) lost: Option<LossReason>,
     /// Whether to write first that the holder released.
-    write: bool,
+    pub(super) write: bool,
     /// When the next request is due, by the system's clock.
-    due: Tick,
-    retry: Retry,
+    pub(super) due: Tick,
+    pub(super) retry: Retry,
     /// A release was sent that may have been done.
-    unanswered: bool,
+    pub(super) unanswered: bool,
 }
 
 impl Release {

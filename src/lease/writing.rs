@@ -11,21 +11,21 @@ use crate::time::tick::{Moment, Tick};
 /// The fencing token and the holder, on their way into the metadata.
 #[derive(Debug, Clone)]
 pub(crate) struct Writing {
-    work: Option<Work>,
-    due: Moment,
-    retry: Retry,
-    metadata: Option<Metadata>,
-    token: Option<i64>,
+    pub(super) work: Option<Work>,
+    pub(super) due: Moment,
+    pub(super) retry: Retry,
+    pub(super) metadata: Option<Metadata>,
+    pub(super) token: Option<i64>,
     /// The token was to be written over another ETag: by an earlier attempt that was not answered?
-    recognizing: Option<Error>,
+    pub(super) recognizing: Option<Error>,
     /// The metadata may name this holder.
-    recorded: bool,
+    pub(super) recorded: bool,
     /// The service confirmed that it does.
-    written: bool,
+    pub(super) written: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Work {
     WriteToken,
     WriteHolder,
 }

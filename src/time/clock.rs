@@ -151,6 +151,25 @@ mod tests {
         assert!(Clock::System.now() >= first);
     }
 
+    #[test]
+    fn thread_that_waits_looks_at_the_clock_now_and_then_although_nobody_wakes_it() {
+        use std::sync::mpsc;
+        use std::thread;
+
+        use crate::sync::Mutex;
+
+        let (looked, is_up) = mpsc::channel();
+        thread::spawn(move || {
+            let (changed, lock) = (Arc::new(Condvar::new()), Mutex::new(()));
+            let mut guard = lock.lock();
+            // As before a renewal that becomes due while the machine is suspended.
+            Clock::System.wait(&changed, &mut guard, Moment::NEVER);
+            looked.send(())
+        });
+        let soon = LONGEST_SLEEP + Duration::from_secs(5);
+        is_up.recv_timeout(soon).expect("it looks up");
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn system_clock_counts_suspend() {

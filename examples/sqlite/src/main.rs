@@ -63,7 +63,7 @@ fn lock(options: MutexOptions, owner: &str) -> Result<LeaseGuard> {
 
 /// Saves `text`, unless a holder with a greater token was here. Returns how many rows changed.
 fn save(database: &Connection, guard: &LeaseGuard, text: &str) -> Result<usize> {
-    let fence = i64::try_from(guard.fencing_token().ok_or("fencing is off")?)?;
+    let fence = guard.fencing_token().ok_or("fencing is off")?;
     let rows = database.execute(
         // `<=` for a holder that saves more than once
         "UPDATE report SET text = ?1, fence = ?2 WHERE id = 1 AND fence < ?2",

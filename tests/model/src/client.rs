@@ -1,16 +1,21 @@
-//! A client: the shipped core, and what the threads and requests around it can do to it.
+//! A client: the shipped lease machine, and what its threads, its user and its process do to it.
 
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use crate::lease::{Acquisition, Claim, Hold, LossReason, Parting, Renewal, Step, Terms};
+use crate::answers::answer;
+use crate::lease::fingerprint;
+use crate::lease::hold::Claim;
+use crate::lease::lifecycle::Lifecycle;
+use crate::lease::step::{Answer, Metadata, Notice, Request as Ask, Step};
+use crate::lease::terms::{Terms, WaitLimit};
 use crate::mistakes::Mistake;
-use crate::record::Record;
-use crate::service::{DURATION, Id, Op, Reply, Stored};
-use crate::tick::Tick;
+use crate::service::{DURATION, Id, Op, Reply};
+use crate::time::tick::{Moment, Tick};
 
-/// One tick on a client's clock.
-const TICK: Duration = Duration::from_secs(1);
+/// One tick on a client's clock: more than all delays between attempts, so that what is due after
+/// one is due at the next tick.
+const TICK: Duration = Duration::from_secs(1000);
 const MARGIN: u8 = 1;
 const RENEW_EVERY: u8 = 2;
 
@@ -35,6 +40,14 @@ impl Rate {
         };
         Tick::default() + TICK * (1000 + shown)
     }
+
+    fn moment(self, now: u8) -> Moment {
+        let now = self.local(now);
+        Moment {
+            lease: now,
+            real: now,
+        }
+    }
 }
 
 /// How a client goes about it.
@@ -42,21 +55,35 @@ impl Rate {
 pub(crate) struct Manner {
     pub(crate) mistake: Option<Mistake>,
     pub(crate) fencing: bool,
+    /// So many ticks after it has the guard its holder is written.
+    pub(crate) holder_delay: Option<u8>,
     pub(crate) max_hold: Option<u8>,
+    /// For so many ticks it waits for another holder.
+    pub(crate) limit: Option<u8>,
 }
 
 impl Manner {
-    pub(crate) fn terms(self) -> Terms {
-        let margin = match self.mistake {
-            Some(Mistake::NoMargin) => 0,
-            _ => MARGIN,
+    fn terms(self) -> Terms {
+        let ticks = |ticks: u8| TICK * u32::from(ticks);
+        let margin = if self.makes(Mistake::NoMargin) {
+            0
+        } else {
+            MARGIN
         };
         Terms {
-            duration: TICK * u32::from(DURATION),
-            margin: TICK * u32::from(margin),
-            renew_every: TICK * u32::from(RENEW_EVERY),
-            attempt_timeout: TICK * u32::from(DURATION),
-            max_hold: self.max_hold.map(|ticks| TICK * u32::from(ticks)),
+            duration: ticks(DURATION),
+            margin: ticks(margin),
+            renew_every: ticks(RENEW_EVERY),
+            max_hold: self.max_hold.map(ticks),
+            attempt_timeout: ticks(DURATION),
+            // The second failure in a row is the last.
+            fault_wait: TICK,
+            release_timeout: TICK,
+            // Whoever waits may ask at any time.
+            poll: (Duration::ZERO, Duration::ZERO),
+            create_missing: true,
+            fencing: self.fencing,
+            holder_delay: self.holder_delay.map(ticks),
         }
     }
 
@@ -68,7 +95,6 @@ impl Manner {
 /// One request, on its way or answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Request {
-    pub(crate) from: u8,
     pub(crate) id: Id,
     /// By real time.
     pub(crate) sent: u8,
@@ -77,508 +103,524 @@ pub(crate) struct Request {
     pub(crate) op: Op,
 }
 
-/// The request that a client waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A request that a thread waits for.
+#[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     pub(crate) request: Request,
+    ask: Ask,
     /// By the client's clock.
-    sent: Tick,
+    sent: Moment,
     pub(crate) reply: Option<Reply>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Idle,
-    /// The blob is missing and is made.
-    Creating(Acquisition),
-    Acquiring(Acquisition),
-    /// The lease is granted, and the token is not stored yet.
-    Preparing(Preparing),
-    /// The user has the guard.
-    Holding(Held),
-    /// The guard is gone, or what may have been granted is taken back.
-    Releasing(Option<Held>),
-    Dead,
+/// Who carries out the steps of a lease: its thread, and once the user has released it whoever did
+/// so, while the thread may still wait for a renewal.
+pub(crate) const THREAD: usize = 0;
+pub(crate) const RELEASER: usize = 1;
+
+/// What the user does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum User {
+    WaitsForGuard,
+    HasGuard,
+    WaitsForRelease,
+    /// Gave up, or was told that it failed.
+    Gone,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Preparing {
-    /// What the deadline counts from.
-    since: Tick,
-    tenure: u8,
-    stage: Stage,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
-    Read,
-    Store {
-        etag: Option<u8>,
-        stored: Stored,
-    },
-    /// A store found another ETag: was it an earlier attempt of its own that changed it?
-    Recognise(Stored),
-    /// Storing took so long that the lease has to be proven again.
-    Prove(u64),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) hold: Hold,
+/// One lease, from the first request for it to the last.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub(crate) machine: Lifecycle,
+    pub(crate) user: User,
+    pub(crate) waiting: [Option<Waiting>; 2],
     /// GHOST: the tenure that the grant began.
     pub(crate) tenure: u8,
+    /// GHOST: somebody else had held before the user released.
+    pub(crate) overtaken: bool,
+    /// GHOST: until when the lease was held for certain when the user released it.
+    held_until: Tick,
+    /// What a client that makes a mistake still goes by after the release.
+    before: Option<Lifecycle>,
     /// The answer that `HeldIsRemembered` remembers.
     remembered: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Client {
-    pub(crate) number: u8,
-    pub(crate) rate: Rate,
-    pub(crate) phase: Phase,
-    pub(crate) waiting: Option<Waiting>,
-    /// The ID of the acquisition.
-    pub(crate) id: Id,
-    /// How many more acquisitions it may start.
-    left: u8,
-    /// GHOST: the user has let go of what `id` stands for.
-    ended: bool,
-    /// The token that it stored last, and the ETag that this gave the blob.
-    known: Option<(u8, u64)>,
-    /// The token that `TokenReadBeforeLease` read.
-    stale: Option<u64>,
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    Idle,
+    Busy(Box<Lease>),
+    Dead,
 }
 
-/// What else came of a step of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Nothing,
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) rate: Rate,
+    pub(crate) phase: Phase,
+    /// The ID of the lease, or of the next.
+    pub(crate) id: Id,
+    /// How many more locks it may ask for.
+    left: u8,
+    /// The ETag that it gave the blob last, and the token stored then.
+    known: Option<(u8, Option<i64>)>,
+    /// The token that `TokenReadBeforeLease` read.
+    stale: Option<i64>,
+}
+
+/// What came of a step of a client, for the properties.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outcome {
+    /// Something was done.
+    pub(crate) acted: bool,
     /// The lock is acquired, with this token.
-    HandedOut(u64),
+    pub(crate) token: Option<i64>,
+    /// What was announced is not so.
+    pub(crate) misreported: bool,
+    /// A request that goes out beside the one that the machine waits for.
+    pub(crate) extra: Option<Request>,
 }
 
 impl Client {
     pub(crate) fn new(number: u8, rate: Rate, acquisitions: u8) -> Self {
         Self {
-            number,
             rate,
             phase: Phase::Idle,
-            waiting: None,
-            id: number * acquisitions,
+            id: Id::first_of(number),
             left: acquisitions,
-            ended: false,
             known: None,
             stale: None,
         }
     }
 
-    /// Whether it tells its user at `now` that the lock is held.
-    pub(crate) fn claims(&self, manner: Manner, now: u8) -> bool {
-        let (Phase::Holding(held) | Phase::Releasing(Some(held))) = &self.phase else {
-            return false;
-        };
-        match held.hold.claim(self.rate.local(now)) {
-            _ if manner.makes(Mistake::HeldIsRemembered) => held.remembered,
-            Claim::Unproven => manner.makes(Mistake::UnprovenIsHeld),
-            claim => claim == Claim::Held,
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        match &self.phase {
+            Phase::Busy(lease) => Some(lease),
+            Phase::Idle | Phase::Dead => None,
         }
     }
 
-    pub(crate) fn held(&self) -> Option<&Held> {
-        match &self.phase {
-            Phase::Holding(held) => Some(held),
-            _ => None,
+    fn lease_mut(&mut self) -> Option<&mut Lease> {
+        match &mut self.phase {
+            Phase::Busy(lease) => Some(lease),
+            Phase::Idle | Phase::Dead => None,
         }
+    }
+
+    /// The request that one of its threads waits for.
+    pub(crate) fn waiting_mut(&mut self, thread: usize) -> Option<&mut Waiting> {
+        self.lease_mut()?.waiting[thread].as_mut()
+    }
+
+    /// Whether it tells its user at `now` that the lock is held.
+    pub(crate) fn claims(&self, manner: Manner, now: u8) -> bool {
+        let Some(lease) = self.lease() else {
+            return false;
+        };
+        let now = self.rate.local(now);
+        match manner.mistake {
+            Some(Mistake::HeldIsRemembered) => lease.remembered,
+            Some(Mistake::UnprovenIsHeld) => {
+                let claim = lease.machine.claim(now);
+                lease.user == User::HasGuard && !matches!(claim, Claim::Lost(_))
+            }
+            Some(Mistake::OutcomeAfterRelease) if lease.before.is_some() => {
+                let before = lease.before.as_ref();
+                lease.remembered && before.is_some_and(|before| now < before.deadline())
+            }
+            _ => now < lease.machine.deadline(),
+        }
+    }
+
+    /// Since when its user has the guard, as a tenure.
+    pub(crate) fn holds_since(&self) -> Option<u8> {
+        let lease = self.lease()?;
+        (lease.user == User::HasGuard).then_some(lease.tenure)
+    }
+
+    pub(crate) fn may_start(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.left > 0
+    }
+
+    /// Asks for a lock, with a fresh ID.
+    pub(crate) fn start(&mut self, manner: Manner, stored: Option<i64>, now: u8) -> Outcome {
+        self.left -= 1;
+        if manner.makes(Mistake::TokenReadBeforeLease) {
+            self.stale = Some(stored.unwrap_or(0));
+        }
+        let moment = self.rate.moment(now);
+        let limit = match manner.limit {
+            None => WaitLimit::Forever,
+            Some(0) => WaitLimit::Once,
+            Some(ticks) => WaitLimit::Until(moment.lease + TICK * u32::from(ticks)),
+        };
+        self.phase = Phase::Busy(Box::new(Lease {
+            machine: Lifecycle::new(manner.terms(), limit, moment),
+            user: User::WaitsForGuard,
+            waiting: [None, None],
+            tenure: 0,
+            overtaken: false,
+            held_until: Tick::default(),
+            before: None,
+            remembered: false,
+        }));
+        self.act(manner, THREAD, now)
+    }
+
+    /// Has a thread do what its lease says comes next.
+    pub(crate) fn act(&mut self, manner: Manner, thread: usize, now: u8) -> Outcome {
+        let mut outcome = Outcome::default();
+        let moment = self.rate.moment(now);
+        let Phase::Busy(lease) = &mut self.phase else {
+            return outcome;
+        };
+        if lease.waiting[thread].is_some() || thread == RELEASER && !lease.is_taken_over() {
+            return outcome;
+        }
+        if thread == THREAD && lease.is_taken_over() {
+            if !manner.makes(Mistake::RenewsAfterRelease) {
+                return outcome;
+            }
+            let Some(before) = &mut lease.before else {
+                return outcome;
+            };
+            if let Step::Send { request, .. } = before.step(moment) {
+                lease.send(manner, self.id, thread, request, moment, now);
+                outcome.acted = true;
+            }
+            return outcome;
+        }
+        if manner.makes(Mistake::NeverRenews) && lease.user == User::HasGuard {
+            return outcome;
+        }
+        loop {
+            match lease.machine.step(moment) {
+                Step::Send { request, .. } => {
+                    lease.send(manner, self.id, thread, request, moment, now);
+                    outcome.acted = true;
+                    return outcome;
+                }
+                Step::Wait(_) => return outcome,
+                Step::Announce(notice) => {
+                    outcome.misreported |= !lease.is_so(&notice, moment.lease);
+                    lease.remembered = match notice {
+                        Notice::Unproven | Notice::Lost(_) => false,
+                        Notice::HeldAgain => true,
+                        _ => lease.remembered,
+                    };
+                }
+                Step::HandOver { token } => {
+                    lease.user = User::HasGuard;
+                    lease.remembered = true;
+                    outcome.token = token;
+                }
+                Step::Fail(_) => lease.user = User::Gone,
+                Step::Restart => {
+                    self.id = self.id.next();
+                    lease.machine.restart(moment);
+                }
+                Step::End => {
+                    self.end(manner);
+                    outcome.acted = true;
+                    return outcome;
+                }
+            }
+            outcome.acted = true;
+        }
+    }
+
+    /// All is done: the next lock has another ID.
+    fn end(&mut self, manner: Manner) {
+        let Phase::Busy(lease) = &self.phase else {
+            return;
+        };
+        let still_used = manner.makes(Mistake::RenewsAfterRelease) && lease.before.is_some();
+        if lease.waiting.iter().any(Option::is_some) || still_used {
+            return;
+        }
+        self.phase = Phase::Idle;
+        if !manner.makes(Mistake::IdReused) {
+            self.id = self.id.next();
+        }
+    }
+
+    /// The user writes to the blob's content under the lease.
+    pub(crate) fn write(&self, manner: Manner, now: u8) -> Option<Request> {
+        let lease = self.lease()?;
+        let op = Op::Write {
+            under: !manner.makes(Mistake::WriteWithoutId),
+            tenure: lease.tenure,
+        };
+        (lease.user == User::HasGuard).then_some(Request {
+            id: self.id,
+            sent: now,
+            posthumous: false,
+            op,
+        })
+    }
+
+    /// The user hears what became of the write `request`, if it still has the guard.
+    pub(crate) fn written(&mut self, request: Request, reply: Reply) -> bool {
+        let id = self.id;
+        let Some(lease) = self.lease_mut() else {
+            return false;
+        };
+        if request.id != id || lease.user != User::HasGuard {
+            return false;
+        }
+        match answer(
+            &Ask::WriteHolder {
+                if_match: String::new(),
+            },
+            id,
+            Some(reply),
+        ) {
+            Ok(Answer::Written { etag }) => lease.machine.content_written(Some(&etag)),
+            Ok(_) => lease.machine.content_written(None),
+            Err(error) => {
+                if let Some(reason) = error.loss_reason() {
+                    lease.machine.lose(reason);
+                }
+            }
+        }
+        true
+    }
+
+    /// The user releases the lock, or stops to wait for it. `tenure`: the service's.
+    pub(crate) fn let_go(&mut self, manner: Manner, tenure: u8, now: u8) -> bool {
+        let moment = self.rate.moment(now);
+        let Some(lease) = self.lease_mut() else {
+            return false;
+        };
+        match lease.user {
+            User::WaitsForGuard => {
+                lease.user = User::Gone;
+                lease.machine.give_up(moment);
+            }
+            User::HasGuard => {
+                lease.user = User::WaitsForRelease;
+                lease.overtaken = tenure != lease.tenure;
+                lease.held_until = lease.machine.deadline();
+                lease.remembered = false;
+                if let Some(Mistake::OutcomeAfterRelease | Mistake::RenewsAfterRelease) =
+                    manner.mistake
+                {
+                    lease.before = Some(lease.machine.clone());
+                }
+                lease.machine.release(moment);
+            }
+            User::WaitsForRelease | User::Gone => return false,
+        }
+        true
+    }
+
+    /// The process is gone. Returns what was still under way.
+    pub(crate) fn die(&mut self) -> impl Iterator<Item = Request> + use<> {
+        let under_way = match std::mem::replace(&mut self.phase, Phase::Dead) {
+            Phase::Busy(lease) => lease.waiting,
+            Phase::Idle | Phase::Dead => [None, None],
+        };
+        under_way
+            .into_iter()
+            .flatten()
+            .filter(|waiting| waiting.reply.is_none())
+            .map(|waiting| waiting.request)
+    }
+
+    /// A thread takes in the reply that has come, or that none will come.
+    pub(crate) fn hear(&mut self, manner: Manner, thread: usize, now: u8) -> Outcome {
+        let mut outcome = Outcome::default();
+        let (id, stale) = (self.id, self.stale);
+        let moment = self.rate.moment(now);
+        let known = self.known;
+        let Some(lease) = self.lease_mut() else {
+            return outcome;
+        };
+        let Some(Waiting {
+            request,
+            ask,
+            sent,
+            reply,
+        }) = lease.waiting[thread].take()
+        else {
+            return outcome;
+        };
+        outcome.acted = true;
+        let mut result = answer(&ask, id, reply);
+        let mut learned = None;
+        match (&mut result, reply) {
+            (Ok(Answer::Granted { metadata }), Some(Reply::Leased { etag, tenure, .. })) => {
+                lease.tenure = tenure;
+                let known = match stale {
+                    Some(stale) => Some(Some(stale)),
+                    None => known.filter(|known| known.0 == etag).map(|known| known.1),
+                };
+                *metadata = known.map(|token| metadata_of(etag, token, now));
+            }
+            (Ok(Answer::Metadata(metadata)), _) => metadata.wall = wall(now),
+            (Ok(_), Some(Reply::Created { etag })) => learned = Some((etag, None)),
+            (Ok(_), Some(Reply::Stored { etag })) => learned = Some((etag, request.token())),
+            _ => {}
+        }
+        let mut fed = (sent, moment);
+        match (manner.mistake, &ask, reply) {
+            (Some(Mistake::RenewalFromReply), Ask::Renew, _) => fed.0 = moment,
+            (Some(Mistake::FailureAsSuccess), Ask::Renew, None) => result = Ok(Answer::Done),
+            (Some(Mistake::OtherIdTrusted), Ask::Renew, Some(Reply::Leased { .. })) => {
+                result = Ok(Answer::Done);
+            }
+            (
+                Some(from @ (Mistake::DeadlineFromReply | Mistake::DeadlineFromResend)),
+                Ask::Acquire,
+                Some(Reply::Leased { .. }),
+            ) => {
+                if from == Mistake::DeadlineFromReply {
+                    fed.0 = moment;
+                }
+                if lease.user == User::WaitsForGuard {
+                    lease.forget_earlier_sends(fed.0);
+                }
+            }
+            (Some(Mistake::BreaksWhenInDoubt), Ask::Acquire, None) => {
+                outcome.extra = Some(Request {
+                    op: Op::Break,
+                    ..request
+                });
+            }
+            (Some(Mistake::UnansweredTokenHandedOut), Ask::WriteToken { if_match, .. }, None) => {
+                let etag = if_match.clone();
+                result = Ok(Answer::Written { etag });
+            }
+            // However long ago it was asked.
+            (Some(Mistake::LateTokenHandedOut), Ask::WriteToken { .. }, Some(_))
+            | (Some(Mistake::ProvenOnce), Ask::Renew, Some(_)) => fed.1 = sent,
+            (
+                Some(Mistake::GoneIsReleased),
+                Ask::Release,
+                Some(Reply::NotYours | Reply::NotFound),
+            ) => result = Ok(Answer::Done),
+            (Some(Mistake::UnansweredIsReleased), Ask::Release, _) => {
+                fed.1.lease = Tick::default();
+            }
+            (Some(Mistake::LateGrantForgotten), Ask::Acquire, Some(Reply::Leased { .. })) => {
+                if lease.user == User::Gone {
+                    result = answer(&ask, id, Some(Reply::NotYours));
+                }
+            }
+            (Some(Mistake::OutcomeAfterRelease | Mistake::RenewsAfterRelease), Ask::Renew, _) => {
+                if let Some(before) = &mut lease.before {
+                    lease.remembered = reply.is_some();
+                    before.answered(&ask, fed.0, fed.1, result.clone(), 0);
+                    while let Step::Announce(notice) = before.step(moment) {
+                        let renewed = matches!(notice, Notice::Renewed);
+                        outcome.misreported |= renewed && lease.user != User::HasGuard;
+                    }
+                }
+            }
+            _ => {}
+        }
+        lease.machine.answered(&ask, fed.0, fed.1, result, 0);
+        if let Some(Mistake::LateTokenHandedOut | Mistake::ProvenOnce) = manner.mistake {
+            outcome.token = lease.handed_over_at(fed.1);
+        }
+        if ask == Ask::Renew && manner.makes(Mistake::HeldIsRemembered) {
+            lease.remembered &= lease.machine.claim(moment.lease) == Claim::Held;
+        }
+        self.known = learned.or(self.known);
+        outcome
+    }
+}
+
+impl Lease {
+    /// Whether the releaser carries out the steps.
+    fn is_taken_over(&self) -> bool {
+        self.user == User::WaitsForRelease
+    }
+
+    /// Whether the lease would still be held for certain, had the user not released it.
+    pub(crate) fn held_for_certain(&self, rate: Rate, now: u8) -> bool {
+        rate.local(now) < self.held_until
     }
 
     /// Whether a request of its own has not reached the service yet.
     pub(crate) fn is_under_way(&self) -> bool {
-        let waiting = self.waiting.as_ref();
-        waiting.is_some_and(|waiting| waiting.reply.is_none())
+        let mut waiting = self.waiting.iter().flatten();
+        waiting.any(|waiting| waiting.reply.is_none())
     }
 
-    pub(crate) fn may_start(&self) -> bool {
-        self.phase == Phase::Idle && self.left > 0
-    }
-
-    /// Asks for a lock, with a fresh ID.
-    pub(crate) fn start(&mut self, manner: Manner, stored: Option<Stored>, now: u8) {
-        self.left -= 1;
-        self.ended = false;
-        if manner.makes(Mistake::TokenReadBeforeLease) {
-            self.stale = Some(stored.map_or(0, |stored| stored.token));
-        }
-        self.phase = Phase::Acquiring(Acquisition::default());
-        self.act(manner, now);
-    }
-
-    /// Does what comes next by itself. Returns whether there was something.
-    pub(crate) fn act(&mut self, manner: Manner, now: u8) -> bool {
-        if self.waiting.is_some() {
-            return false;
-        }
-        let local = self.rate.local(now);
-        let op = match &mut self.phase {
-            Phase::Idle | Phase::Dead | Phase::Releasing(None) => return false,
-            Phase::Creating(_) => Op::Create,
-            Phase::Acquiring(acquisition) => {
-                acquisition.sending(local);
-                Op::Acquire
-            }
-            Phase::Preparing(Preparing { stage, .. }) => match *stage {
-                Stage::Read | Stage::Recognise(_) => Op::Read,
-                Stage::Store { etag, stored } => Op::Store {
-                    if_match: etag,
-                    token: stored.token,
-                    wall: stored.wall,
-                },
-                Stage::Prove(_) => Op::Renew,
-            },
-            Phase::Releasing(Some(_)) if !manner.makes(Mistake::RenewsAfterRelease) => {
-                return false;
-            }
-            Phase::Holding(held) | Phase::Releasing(Some(held)) => match held.step(local) {
-                Step::Renew { .. } if manner.makes(Mistake::AcquireAsRenew) => Op::Acquire,
-                Step::Renew { .. } => Op::Renew,
-                _ => return false,
-            },
-        };
-        self.send(op, now);
-        true
-    }
-
-    /// The user writes to the blob's content under the lease.
-    pub(crate) fn write(&mut self, manner: Manner, now: u8) -> Option<Request> {
-        let held = self.held()?;
-        let op = Op::Write {
-            under: !manner.makes(Mistake::WriteWithoutId),
-            tenure: held.tenure,
-        };
-        Some(self.request(op, now))
-    }
-
-    /// The user drops the guard, or gives up waiting. Returns a request that is still under way.
-    pub(crate) fn let_go(&mut self, manner: Manner, now: u8) -> Option<Request> {
-        let abandoned = self.waiting.take();
-        self.ended = true;
-        let under_way = |waiting: &Waiting| waiting.reply.is_none().then_some(waiting.request);
-        let late = abandoned.as_ref().and_then(under_way);
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Holding(mut held) => {
-                let before = held.hold.clone();
-                let parting = held.hold.release();
-                held.remembered = false;
-                if manner.makes(Mistake::RenewsAfterRelease) {
-                    held.hold = before;
-                    self.phase = Phase::Releasing(Some(held));
-                    return late;
-                }
-                let answered = abandoned.and_then(|waiting| Some((waiting.sent, waiting.reply?)));
-                if manner.makes(Mistake::OutcomeAfterRelease) && answered.is_some() {
-                    held.hold = before;
-                }
-                self.phase = Phase::Releasing(Some(held));
-                if let Some((sent, reply)) = answered {
-                    // The thread hears of it after the release.
-                    self.renewed(manner, sent, now, Some(reply));
-                }
-                match parting {
-                    Parting::Release | Parting::EndBreak => self.send(Op::Release, now),
-                    Parting::Nothing => self.over(manner),
-                }
-            }
-            Phase::Creating(acquisition) | Phase::Acquiring(acquisition) => {
-                if acquisition.may_be_granted() {
-                    self.phase = Phase::Releasing(None);
-                    self.send(Op::Release, now);
-                } else {
-                    self.over(manner);
-                }
-            }
-            Phase::Preparing(_) => {
-                self.phase = Phase::Releasing(None);
-                self.send(Op::Release, now);
-            }
-            phase => self.phase = phase,
-        }
-        late
-    }
-
-    /// The process is gone. Returns a request that is still under way.
-    pub(crate) fn die(&mut self) -> Option<Request> {
-        self.phase = Phase::Dead;
-        let waiting = self.waiting.take()?;
-        waiting.reply.is_none().then_some(waiting.request)
-    }
-
-    /// Takes in the reply that has come, or that none will come. Returns what the user gets.
-    pub(crate) fn hear(&mut self, manner: Manner, now: u8) -> Outcome {
-        let Some(Waiting { sent, reply, .. }) = self.waiting.take() else {
-            return Outcome::Nothing;
-        };
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Idle | Phase::Dead => Outcome::Nothing,
-            Phase::Creating(acquisition) => {
-                self.phase = match reply {
-                    Some(Reply::Done) => Phase::Acquiring(acquisition),
-                    _ => Phase::Creating(acquisition),
-                };
-                Outcome::Nothing
-            }
-            Phase::Acquiring(acquisition) => self.acquired(manner, acquisition, sent, now, reply),
-            Phase::Preparing(preparing) => self.prepared(manner, preparing, sent, now, reply),
-            Phase::Holding(held) => {
-                self.phase = Phase::Holding(held);
-                self.renewed(manner, sent, now, reply);
-                Outcome::Nothing
-            }
-            Phase::Releasing(held) => {
-                if manner.makes(Mistake::RenewsAfterRelease) && held.is_some() {
-                    self.phase = Phase::Releasing(held);
-                    self.renewed(manner, sent, now, reply);
-                    return Outcome::Nothing;
-                }
-                match reply {
-                    // Not confirmed: once more, for as long as the user waits.
-                    None | Some(Reply::Busy) => {
-                        self.phase = Phase::Releasing(held);
-                        self.send(Op::Release, now);
-                    }
-                    Some(_) => self.over(manner),
-                }
-                Outcome::Nothing
-            }
-        }
-    }
-
-    /// Stops to wait for the release to be confirmed.
-    pub(crate) fn leave(&mut self, manner: Manner) -> Option<Request> {
-        let waiting = self.waiting.take()?;
-        self.over(manner);
-        waiting.reply.is_none().then_some(waiting.request)
-    }
-
-    fn over(&mut self, manner: Manner) {
-        self.phase = Phase::Idle;
-        self.waiting = None;
-        if self.left > 0 && !manner.makes(Mistake::IdReused) {
-            self.id += 1;
-        }
-    }
-
-    fn acquired(
-        &mut self,
-        manner: Manner,
-        mut acquisition: Acquisition,
-        sent: Tick,
-        now: u8,
-        reply: Option<Reply>,
-    ) -> Outcome {
-        let local = self.rate.local(now);
-        match reply {
-            Some(Reply::Leased { id, etag, tenure }) if id == self.id => {
-                let sent = match manner.mistake {
-                    Some(Mistake::DeadlineFromReply) => local,
-                    _ => sent,
-                };
-                let granted = acquisition.granted(sent, local, manner.terms().usable());
-                let granted = match manner.mistake {
-                    Some(Mistake::DeadlineFromReply | Mistake::DeadlineFromResend) => Some(sent),
-                    _ => granted,
-                };
-                let Some(since) = granted else {
-                    self.phase = Phase::Acquiring(acquisition);
-                    return Outcome::Nothing;
-                };
-                if !manner.fencing {
-                    self.keep(manner, since, tenure, now);
-                    return Outcome::Nothing;
-                }
-                let stage = match (self.stale, self.known) {
-                    (Some(stale), _) => self.store(Some(stale), None, now),
-                    (None, Some((known, token))) if known == etag => {
-                        self.store(Some(token), Some(etag), now)
-                    }
-                    _ => Stage::Read,
-                };
-                self.phase = Phase::Preparing(Preparing {
-                    since,
-                    tenure,
-                    stage,
-                });
-            }
-            Some(Reply::NotFound) => {
-                acquisition.refused();
-                self.phase = Phase::Creating(acquisition);
-            }
-            Some(Reply::NotYours | Reply::Broken | Reply::Busy) => {
-                acquisition.refused();
-                self.phase = Phase::Acquiring(acquisition);
-            }
-            _ => {
-                acquisition.unanswered();
-                self.phase = Phase::Acquiring(acquisition);
-                if manner.makes(Mistake::BreaksWhenInDoubt) {
-                    self.phase = Phase::Releasing(None);
-                    self.send(Op::Break, now);
-                }
-            }
-        }
-        Outcome::Nothing
-    }
-
-    /// The token that follows `last`, by the shipped rule.
-    fn store(&self, last: Option<u64>, etag: Option<u8>, now: u8) -> Stage {
-        let mut before = Record::default();
-        before.fence = last;
-        let token = before.next_fence(wall(now)).unwrap_or(0);
-        let stored = Stored {
+    fn send(&mut self, manner: Manner, id: Id, thread: usize, ask: Ask, sent: Moment, now: u8) {
+        let stored = |if_match: Option<&String>, token| Op::Store {
+            if_match: if_match.and_then(|etag| etag.parse().ok()),
             token,
-            writer: self.number,
-            wall: now,
         };
-        Stage::Store { etag, stored }
-    }
-
-    fn prepared(
-        &mut self,
-        manner: Manner,
-        mut preparing: Preparing,
-        sent: Tick,
-        now: u8,
-        reply: Option<Reply>,
-    ) -> Outcome {
-        let token = match (preparing.stage.clone(), reply) {
-            (Stage::Store { stored, .. }, None)
-                if manner.makes(Mistake::UnansweredTokenHandedOut) =>
-            {
-                stored.token
-            }
-            // Sent again.
-            (_, None | Some(Reply::Busy)) => {
-                self.phase = Phase::Preparing(preparing);
-                return Outcome::Nothing;
-            }
-            (Stage::Read, Some(Reply::Found { etag, stored })) => {
-                let last = stored.map(|stored| stored.token);
-                preparing.stage = self.store(last, Some(etag), now);
-                self.phase = Phase::Preparing(preparing);
-                return Outcome::Nothing;
-            }
-            (Stage::Store { stored, .. }, Some(Reply::Stored { etag })) => {
-                self.known = Some((etag, stored.token));
-                stored.token
-            }
-            (Stage::Store { stored, .. }, Some(Reply::ConditionNotMet)) => {
-                preparing.stage = Stage::Recognise(stored);
-                self.phase = Phase::Preparing(preparing);
-                return Outcome::Nothing;
-            }
-            (Stage::Recognise(ours), Some(Reply::Found { etag, stored })) => {
-                if stored.is_none_or(|found| found.token != ours.token) {
-                    self.phase = Phase::Releasing(None);
-                    self.send(Op::Release, now);
-                    return Outcome::Nothing;
-                }
-                self.known = Some((etag, ours.token));
-                ours.token
-            }
-            (Stage::Prove(token), Some(Reply::Leased { id, .. })) if id == self.id => {
-                preparing.since = sent;
-                token
-            }
-            // The lease is lost: the lock is not acquired, and what is left is taken back.
-            _ => {
-                self.phase = Phase::Releasing(None);
-                self.send(Op::Release, now);
-                return Outcome::Nothing;
-            }
+        let (metadata, _) = self.machine.known();
+        let last = metadata.and_then(|metadata| metadata.token);
+        let op = match &ask {
+            Ask::Acquire => Op::Acquire,
+            Ask::Renew if manner.makes(Mistake::AcquireAsRenew) => Op::Acquire,
+            Ask::Renew => Op::Renew,
+            Ask::Release => Op::Release {
+                tenure: self.tenure,
+            },
+            Ask::CreateContainer | Ask::CreateBlob => Op::Create,
+            Ask::ReadHolder => Op::Look,
+            Ask::ReadMetadata => Op::Read,
+            Ask::WriteToken { token, if_match } => stored(Some(if_match), Some(*token)),
+            Ask::WriteHolder { if_match } => stored(Some(if_match), last),
+            Ask::WriteReleased => stored(None, last),
         };
-        let local = self.rate.local(now);
-        let late = local.since(preparing.since) >= manner.terms().usable();
-        let proven = matches!(preparing.stage, Stage::Prove(_));
-        let passed_over = manner.makes(Mistake::LateTokenHandedOut)
-            || manner.makes(Mistake::ProvenOnce) && proven;
-        if late && !passed_over {
-            preparing.stage = Stage::Prove(token);
-            self.phase = Phase::Preparing(preparing);
-            return Outcome::Nothing;
-        }
-        self.keep(manner, preparing.since, preparing.tenure, now);
-        Outcome::HandedOut(token)
-    }
-
-    fn keep(&mut self, manner: Manner, since: Tick, tenure: u8, now: u8) {
-        let hold = Hold::new(manner.terms(), since);
-        let mut held = Held {
-            hold,
-            tenure,
-            remembered: false,
+        let request = Request {
+            id,
+            sent: now,
+            posthumous: matches!(self.user, User::WaitsForRelease | User::Gone),
+            op,
         };
-        held.remember(self.rate.local(now), manner);
-        self.phase = Phase::Holding(held);
-    }
-
-    fn renewed(&mut self, manner: Manner, sent: Tick, now: u8, reply: Option<Reply>) {
-        let local = self.rate.local(now);
-        let id = self.id;
-        let (Phase::Holding(held) | Phase::Releasing(Some(held))) = &mut self.phase else {
-            return;
-        };
-        let unknown = Renewal::Unknown { retry_after: None };
-        let renewal = match reply {
-            Some(Reply::Leased { id: named, .. })
-                if named == id || manner.makes(Mistake::OtherIdTrusted) =>
-            {
-                Renewal::Confirmed
-            }
-            Some(Reply::Leased { .. } | Reply::NotYours) => Renewal::Lost(LossReason::Taken),
-            Some(Reply::Broken) => Renewal::Lost(LossReason::Broken),
-            Some(Reply::NotFound) => Renewal::Lost(LossReason::Deleted),
-            None if manner.makes(Mistake::FailureAsSuccess) => Renewal::Confirmed,
-            _ => unknown,
-        };
-        let sent = match manner.mistake {
-            Some(Mistake::RenewalFromReply) => local,
-            _ => sent,
-        };
-        held.hold.renewed(sent, local, renewal);
-        held.remember(local, manner);
-    }
-
-    fn send(&mut self, op: Op, now: u8) {
-        self.waiting = Some(Waiting {
-            request: self.request(op, now),
-            sent: self.rate.local(now),
+        self.waiting[thread] = Some(Waiting {
+            request,
+            ask,
+            sent,
             reply: None,
         });
     }
 
-    fn request(&self, op: Op, now: u8) -> Request {
-        Request {
-            from: self.number,
-            id: self.id,
-            sent: now,
-            posthumous: self.ended,
-            op,
-        }
-    }
-}
-
-impl Held {
-    /// What the shipped core says comes next, its announcements heard.
-    fn step(&mut self, local: Tick) -> Step {
-        loop {
-            match self.hold.step(local) {
-                Step::Announce(claim) => self.remembered = claim == Claim::Held,
-                step => return step,
+    /// Has the machine count the lease from `since`: it is told that all sends before were refused.
+    fn forget_earlier_sends(&mut self, since: Moment) {
+        let refused = answer(&Ask::Acquire, Id::FRESH, Some(Reply::NotYours));
+        self.machine
+            .answered(&Ask::Acquire, since, since, refused, 0);
+        for _ in 0..3 {
+            if let Step::Send { .. } = self.machine.step(since) {
+                break;
             }
         }
     }
 
-    fn remember(&mut self, local: Tick, manner: Manner) {
-        self.remembered =
-            manner.makes(Mistake::HeldIsRemembered) && self.hold.claim(local) == Claim::Held;
+    /// Has the machine hand the lock over if it would have done so at `then`.
+    fn handed_over_at(&mut self, then: Moment) -> Option<i64> {
+        let mut machine = self.machine.clone();
+        let handed = loop {
+            match machine.step(then) {
+                Step::Announce(_) => {}
+                Step::HandOver { token } => break token,
+                _ => return None,
+            }
+        };
+        (self.machine, self.user) = (machine, User::HasGuard);
+        handed
+    }
+
+    fn is_so(&self, notice: &Notice, now: Tick) -> bool {
+        let claim = self.machine.claim(now);
+        match notice {
+            Notice::Renewed | Notice::HeldAgain => self.user == User::HasGuard,
+            Notice::Unproven => self.user == User::HasGuard && !matches!(claim, Claim::Lost(_)),
+            Notice::Acquired { .. } => self.user == User::WaitsForGuard,
+            Notice::Lost(reason) => claim == Claim::Lost(*reason),
+            Notice::Released => self.machine.result().is_some_and(Result::is_ok),
+            Notice::HeldByAnother { .. }
+            | Notice::AcquireFailed { .. }
+            | Notice::RenewalFailed { .. }
+            | Notice::RecordFailed { .. } => true,
+        }
     }
 }
 
@@ -588,144 +630,225 @@ pub(crate) struct View<'a> {
     pub(crate) tenure: u8,
     /// After so many ticks a request does not arrive any more.
     pub(crate) lateness: Option<u8>,
-    /// All tokens there are, in order.
-    pub(crate) tokens: &'a [u64],
+    /// All there are, in order.
+    pub(crate) tokens: &'a [i64],
+    pub(crate) etags: &'a [u8],
+    pub(crate) ids: &'a [Id],
+    /// The IDs that clients use.
+    pub(crate) used: &'a [Id],
 }
 
 impl View<'_> {
     /// A token's place among the others, and how far it is ahead of the wall clock: new ones are
     /// made from these.
-    pub(crate) fn token(&self, token: u64) -> (usize, u64) {
-        let wall = wall(self.now).unix_timestamp_nanos() / 1_000_000;
-        let ahead = (token + 1).saturating_sub(u64::try_from(wall).unwrap_or(0));
+    pub(crate) fn token(&self, token: i64) -> (usize, i64) {
+        let ahead = (token + 1).saturating_sub(wall(self.now)).max(0);
         (self.tokens.partition_point(|&other| other < token), ahead)
     }
 
-    fn stored(&self, stored: Stored) -> (usize, u64, u8) {
-        let (place, ahead) = self.token(stored.token);
-        (place, ahead, stored.writer)
+    /// ETags count by which are the same.
+    pub(crate) fn etag(&self, etag: u8) -> usize {
+        self.etags.partition_point(|&other| other < etag)
+    }
+
+    /// So do IDs, and by whose they are, and whether they are still used.
+    pub(crate) fn id(&self, id: Id) -> (bool, u8, usize) {
+        let place = self.ids.partition_point(|&other| other < id);
+        (self.used.contains(&id), id.client(), place)
     }
 }
 
-/// The time from then to now, if it makes a difference.
-fn age(local: Tick, then: Tick) -> u64 {
-    let ticks = local.since(then).as_secs();
-    ticks.min(u64::from(DURATION))
+/// How the machine of one client is seen.
+struct LocalView<'a> {
+    all: &'a View<'a>,
+    now: Tick,
 }
+
+impl fingerprint::View for LocalView<'_> {
+    fn now(&self) -> Tick {
+        self.now
+    }
+
+    fn ticks(&self, duration: Duration) -> u8 {
+        let ticks = duration.as_nanos().div_ceil(TICK.as_nanos());
+        u8::try_from(ticks).map_or(HORIZON, |ticks| ticks.min(HORIZON))
+    }
+
+    fn etag(&self, etag: &str) -> impl Hash {
+        etag.parse().ok().map(|etag| self.all.etag(etag))
+    }
+
+    fn token(&self, token: i64) -> impl Hash {
+        self.all.token(token)
+    }
+}
+
+/// Longer ago, or farther away, than what can make a difference.
+const HORIZON: u8 = DURATION + 2;
 
 impl Client {
     /// Tells this state from others, but for the time that it is: only differences matter.
     pub(crate) fn hash(&self, view: &View<'_>, state: &mut impl Hasher) {
-        let local = self.rate.local(view.now);
-        (self.rate, self.id, self.left, self.ended).hash(state);
-        self.known
-            .map(|(etag, token)| (etag, view.token(token)))
+        (self.rate, view.id(self.id), self.left).hash(state);
+        let known = self.known;
+        known
+            .map(|(etag, token)| (view.etag(etag), token.map(|token| view.token(token))))
             .hash(state);
         self.stale.map(|token| view.token(token)).hash(state);
-        let waiting = self.waiting.as_ref();
-        waiting.is_some().hash(state);
-        if let Some(Waiting {
-            request,
-            sent,
-            reply,
-        }) = waiting
-        {
-            request.hash(view, state);
-            age(local, *sent).hash(state);
-            match reply {
-                Some(Reply::Leased { id, etag, tenure }) => {
-                    (1, id, etag, *tenure == view.tenure).hash(state);
-                }
-                Some(Reply::Found { etag, stored }) => {
-                    (2, etag, stored.map(|stored| view.stored(stored))).hash(state);
-                }
-                reply => (3, reply).hash(state),
-            }
-        }
         std::mem::discriminant(&self.phase).hash(state);
-        match &self.phase {
-            Phase::Idle | Phase::Dead | Phase::Releasing(None) => {}
-            Phase::Creating(acquisition) | Phase::Acquiring(acquisition) => {
-                // What it knows shows in what it would make of a grant.
-                let mut probe = acquisition.clone();
-                let since = probe.granted(local, local, Duration::MAX).unwrap_or(local);
-                (age(local, since), acquisition.may_be_granted()).hash(state);
-                (*acquisition == Acquisition::default()).hash(state);
-            }
-            Phase::Preparing(preparing) => preparing.hash(local, view, state),
-            Phase::Holding(held) | Phase::Releasing(Some(held)) => {
-                held.hash(local, view.tenure, state);
-            }
+        if let Some(lease) = self.lease() {
+            let now = self.rate.local(view.now);
+            lease.hash(&LocalView { all: view, now }, state);
         }
     }
 
-    /// The tokens that it knows of.
-    pub(crate) fn tokens(&self) -> impl Iterator<Item = u64> {
-        let waiting = self.waiting.as_ref();
-        let found = waiting.and_then(|waiting| match (waiting.reply, waiting.request.op) {
-            (Some(Reply::Found { stored, .. }), _) => Some(stored?.token),
-            (_, Op::Store { token, .. }) => Some(token),
-            _ => None,
-        });
-        let staged = match &self.phase {
-            Phase::Preparing(preparing) => match preparing.stage {
-                Stage::Store { stored, .. } | Stage::Recognise(stored) => Some(stored.token),
-                Stage::Prove(token) => Some(token),
-                Stage::Read => None,
-            },
-            _ => None,
-        };
-        let known = self.known.map(|(_, token)| token);
-        [known, self.stale, found, staged].into_iter().flatten()
+    /// The tokens and ETags that it knows of.
+    pub(crate) fn known(&self, tokens: &mut Vec<i64>, etags: &mut Vec<u8>) {
+        if let Some((etag, token)) = self.known {
+            etags.push(etag);
+            tokens.extend(token);
+        }
+        tokens.extend(self.stale);
+        let Some(lease) = self.lease() else { return };
+        for machine in [Some(&lease.machine), lease.before.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let (metadata, token) = machine.known();
+            tokens.extend(token);
+            if let Some(metadata) = metadata {
+                tokens.extend(metadata.token);
+                etags.extend(metadata.etag.parse::<u8>());
+            }
+        }
+        for waiting in lease.waiting.iter().flatten() {
+            waiting.request.known(tokens, etags);
+            match waiting.reply {
+                Some(Reply::Found { etag, token }) => {
+                    etags.push(etag);
+                    tokens.extend(token);
+                }
+                Some(
+                    Reply::Leased { etag, .. } | Reply::Stored { etag } | Reply::Created { etag },
+                ) => {
+                    etags.push(etag);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Lease {
+    fn hash(&self, view: &LocalView<'_>, state: &mut impl Hasher) {
+        use fingerprint::View as _;
+
+        let Self {
+            machine,
+            user,
+            waiting,
+            tenure,
+            overtaken,
+            held_until,
+            before,
+            remembered,
+        } = self;
+        machine.fingerprint(view, state);
+        before.is_some().hash(state);
+        if let Some(before) = before {
+            before.fingerprint(view, state);
+        }
+        (user, overtaken, view.until(*held_until), remembered).hash(state);
+        (*tenure == view.all.tenure).hash(state);
+        for waiting in waiting {
+            waiting.is_some().hash(state);
+            if let Some(waiting) = waiting {
+                waiting.hash(view, state);
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn hash(&self, view: &LocalView<'_>, state: &mut impl Hasher) {
+        use fingerprint::View as _;
+
+        let Self {
+            request,
+            ask,
+            sent,
+            reply,
+        } = self;
+        request.hash(view.all, state);
+        std::mem::discriminant(ask).hash(state);
+        if let Ask::Acquire | Ask::Renew = ask {
+            // What it proves counts from then, for as long as it proves anything.
+            let age = view.now.since(sent.lease).min(TICK * u32::from(DURATION));
+            view.ticks(age).hash(state);
+        }
+        match reply {
+            Some(Reply::Leased { id, etag, tenure }) => {
+                let current = *tenure == view.all.tenure;
+                (1, view.all.id(*id), view.all.etag(*etag), current).hash(state);
+            }
+            Some(Reply::Found { etag, token }) => {
+                let token = token.map(|token| view.all.token(token));
+                (2, view.all.etag(*etag), token).hash(state);
+            }
+            Some(Reply::Stored { etag }) => (3, view.all.etag(*etag)).hash(state),
+            Some(Reply::Created { etag }) => (4, view.all.etag(*etag)).hash(state),
+            reply => (5, reply).hash(state),
+        }
     }
 }
 
 impl Request {
-    pub(crate) fn hash(&self, view: &View<'_>, state: &mut impl Hasher) {
-        (self.from, self.id, self.posthumous).hash(state);
-        let age = view.now - self.sent;
-        view.lateness.map(|limit| age.min(limit + 1)).hash(state);
+    /// The token that it stores.
+    pub(crate) fn token(&self) -> Option<i64> {
         match self.op {
-            Op::Store {
-                if_match, token, ..
-            } => (1, if_match, view.token(token)).hash(state),
-            Op::Write { under, tenure } => (2, under, tenure == view.tenure).hash(state),
-            op => (3, op).hash(state),
+            Op::Store { token, .. } => token,
+            _ => None,
         }
     }
-}
 
-impl Preparing {
-    fn hash(&self, local: Tick, view: &View<'_>, state: &mut impl Hasher) {
-        age(local, self.since).hash(state);
-        (self.tenure == view.tenure).hash(state);
-        match &self.stage {
-            Stage::Read => 1.hash(state),
-            Stage::Store { etag, stored } => (2, etag, view.stored(*stored)).hash(state),
-            Stage::Recognise(stored) => (3, view.stored(*stored)).hash(state),
-            Stage::Prove(token) => (4, view.token(*token)).hash(state),
+    pub(crate) fn known(&self, tokens: &mut Vec<i64>, etags: &mut Vec<u8>) {
+        if let Op::Store { if_match, token } = self.op {
+            tokens.extend(token);
+            etags.extend(if_match);
         }
     }
-}
 
-impl Held {
-    /// A hold shows what it is by what it claims and wants, now and at every tick to come.
-    fn hash(&self, local: Tick, tenure: u8, state: &mut impl Hasher) {
-        (self.tenure == tenure, self.remembered).hash(state);
-        for ahead in 0..=u32::from(DURATION) + 1 {
-            let then = local + TICK * ahead;
-            self.hold.claim(then).hash(state);
-            let mut probe = self.hold.clone();
-            match probe.step(then) {
-                Step::Wait(until) => (1, until.since(then).min(TICK * 9)).hash(state),
-                Step::Renew { timeout } => (2, timeout).hash(state),
-                Step::Announce(claim) => (3, claim).hash(state),
-                Step::End => 4.hash(state),
+    pub(crate) fn hash(&self, view: &View<'_>, state: &mut impl Hasher) {
+        let Self {
+            id,
+            sent,
+            posthumous,
+            op,
+        } = self;
+        (view.id(*id), posthumous).hash(state);
+        let age = view.now - sent;
+        view.lateness.map(|limit| age.min(limit + 1)).hash(state);
+        match *op {
+            Op::Store { if_match, token } => {
+                let token = token.map(|token| view.token(token));
+                (1, if_match.map(|etag| view.etag(etag)), token).hash(state);
             }
+            Op::Write { under, tenure } => (2, under, tenure == view.tenure).hash(state),
+            Op::Release { tenure } => (3, tenure == view.tenure).hash(state),
+            op => (4, op).hash(state),
         }
     }
 }
 
-fn wall(now: u8) -> time::OffsetDateTime {
-    time::OffsetDateTime::UNIX_EPOCH + TICK * (1000 + u32::from(now))
+fn metadata_of(etag: u8, token: Option<i64>, now: u8) -> Metadata {
+    Metadata {
+        etag: etag.to_string(),
+        token,
+        wall: wall(now),
+    }
+}
+
+/// The wall clock, in milliseconds.
+fn wall(now: u8) -> i64 {
+    (1000 + i64::from(now)) * 1_000_000
 }

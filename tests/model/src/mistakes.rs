@@ -21,6 +21,8 @@ pub enum Mistake {
     OutcomeAfterRelease,
     /// The renewal thread does not stop at the release.
     RenewsAfterRelease,
+    /// The renewal thread ends once the user has the guard.
+    NeverRenews,
     /// Held is what was found last, not what the clock says.
     HeldIsRemembered,
     /// Held until the service says otherwise.
@@ -37,4 +39,10 @@ pub enum Mistake {
     UnansweredTokenHandedOut,
     /// Guarded writes go without the lease ID.
     WriteWithoutId,
+    /// A release counts as done when the service says that the lease is gone.
+    GoneIsReleased,
+    /// The same, when an attempt before was not answered, however long the lease was unproven then.
+    UnansweredIsReleased,
+    /// What a late grant brings to a client that has given up is left to run out.
+    LateGrantForgotten,
 }

@@ -9,8 +9,33 @@ use crate::client::View;
 /// How many ticks a lease lasts.
 pub(crate) const DURATION: u8 = if cfg!(feature = "large") { 6 } else { 4 };
 
-/// A lease ID. One client's acquisitions have consecutive ones.
-pub(crate) type Id = u8;
+/// A lease ID. One client's have consecutive ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Id(u8);
+
+impl Id {
+    const PER_CLIENT: u8 = 16;
+    /// Nobody's.
+    pub(crate) const FRESH: Self = Self(63);
+
+    pub(crate) fn first_of(client: u8) -> Self {
+        Self(client * Self::PER_CLIENT)
+    }
+
+    pub(crate) fn client(self) -> u8 {
+        self.0 / Self::PER_CLIENT
+    }
+
+    pub(crate) fn next(self) -> Self {
+        let next = Self(self.0 + 1);
+        assert_eq!(next.client(), self.client(), "it has used up its IDs");
+        next
+    }
+
+    fn bit(self) -> u64 {
+        1 << self.0
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Service {
@@ -22,7 +47,10 @@ pub(crate) struct Service {
     tenure: u8,
     last: Option<Id>,
     /// GHOST: the IDs whose lease somebody ended before its time, as a set of bits.
-    cut: u16,
+    cut: u64,
+    /// GHOST: the IDs whose lease was released by its holder's own request, nobody else having held
+    /// since it was granted.
+    freed: u64,
     /// Whether renewing an expired lease with a wrong ID revives the right one, as in Azurite.
     revives: bool,
     /// Whether acquiring an active lease again leaves its end where it was. No service is known
@@ -34,15 +62,8 @@ pub(crate) struct Service {
 struct Blob {
     lease: Option<Lease>,
     etag: u8,
-    stored: Option<Stored>,
-}
-
-/// A fencing token in the metadata, and who wrote it when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Stored {
-    pub(crate) token: u64,
-    pub(crate) writer: u8,
-    pub(crate) wall: u8,
+    /// The fencing token in the metadata.
+    token: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,17 +87,21 @@ enum State {
 pub(crate) enum Op {
     Acquire,
     Renew,
-    Release,
+    Release {
+        /// GHOST: the tenure that the client was granted.
+        tenure: u8,
+    },
     /// With period 0.
     Break,
     Create,
+    /// Get Blob Properties without an ID.
+    Look,
     /// Get Blob Properties under the lease.
     Read,
     /// Set Blob Metadata under the lease.
     Store {
         if_match: Option<u8>,
-        token: u64,
-        wall: u8,
+        token: Option<i64>,
     },
     /// A write to the content, under the lease or without.
     Write {
@@ -96,9 +121,12 @@ pub(crate) enum Reply {
         tenure: u8,
     },
     Done,
+    Created {
+        etag: u8,
+    },
     Found {
         etag: u8,
-        stored: Option<Stored>,
+        token: Option<i64>,
     },
     Stored {
         etag: u8,
@@ -119,7 +147,7 @@ impl Service {
         let blob = Blob {
             lease: None,
             etag: 0,
-            stored: None,
+            token: None,
         };
         Self {
             blob: Some(blob),
@@ -127,22 +155,25 @@ impl Service {
             tenure: 0,
             last: None,
             cut: 0,
+            freed: 0,
             revives,
             keeps_end,
         }
     }
 
-    pub(crate) fn handle(&mut self, now: u8, from: u8, id: Id, op: Op) -> Reply {
+    pub(crate) fn handle(&mut self, now: u8, id: Id, op: Op) -> Reply {
         if let Op::Create = op {
-            if self.blob.is_none() {
-                self.etags += 1;
-                self.blob = Some(Blob {
-                    lease: None,
-                    etag: self.etags,
-                    stored: None,
-                });
+            if self.blob.is_some() {
+                return Reply::Done;
             }
-            return Reply::Done;
+            self.etags += 1;
+            let etag = self.etags;
+            self.blob = Some(Blob {
+                lease: None,
+                etag,
+                token: None,
+            });
+            return Reply::Created { etag };
         }
         if let Op::Break = op {
             return self.break_lease(now, Some(0));
@@ -182,32 +213,30 @@ impl Service {
                 }
                 _ => Reply::NotYours,
             },
-            Op::Release if ours => {
+            Op::Release { tenure } if ours => {
                 blob.lease = None;
+                if tenure == self.tenure {
+                    self.freed |= id.bit();
+                }
                 Reply::Done
             }
+            Op::Look => Reply::Done,
             Op::Read if writable => Reply::Found {
                 etag: blob.etag,
-                stored: blob.stored,
+                token: blob.token,
             },
             Op::Store { if_match, .. } if writable && if_match.is_some_and(|e| e != blob.etag) => {
                 Reply::ConditionNotMet
             }
-            Op::Store { token, wall, .. } if writable => {
-                let writer = from;
-                let stored = Stored {
-                    token,
-                    writer,
-                    wall,
-                };
-                (blob.stored, blob.etag) = (Some(stored), next_etag);
+            Op::Store { token, .. } if writable => {
+                (blob.token, blob.etag) = (token, next_etag);
                 self.etags = next_etag;
                 Reply::Stored { etag: next_etag }
             }
             Op::Write { under: true, .. } if writable => {
                 blob.etag = next_etag;
                 self.etags = next_etag;
-                Reply::Done
+                Reply::Stored { etag: next_etag }
             }
             Op::Write { under: false, .. } => self.write_without_id(now),
             _ => Reply::NotYours,
@@ -221,7 +250,7 @@ impl Service {
         if let Some(id) = holder
             && self.end() < end
         {
-            self.cut |= 1 << id;
+            self.cut |= id.bit();
         }
     }
 
@@ -258,9 +287,9 @@ impl Service {
                 *blob = Blob {
                     lease: None,
                     etag: self.etags,
-                    stored: None,
+                    token: None,
                 };
-                Reply::Done
+                Reply::Stored { etag: self.etags }
             }
         }
     }
@@ -268,7 +297,7 @@ impl Service {
     /// The blob goes with its container, whether it is leased or not.
     pub(crate) fn delete(&mut self, now: u8) {
         if let Some(id) = self.holder(now) {
-            self.cut |= 1 << id;
+            self.cut |= id.bit();
         }
         self.blob = None;
     }
@@ -288,32 +317,64 @@ impl Service {
     }
 
     pub(crate) fn was_cut(&self, id: Id) -> bool {
-        self.cut & 1 << id != 0
+        self.cut & id.bit() != 0
     }
 
-    pub(crate) fn stored(&self) -> Option<Stored> {
-        self.blob.as_ref()?.stored
+    pub(crate) fn was_freed(&self, id: Id) -> bool {
+        self.freed & id.bit() != 0
+    }
+
+    /// Whether `id` can renew: nobody has broken its lease.
+    pub(crate) fn is_leased_to(&self, id: Id, now: u8) -> bool {
+        let lease = self.blob.as_ref().and_then(|blob| blob.lease.as_ref());
+        lease.is_some_and(|lease| lease.id == id && !lease.breaking && now < lease.until)
+    }
+
+    pub(crate) fn token(&self) -> Option<i64> {
+        self.blob.as_ref()?.token
+    }
+
+    /// The tokens, ETags and IDs that it knows of.
+    pub(crate) fn known(&self, tokens: &mut Vec<i64>, etags: &mut Vec<u8>, ids: &mut Vec<Id>) {
+        ids.extend(self.last);
+        if let Some(blob) = &self.blob {
+            tokens.extend(blob.token);
+            etags.push(blob.etag);
+            ids.extend(blob.lease.as_ref().map(|lease| lease.id));
+        }
     }
 
     /// Tells this state from others, but for the time that it is: only differences matter.
     pub(crate) fn hash(&self, view: &View<'_>, state: &mut impl Hasher) {
-        let more_than_one = self.tenure.min(2);
-        (self.etags, more_than_one, self.last, self.cut).hash(state);
-        self.blob.is_some().hash(state);
-        if let Some(blob) = &self.blob {
-            let stored = blob
-                .stored
-                .map(|stored| (view.token(stored.token), stored.writer));
-            (blob.etag, stored).hash(state);
-            let lease = blob.lease.as_ref();
+        let Self {
+            blob,
+            etags: _, // What counts is which are the same.
+            tenure,
+            last,
+            cut,
+            freed,
+            revives: _,
+            keeps_end: _,
+        } = self;
+        let more_than_one = tenure.min(&2);
+        (more_than_one, last.map(|id| view.id(id))).hash(state);
+        for id in view.used {
+            ((cut & id.bit()) != 0, (freed & id.bit()) != 0).hash(state);
+        }
+        blob.is_some().hash(state);
+        if let Some(Blob { lease, etag, token }) = blob {
+            (view.etag(*etag), token.map(|token| view.token(token))).hash(state);
             lease
-                .map(|lease| {
-                    (
-                        lease.id,
-                        lease.breaking,
-                        lease.until.saturating_sub(view.now),
-                    )
-                })
+                .as_ref()
+                .map(
+                    |Lease {
+                         id,
+                         until,
+                         breaking,
+                     }| {
+                        (view.id(*id), breaking, until.saturating_sub(view.now))
+                    },
+                )
                 .hash(state);
         }
     }

@@ -1,18 +1,18 @@
 //! Clients, the service, the network between them and those who interfere; and what must hold.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use stateright::{Model, Property};
 
-use crate::client::{Client, Manner, Outcome, Phase, Rate, Request, View};
-use crate::lease::{Acquisition, Claim, Hold};
+use crate::client::{Client, Manner, Outcome, RELEASER, Rate, Request, THREAD, User, View};
+use crate::error::Error;
 use crate::mistakes::Mistake;
 use crate::service::{DURATION, Id, Op, Reply, Service};
 
 /// What is explored: everything that can happen with so much of each.
 ///
-/// Time has no bound: states that differ by nothing but the time are one, and every step of a client and of the network may come at
-/// once or at any later tick, which is what pauses and delays are.
+/// Time has no bound: states that differ by nothing but the time are one, and every step of a client
+/// and of the network may come at once or at any later tick, which is what pauses and delays are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// How many clients want the lock.
@@ -45,8 +45,12 @@ pub struct Bounds {
     pub writes: u8,
     /// Whether every lock gets a fencing token.
     pub fencing: bool,
+    /// Whether every holder is written, so many ticks after the user has the guard.
+    pub holder_delay: Option<u8>,
     /// After so many ticks a lease is no longer renewed.
     pub max_hold: Option<u8>,
+    /// For how many ticks a client waits for a lock that another holds, if there is a limit.
+    pub limit: Option<u8>,
     /// Whether renewing an expired lease with a wrong ID revives the right one, as in Azurite.
     pub revives: bool,
     /// Whether acquiring an active lease again leaves its end where it was.
@@ -74,7 +78,9 @@ impl Bounds {
         strangers: 0,
         writes: 0,
         fencing: false,
+        holder_delay: None,
         max_hold: None,
+        limit: None,
         revives: false,
         keeps_end: false,
     };
@@ -87,7 +93,7 @@ pub struct World {
     pub mistake: Option<Mistake>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct State {
     now: u8,
     /// From the bounds.
@@ -119,7 +125,7 @@ struct Left {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Seen {
     /// The greatest token that was handed out.
-    token: u64,
+    token: i64,
     /// A token was handed out that is not greater than one before.
     token_regressed: bool,
     /// A write was taken from a client after another had leased the blob.
@@ -130,6 +136,16 @@ struct Seen {
     proven_again: bool,
     /// A late copy was granted.
     late_grant: bool,
+    /// A release was reported as a success, and somebody else had held in between.
+    unheld_release: bool,
+    /// Somebody else had held before the release, and the report does not say so.
+    untold_loss: bool,
+    /// A loss was reported although the client's own release ended the lease in time.
+    false_loss: bool,
+    /// A client was through with a lease that it had not released.
+    left_behind: bool,
+    /// Something was announced that is not so.
+    misreported: bool,
 }
 
 /// Two states are the same if nothing that can follow differs: time counts by differences, and
@@ -145,21 +161,32 @@ impl Hash for State {
             left,
             seen,
         } = self;
-        let sent = |request: &Request| match request.op {
-            Op::Store { token, .. } => Some(token),
-            _ => None,
-        };
-        let mut tokens: Vec<u64> = clients.iter().flat_map(Client::tokens).collect();
-        tokens.extend(network.iter().filter_map(sent));
-        tokens.extend(service.stored().map(|stored| stored.token));
+        let (mut tokens, mut etags, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        service.known(&mut tokens, &mut etags, &mut ids);
+        for client in clients {
+            client.known(&mut tokens, &mut etags);
+        }
+        for request in network {
+            request.known(&mut tokens, &mut etags);
+            ids.push(request.id);
+        }
         tokens.push(seen.token);
+        let used: Vec<Id> = clients.iter().map(|client| client.id).collect();
+        ids.extend(&used);
         tokens.sort_unstable();
         tokens.dedup();
+        etags.sort_unstable();
+        etags.dedup();
+        ids.sort_unstable();
+        ids.dedup();
         let view = View {
             now: *now,
             tenure: service.tenure(),
             lateness: *lateness,
             tokens: &tokens,
+            etags: &etags,
+            ids: &ids,
+            used: &used,
         };
         (now % Rate::PERIOD).hash(hasher);
         service.hash(&view, hasher);
@@ -169,9 +196,35 @@ impl Hash for State {
             .iter()
             .for_each(|request| request.hash(&view, hasher));
         left.hash(hasher);
-        view.token(seen.token).hash(hasher);
-        (seen.token_regressed, seen.late_write, seen.outlived).hash(hasher);
-        (seen.proven_again, seen.late_grant).hash(hasher);
+        let Seen {
+            token,
+            token_regressed,
+            late_write,
+            outlived,
+            proven_again,
+            late_grant,
+            unheld_release,
+            untold_loss,
+            false_loss,
+            left_behind,
+            misreported,
+        } = seen;
+        view.token(*token).hash(hasher);
+        (token_regressed, late_write, outlived, misreported).hash(hasher);
+        (proven_again, late_grant, left_behind).hash(hasher);
+        (unheld_release, untold_loss, false_loss).hash(hasher);
+    }
+}
+
+/// By what can follow, as the checker tells states apart.
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        let hash = |state: &Self| {
+            let mut hasher = DefaultHasher::new();
+            state.hash(&mut hasher);
+            hasher.finish()
+        };
+        hash(self) == hash(other)
     }
 }
 
@@ -180,33 +233,31 @@ pub enum Action {
     Tick,
     /// A client asks for the lock.
     Start(usize),
-    /// A client does what its core says comes next.
-    Act(usize),
-    /// The request of a client reaches the service.
-    Arrive(usize),
+    /// One of a client's threads does what its lease says comes next.
+    Act(usize, usize),
+    /// The request of a thread reaches the service.
+    Arrive(usize, usize),
     /// It does, and a copy of it is still under way.
-    ArriveAndStay(usize),
+    ArriveAndStay(usize, usize),
     /// It does, and the service is busy.
-    Refuse(usize),
-    /// The client reads the reply.
-    Hear(usize),
-    /// The client stops to wait for the reply: request or reply is lost.
-    Lose(usize),
+    Refuse(usize, usize),
+    /// The thread reads the reply.
+    Hear(usize, usize),
+    /// The thread stops to wait for the reply: request or reply is lost.
+    Lose(usize, usize),
     /// The same, and the request is still under way.
-    Forget(usize),
+    Forget(usize, usize),
     /// The user drops the guard, or stops to wait for the lock.
     LetGo(usize),
-    /// The same, and the request of the renewal thread is still under way.
-    LetGoAndForget(usize),
-    /// The user stops to wait for the release.
-    Leave(usize),
-    LeaveAndForget(usize),
     /// The user writes to the blob under the lease; the write is on its way.
     Write(usize),
     Die(usize),
+    /// The same, and what the process sent is still under way.
     DieAndForget(usize),
     /// A copy that nobody waits for reaches the service.
     ArriveLate(usize),
+    /// A write does, and its user hears what became of it.
+    ArriveHeard(usize),
     Break(Option<u8>),
     Delete,
     Intrude,
@@ -217,7 +268,9 @@ impl World {
         Manner {
             mistake: self.mistake,
             fencing: self.bounds.fencing,
+            holder_delay: self.bounds.holder_delay,
             max_hold: self.bounds.max_hold,
+            limit: self.bounds.limit,
         }
     }
 
@@ -236,11 +289,11 @@ impl World {
     }
 
     fn arrive(&self, state: &mut State, request: Request) -> Reply {
-        let Request { from, id, op, .. } = request;
-        let reply = state.service.handle(state.now, from, id, op);
+        let Request { id, op, .. } = request;
+        let reply = state.service.handle(state.now, id, op);
         let counts = matches!(reply, Reply::Leased { .. });
         state.seen.outlived |= counts && request.posthumous;
-        if let (Op::Write { tenure, .. }, Reply::Done) = (op, reply) {
+        if let (Op::Write { tenure, .. }, Reply::Stored { .. }) = (op, reply) {
             state.seen.late_write |= tenure != state.service.tenure();
         }
         reply
@@ -257,37 +310,91 @@ impl World {
         self.bounds.lateness.is_none_or(|limit| age <= limit)
     }
 
-    /// Whether a waiter gets the lock within one lease if everybody else falls silent.
-    fn waiter_can_hold(&self, state: &State, waiter: Option<&Client>) -> bool {
-        const FRESH: Id = 15;
-        let mut service = state.service.clone();
-        let rate = waiter.map_or(Rate::Slow, |client| client.rate);
-        let id = waiter.map_or(FRESH, |client| client.id);
-        let mut acquisition = match waiter.map(|client| &client.phase) {
-            Some(Phase::Acquiring(acquisition)) => acquisition.clone(),
-            _ => Acquisition::default(),
-        };
-        let usable = self.manner().terms().usable();
-        // Twice as long, since what was asked for long ago has to be asked for again.
-        for now in state.now..=state.now + 2 * DURATION {
-            let local = rate.local(now);
-            acquisition.sending(local);
-            let reply = service.handle(now, FRESH, id, Op::Acquire);
-            match reply {
-                Reply::Leased { .. } => {
-                    if let Some(since) = acquisition.granted(local, local, usable) {
-                        let hold = Hold::new(self.manner().terms(), since);
-                        return hold.claim(local) == Claim::Held && service.holder(now) == Some(id);
-                    }
+    /// Whether a waiter gets the lock within two leases if everybody else falls silent.
+    fn waiter_can_hold(&self, state: &State, waiter: &Client) -> bool {
+        let mut alone = Alone::new(self, state, waiter);
+        alone.any_tick(2 * DURATION + 2, |client, service, now| {
+            let served =
+                client.claims(self.manner(), now) && service.holder(now) == Some(client.id);
+            served || client.lease().is_none_or(|lease| lease.user == User::Gone)
+        })
+    }
+
+    /// Whether a holder still holds after two leases if everybody else falls silent.
+    fn holder_can_keep(&self, state: &State, holder: &Client) -> bool {
+        let mut alone = Alone::new(self, state, holder);
+        alone.any_tick(2 * DURATION, |_, _, _| false);
+        alone.client.claims(self.manner(), alone.now)
+    }
+
+    /// Whether a client that has let go is through within a lease if everybody else falls silent.
+    fn release_ends(&self, state: &State, client: &Client) -> bool {
+        let mut alone = Alone::new(self, state, client);
+        alone.any_tick(DURATION, |client, _, _| client.lease().is_none())
+    }
+}
+
+/// One client and the service, and nothing between them: all that is sent arrives and is answered.
+struct Alone<'a> {
+    world: &'a World,
+    now: u8,
+    service: Service,
+    client: Client,
+}
+
+impl<'a> Alone<'a> {
+    fn new(world: &'a World, state: &State, client: &Client) -> Self {
+        Self {
+            world,
+            now: state.now,
+            service: state.service.clone(),
+            client: client.clone(),
+        }
+    }
+
+    /// Lets so many ticks pass. Returns whether `wanted` came to be.
+    fn any_tick(&mut self, ticks: u8, wanted: impl Fn(&Client, &Service, u8) -> bool) -> bool {
+        let end = self.now + ticks;
+        loop {
+            self.settle();
+            if wanted(&self.client, &self.service, self.now) {
+                return true;
+            }
+            if self.now == end {
+                return false;
+            }
+            self.now += 1;
+        }
+    }
+
+    /// Does all there is to do now.
+    fn settle(&mut self) {
+        let manner = self.world.manner();
+        loop {
+            let mut refused = false;
+            for thread in [THREAD, RELEASER] {
+                if let Some(waiting) = self.client.waiting_mut(thread) {
+                    let Request { id, op, .. } = waiting.request;
+                    let (service, now) = (&mut self.service, self.now);
+                    let reply = waiting
+                        .reply
+                        .get_or_insert_with(|| service.handle(now, id, op));
+                    refused |= (op, *reply) == (Op::Acquire, Reply::NotYours);
+                    self.client.hear(manner, thread, self.now);
                 }
-                Reply::NotFound => {
-                    acquisition.refused();
-                    service.handle(now, FRESH, id, Op::Create);
-                }
-                _ => acquisition.refused(),
+            }
+            // It may be asked again at any time: at the next tick is soon enough.
+            if refused {
+                return;
+            }
+            let mut act = |thread| {
+                self.client.act(manner, thread, self.now);
+                self.client.waiting_mut(thread).is_some()
+            };
+            if !(act(THREAD) | act(RELEASER)) {
+                return;
             }
         }
-        false
     }
 }
 
@@ -330,55 +437,59 @@ impl Model for World {
         let State { left, .. } = state;
         actions.push(Action::Tick);
         for (i, client) in state.clients.iter().enumerate() {
-            if client.phase == Phase::Dead {
-                continue;
-            }
             if client.may_start() {
                 actions.push(Action::Start(i));
             }
-            let lost_into = |silent, forgotten, out: &mut Vec<Action>| {
-                out.push(silent);
-                if left.late > 0 && client.is_under_way() {
-                    out.push(forgotten);
-                }
+            let Some(lease) = client.lease() else {
+                continue;
             };
-            match &client.waiting {
-                Some(waiting) if waiting.reply.is_some() => actions.push(Action::Hear(i)),
-                Some(waiting) if self.in_time(state, &waiting.request) => {
-                    actions.push(Action::Arrive(i));
+            for thread in [THREAD, RELEASER] {
+                let Some(waiting) = &lease.waiting[thread] else {
+                    actions.push(Action::Act(i, thread));
+                    continue;
+                };
+                if waiting.reply.is_some() {
+                    actions.push(Action::Hear(i, thread));
+                } else if self.in_time(state, &waiting.request) {
+                    actions.push(Action::Arrive(i, thread));
                     if left.duplicates > 0 {
-                        actions.push(Action::ArriveAndStay(i));
+                        actions.push(Action::ArriveAndStay(i, thread));
                     }
                     if left.busy > 0 {
-                        actions.push(Action::Refuse(i));
+                        actions.push(Action::Refuse(i, thread));
                     }
                 }
-                Some(_) => {}
-                None => actions.push(Action::Act(i)),
+                if left.losses > 0 {
+                    actions.push(Action::Lose(i, thread));
+                    if left.late > 0 && waiting.reply.is_none() {
+                        actions.push(Action::Forget(i, thread));
+                    }
+                }
             }
-            if client.waiting.is_some() && left.losses > 0 {
-                lost_into(Action::Lose(i), Action::Forget(i), actions);
-            }
-            match client.phase {
-                Phase::Holding(_) => {
-                    lost_into(Action::LetGo(i), Action::LetGoAndForget(i), actions);
+            match lease.user {
+                User::WaitsForGuard => actions.push(Action::LetGo(i)),
+                User::HasGuard => {
+                    actions.push(Action::LetGo(i));
                     if left.writes > 0 {
                         actions.push(Action::Write(i));
                     }
                 }
-                Phase::Acquiring(_) if client.waiting.is_none() => actions.push(Action::LetGo(i)),
-                Phase::Preparing(_) if client.waiting.is_none() => actions.push(Action::LetGo(i)),
-                Phase::Releasing(_) if client.waiting.is_some() && left.losses > 0 => {
-                    lost_into(Action::Leave(i), Action::LeaveAndForget(i), actions);
-                }
-                _ => {}
+                User::WaitsForRelease | User::Gone => {}
             }
-            if left.deaths > 0 && client.phase != Phase::Idle {
-                lost_into(Action::Die(i), Action::DieAndForget(i), actions);
+            if left.deaths > 0 {
+                actions.push(Action::Die(i));
+                if left.late > 0 && lease.is_under_way() {
+                    actions.push(Action::DieAndForget(i));
+                }
             }
         }
         let copies = (0..state.network.len()).filter(|&i| self.in_time(state, &state.network[i]));
-        actions.extend(copies.map(Action::ArriveLate));
+        for i in copies {
+            actions.push(Action::ArriveLate(i));
+            if matches!(state.network[i].op, Op::Write { .. }) {
+                actions.push(Action::ArriveHeard(i));
+            }
+        }
         if left.breaks > 0 {
             actions.push(Action::Break(None));
         }
@@ -396,41 +507,52 @@ impl Model for World {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         let (manner, now) = (self.manner(), state.now);
-        let mut forgotten = None;
         match action {
             Action::Tick => self.tick(&mut state),
-            Action::Start(i) => state.clients[i].start(manner, state.service.stored(), now),
-            Action::Act(i) => {
-                if !state.clients[i].act(manner, now) {
+            Action::Start(i) => {
+                let stored = state.service.token();
+                let outcome = state.clients[i].start(manner, stored, now);
+                self.after(&mut state, i, outcome);
+            }
+            Action::Act(i, thread) => {
+                let outcome = state.clients[i].act(manner, thread, now);
+                if !outcome.acted {
                     return None;
                 }
+                self.after(&mut state, i, outcome);
             }
-            Action::Arrive(i) | Action::ArriveAndStay(i) => {
-                let request = state.clients[i].waiting.as_ref()?.request;
+            Action::Arrive(i, thread) | Action::ArriveAndStay(i, thread) => {
+                let request = state.clients[i].waiting_mut(thread)?.request;
                 let reply = self.arrive(&mut state, request);
-                state.clients[i].waiting.as_mut()?.reply = Some(reply);
-                if action == Action::ArriveAndStay(i) {
+                state.clients[i].waiting_mut(thread)?.reply = Some(reply);
+                if let Action::ArriveAndStay(..) = action {
                     state.left.duplicates -= 1;
                     self.stray(&mut state, request);
                 }
             }
-            Action::Refuse(i) => {
+            Action::Refuse(i, thread) => {
                 state.left.busy -= 1;
-                state.clients[i].waiting.as_mut()?.reply = Some(Reply::Busy);
+                state.clients[i].waiting_mut(thread)?.reply = Some(Reply::Busy);
             }
-            Action::Hear(i) => self.hear(&mut state, i),
-            Action::Lose(i) | Action::Forget(i) => {
+            Action::Hear(i, thread) => self.hear(&mut state, i, thread),
+            Action::Lose(i, thread) | Action::Forget(i, thread) => {
                 state.left.losses -= 1;
-                let waiting = state.clients[i].waiting.as_mut()?;
-                forgotten = waiting.reply.take().is_none().then_some(waiting.request);
-                self.hear(&mut state, i);
+                let waiting = state.clients[i].waiting_mut(thread)?;
+                waiting.reply = None;
+                let request = waiting.request;
+                if let Action::Forget(..) = action {
+                    state.left.late -= 1;
+                    self.stray(&mut state, request);
+                }
+                self.hear(&mut state, i, thread);
             }
-            Action::LetGo(i) | Action::LetGoAndForget(i) => {
-                forgotten = state.clients[i].let_go(manner, now);
-            }
-            Action::Leave(i) | Action::LeaveAndForget(i) => {
-                state.left.losses -= 1;
-                forgotten = state.clients[i].leave(manner);
+            Action::LetGo(i) => {
+                let tenure = state.service.tenure();
+                let before = self.reported(&state, i);
+                if !state.clients[i].let_go(manner, tenure, now) {
+                    return None;
+                }
+                self.report(&mut state, i, before);
             }
             Action::Write(i) => {
                 state.left.writes -= 1;
@@ -439,12 +561,22 @@ impl Model for World {
             }
             Action::Die(i) | Action::DieAndForget(i) => {
                 state.left.deaths -= 1;
-                forgotten = state.clients[i].die();
+                let under_way = state.clients[i].die();
+                if let Action::DieAndForget(_) = action {
+                    state.left.late -= 1;
+                    under_way.for_each(|request| self.stray(&mut state, request));
+                }
             }
-            Action::ArriveLate(i) => {
+            Action::ArriveLate(i) | Action::ArriveHeard(i) => {
                 let request = state.network.remove(i);
                 let reply = self.arrive(&mut state, request);
                 state.seen.late_grant |= matches!(reply, Reply::Leased { .. });
+                if let Action::ArriveHeard(_) = action {
+                    let client = &mut state.clients[usize::from(request.id.client())];
+                    if !client.written(request, reply) {
+                        return None;
+                    }
+                }
             }
             Action::Break(period) => {
                 match period {
@@ -460,23 +592,11 @@ impl Model for World {
             }
             Action::Intrude => {
                 state.left.strangers -= 1;
-                if state.service.write_without_id(now) != Reply::Done {
+                if state.service.write_without_id(now) == Reply::NotYours {
                     return None;
                 }
                 self.tick(&mut state);
             }
-        }
-        if let Some(request) = forgotten
-            && matches!(
-                action,
-                Action::Forget(_)
-                    | Action::LetGoAndForget(_)
-                    | Action::LeaveAndForget(_)
-                    | Action::DieAndForget(_)
-            )
-        {
-            state.left.late -= 1;
-            self.stray(&mut state, request);
         }
         Some(state)
     }
@@ -495,10 +615,9 @@ impl Model for World {
             }),
             Property::always(UNINTERRUPTED, |world: &Self, state: &State| {
                 let tenure = state.service.tenure();
-                let since = |client: &Client| client.held().map(|held| held.tenure);
                 world
                     .rightful(state)
-                    .all(|client| since(client).is_none_or(|since| since == tenure))
+                    .all(|client| client.holds_since().is_none_or(|since| since == tenure))
             }),
             Property::always(NOTHING_OUTLIVES, |_, state: &State| !state.seen.outlived),
             Property::always(TOKENS_INCREASE, |_, state: &State| {
@@ -507,14 +626,45 @@ impl Model for World {
             Property::always(LATE_WRITE_REFUSED, |_, state: &State| {
                 !state.seen.late_write
             }),
+            Property::always(RELEASED_WAS_HELD, |_, state: &State| {
+                !state.seen.unheld_release
+            }),
+            Property::always(LOSS_IS_REPORTED, |_, state: &State| !state.seen.untold_loss),
+            Property::always(REPORTED_IS_LOST, |_, state: &State| !state.seen.false_loss),
+            Property::always(NOTHING_LEFT, |_, state: &State| !state.seen.left_behind),
+            Property::always(ANNOUNCED_IS_SO, |_, state: &State| !state.seen.misreported),
             Property::always(SOMEBODY_CAN_HOLD, |world: &Self, state: &State| {
-                let waits = |client: &&Client| matches!(client.phase, Phase::Acquiring(_));
+                let waits = |client: &&Client| {
+                    let lease = client.lease();
+                    lease.is_some_and(|lease| lease.user == User::WaitsForGuard)
+                };
                 let mut waiting = state.clients.iter().filter(waits);
-                world.waiter_can_hold(state, None)
-                    && waiting.all(|client| world.waiter_can_hold(state, Some(client)))
+                waiting.all(|client| world.waiter_can_hold(state, client))
+                    && world.newcomer_can_hold(state)
+            }),
+            Property::always(HOLDER_CAN_KEEP, |world: &Self, state: &State| {
+                let renewable = |client: &&Client| {
+                    state.service.is_leased_to(client.id, state.now) && !state.seen.late_grant
+                };
+                world.bounds.max_hold.is_some()
+                    || world
+                        .claimants(state)
+                        .filter(renewable)
+                        .all(|client| world.holder_can_keep(state, client))
+            }),
+            Property::always(RELEASE_ENDS, |world: &Self, state: &State| {
+                let lets_go = |client: &&Client| {
+                    let lease = client.lease();
+                    lease.is_some_and(|lease| {
+                        matches!(lease.user, User::WaitsForRelease | User::Gone)
+                    })
+                };
+                let mut clients = state.clients.iter().filter(lets_go);
+                clients.all(|client| world.release_ends(state, client))
             }),
             Property::sometimes(TAKEN_OVER, |_, state: &State| {
-                state.service.tenure() >= 2 && state.clients.iter().any(|c| c.held().is_some())
+                let holds = |client: &Client| client.holds_since().is_some();
+                state.service.tenure() >= 2 && state.clients.iter().any(holds)
             }),
         ];
         let bounds = &self.bounds;
@@ -548,19 +698,70 @@ impl World {
         }
     }
 
-    fn hear(&self, state: &mut State, i: usize) {
+    fn hear(&self, state: &mut State, i: usize, thread: usize) {
         let (manner, now) = (self.manner(), state.now);
+        let before = self.reported(state, i);
         let client = &mut state.clients[i];
-        let was_held = client.held().map(|_| client.claims(manner, now));
-        match client.hear(manner, now) {
-            Outcome::HandedOut(token) => {
-                let cut = state.service.was_cut(client.id);
-                state.seen.token_regressed |= token <= state.seen.token && !cut;
-                state.seen.token = state.seen.token.max(token);
-            }
-            Outcome::Nothing => {}
-        }
+        let was_held = client.holds_since().map(|_| client.claims(manner, now));
+        let outcome = client.hear(manner, thread, now);
         state.seen.proven_again |= was_held == Some(false) && client.claims(manner, now);
+        self.after(state, i, outcome);
+        self.report(state, i, before);
+    }
+
+    fn after(&self, state: &mut State, i: usize, outcome: Outcome) {
+        let client = &state.clients[i];
+        if let Some(token) = outcome.token {
+            let cut = state.service.was_cut(client.id);
+            state.seen.token_regressed |= token <= state.seen.token && !cut;
+            state.seen.token = state.seen.token.max(token);
+        }
+        state.seen.misreported |= outcome.misreported;
+        if let Some(request) = outcome.extra {
+            self.stray(state, request);
+        }
+    }
+
+    fn reported(&self, state: &State, i: usize) -> bool {
+        let lease = state.clients[i].lease();
+        lease.is_some_and(|lease| lease.machine.result().is_some())
+    }
+
+    /// Looks at what becomes known of a release. `before`: whether it was known before.
+    fn report(&self, state: &mut State, i: usize, before: bool) {
+        let (client, service, seen) = (&state.clients[i], &state.service, &mut state.seen);
+        let Some((lease, result)) = client
+            .lease()
+            .and_then(|lease| Some((lease, lease.machine.result()?)))
+            .filter(|_| !before)
+        else {
+            return;
+        };
+        let holds = service.holder(state.now) == Some(client.id);
+        seen.left_behind |= result.is_ok() && holds && !seen.late_grant;
+        if lease.user != User::WaitsForRelease || service.was_cut(client.id) {
+            return;
+        }
+        let (freed, lost) = match result {
+            Ok(()) => (service.was_freed(client.id), false),
+            Err(error) => (true, error.loss_reason().is_some()),
+        };
+        seen.unheld_release |= !freed;
+        let silent = result.as_ref().is_err_and(Error::is_transient);
+        seen.untold_loss |= lease.overtaken && !lost && !silent;
+        seen.false_loss |=
+            lost && service.was_freed(client.id) && lease.held_for_certain(client.rate, state.now);
+    }
+
+    /// Whether one who comes now gets the lock within two leases if everybody else falls silent.
+    fn newcomer_can_hold(&self, state: &State) -> bool {
+        let mut newcomer = Client::new(Id::FRESH.client(), Rate::Slow, 1);
+        let patient = Manner {
+            limit: None,
+            ..self.manner()
+        };
+        newcomer.start(patient, state.service.token(), state.now);
+        self.waiter_can_hold(state, &newcomer)
     }
 }
 
@@ -575,3 +776,10 @@ pub const TAKEN_OVER: &str = "the lock goes from one to the other";
 pub const PROVEN_AGAIN: &str = "an unproven claim is proven again";
 pub const LATE_GRANT: &str = "a copy that nobody waits for is granted";
 pub const TWO_HOLDERS: &str = "two clients claim the lock at once";
+pub const RELEASED_WAS_HELD: &str = "a release succeeds only if nobody else held since the grant";
+pub const LOSS_IS_REPORTED: &str = "a release tells that somebody else had held before";
+pub const REPORTED_IS_LOST: &str = "no loss is reported of a lease that was released in time";
+pub const NOTHING_LEFT: &str = "who is through has left no lease behind";
+pub const ANNOUNCED_IS_SO: &str = "what is announced is so";
+pub const HOLDER_CAN_KEEP: &str = "a holder that is answered keeps the lock";
+pub const RELEASE_ENDS: &str = "a release that is answered ends";

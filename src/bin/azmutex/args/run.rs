@@ -136,7 +136,10 @@ pub(crate) struct RunArgs {
         default_value_t = OnSuspend::Hold
     )]
     pub(crate) on_suspend: OnSuspend,
-    /// Let the command run on if azmutex itself is killed (Linux)
+    /// Start no guardian, the process that ends the command if azmutex itself is killed or stopped; then only the command's first process is sent SIGTERM
+    #[arg(long, env = "AZMUTEX_NO_GUARDIAN", value_parser = FalseyValueParser::new())]
+    pub(crate) no_guardian: bool,
+    /// Let the command run on without the lock if azmutex itself is killed; implies --no-guardian
     #[arg(long, env = "AZMUTEX_NO_PDEATHSIG", value_parser = FalseyValueParser::new())]
     pub(crate) no_pdeathsig: bool,
     /// Keep the lock at least this long, in case the machines' clocks differ

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use azmutex::{LeaseGuard, LeaseStatus};
 
-use super::job::Status;
+use super::status::Status;
 use crate::output::{Object, holder_object};
 
 /// The beginning of every event.

@@ -100,6 +100,14 @@ impl Fence {
         matches!(self.state, State::Frozen { .. })
     }
 
+    /// When a child that was signalled is killed.
+    pub(super) fn kill_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Stopping { kill_at } => Some(kill_at),
+            _ => None,
+        }
+    }
+
     /// The child stands still, and may not go on before the lock is known to be held.
     pub(super) fn freeze(&mut self, now: Duration) {
         if matches!(self.state, State::Holding | State::Frozen { .. }) {

@@ -7,6 +7,8 @@ use crate::args::{Global, RunArgs};
 #[cfg(unix)]
 mod budget;
 #[cfg(unix)]
+mod channel;
+#[cfg(unix)]
 mod context;
 #[cfg(unix)]
 mod environment;
@@ -15,17 +17,21 @@ mod events;
 #[cfg(unix)]
 mod fence;
 #[cfg(unix)]
-mod job;
+mod guardian;
 #[cfg(unix)]
-mod mail;
+mod job;
 #[cfg(unix)]
 mod process;
 #[cfg(unix)]
 mod program;
 #[cfg(unix)]
+mod reporter;
+#[cfg(unix)]
 mod session;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod status;
 #[cfg(unix)]
 mod supervisor;
 #[cfg(unix)]
@@ -34,8 +40,6 @@ mod sys;
 mod terminal;
 #[cfg(unix)]
 mod timer;
-#[cfg(unix)]
-mod voice;
 #[cfg(unix)]
 mod waiting;
 #[cfg(unix)]
