@@ -3,11 +3,10 @@
 
 use std::cell::RefCell;
 use std::env;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 #[cfg(feature = "emulator")]
 use std::sync::Arc;
+use std::time::Duration;
 
 use azmutex::{AzureMutex, Credential, Error, ErrorKind, Lease, LeaseId, MutexOptions};
 use percent_encoding::percent_decode_str;
@@ -15,7 +14,19 @@ use zeroize::Zeroizing;
 
 use crate::args::{Auth, Create, Global};
 use crate::exit::Code;
+use crate::files;
 use crate::output::{Failure, clean};
+
+/// The variables that hold the credential of the account, or say where it is: what azmutex alone
+/// needs.
+pub(crate) const CREDENTIALS: [&str; 6] = [
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZMUTEX_KEY_FILE",
+    "AZMUTEX_SAS_FILE",
+    "AZMUTEX_CONNECTION_STRING_FILE",
+];
 
 /// The most that a file with a secret may hold.
 const MAX_SECRET: u64 = 64 * 1024;
@@ -26,22 +37,15 @@ pub(crate) struct Config {
     account: Option<String>,
     endpoint: Option<String>,
     source: Source,
+    request_timeout: Duration,
     /// Clients made so far, with what they were made for.
     clients: RefCell<Vec<(Place, AzureMutex)>>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 struct Place {
-    site: Option<Site>,
     container: String,
     create: Create,
-}
-
-/// An account and endpoint that are known from a URL only.
-#[derive(Clone, PartialEq, Eq)]
-struct Site {
-    account: String,
-    endpoint: String,
 }
 
 /// The credential, and where it came from.
@@ -70,8 +74,13 @@ pub(crate) struct Lock {
 impl Config {
     /// Reads flags, files and variables. Sends nothing.
     pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
-        let source = Source::find(global)?;
-        // A connection string names its own account.
+        Self::load_within(global, global.request_timeout)
+    }
+
+    /// As [`Config::load`]; a file that is a named pipe is waited for no longer than `patience`.
+    pub(crate) fn load_within(global: &Global, patience: Duration) -> Result<Self, Failure> {
+        let source = Source::find(global, patience)?;
+        // A connection string names its account by itself.
         let account = match (&global.account, &source) {
             (Some(account), _) => Some(account.clone()),
             (None, Source::Credential(..)) => variable("AZURE_STORAGE_ACCOUNT")?,
@@ -82,6 +91,7 @@ impl Config {
             account: account.filter(|account| !account.is_empty()),
             endpoint: global.endpoint.clone().filter(|url| !url.is_empty()),
             source,
+            request_timeout: global.request_timeout,
             clients: RefCell::default(),
         })
     }
@@ -105,16 +115,16 @@ impl Config {
 
     /// A client of the container that the options name.
     pub(crate) fn mutex(&self) -> Result<AzureMutex, Failure> {
-        self.client(None, &self.container, Create::Auto)
+        self.client(&self.container, Create::Auto)
     }
 
     /// The lock that an argument names: a blob name, or a URL.
     pub(crate) fn lock(&self, text: &str, create: Create) -> Result<Lock, Failure> {
         let (mutex, key) = if text.contains("://") {
-            let (site, container, key) = self.parse_url(text)?;
-            (self.client(site, &container, create)?, key)
+            let (container, key) = self.parse_url(text)?;
+            (self.client(&container, create)?, key)
         } else {
-            (self.client(None, &self.container, create)?, text.to_owned())
+            (self.client(&self.container, create)?, text.to_owned())
         };
         if let Err(error) = LeaseId::random().and_then(|id| Lease::new(&key, id)) {
             let rule = error.to_string();
@@ -135,14 +145,8 @@ impl Config {
         })
     }
 
-    fn client(
-        &self,
-        site: Option<Site>,
-        container: &str,
-        create: Create,
-    ) -> Result<AzureMutex, Failure> {
+    fn client(&self, container: &str, create: Create) -> Result<AzureMutex, Failure> {
         let place = Place {
-            site,
             container: container.to_owned(),
             create,
         };
@@ -150,8 +154,10 @@ impl Config {
         if let Some((_, mutex)) = clients.iter().find(|(known, _)| *known == place) {
             return Ok(mutex.clone());
         }
-        let options = self.options(place.site.as_ref(), container)?;
-        let options = options.create_missing(create == Create::Auto);
+        let options = self.options(container)?;
+        let options = options
+            .create_missing(create == Create::Auto)
+            .request_timeout(self.request_timeout);
         let mutex = AzureMutex::new(options).map_err(|error| self.refused(error))?;
         if let Source::ConnectionString(..) = &self.source
             && let Some(account) = &self.account
@@ -172,7 +178,7 @@ impl Config {
         Ok(mutex)
     }
 
-    fn options(&self, site: Option<&Site>, container: &str) -> Result<MutexOptions, Failure> {
+    fn options(&self, container: &str) -> Result<MutexOptions, Failure> {
         // Only the container's name can be wrong here.
         if let Err(error) = MutexOptions::development(container) {
             return Err(Failure::usage(rule_of(&error))
@@ -189,9 +195,8 @@ impl Config {
                 })?
             }
             Source::Credential(credential, _) => {
-                let account = site.map(|site| &site.account).or(self.account.as_ref());
-                let Some(account) = account else {
-                    return Err(Failure::new(Code::Config, "no storage account is given")
+                let Some(account) = &self.account else {
+                    return Err(Failure::new(Code::Config, "no storage account is named")
                         .hint("set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
                 };
                 MutexOptions::with_credential(account, credential.clone(), container).map_err(
@@ -204,7 +209,7 @@ impl Config {
                 )?
             }
         };
-        match site.map(|site| &site.endpoint).or(self.endpoint.as_ref()) {
+        match &self.endpoint {
             Some(url) => options.endpoint(url).map_err(|error| {
                 Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
             }),
@@ -212,23 +217,16 @@ impl Config {
         }
     }
 
-    /// The configured endpoint; `None` if the URL decides.
-    fn configured_endpoint(&self) -> Result<Option<String>, Failure> {
-        let known = match &self.source {
-            Source::Credential(..) => self.account.is_some(),
-            _ => true,
-        };
-        if !known {
-            return Ok(self.endpoint.clone());
-        }
+    /// The endpoint that is configured.
+    fn endpoint(&self) -> Result<String, Failure> {
         let mutex = self.mutex()?;
         let url = mutex.url("x");
         let end = format!("/{}/x", mutex.container());
-        Ok(url.strip_suffix(&end).map(str::to_owned))
+        Ok(url.strip_suffix(&end).unwrap_or(&url).to_owned())
     }
 
-    fn parse_url(&self, text: &str) -> Result<(Option<Site>, String, String), Failure> {
-        // Not shown if it may hold a SAS.
+    fn parse_url(&self, text: &str) -> Result<(String, String), Failure> {
+        // Not shown where it may hold a SAS.
         if text.contains('?') {
             let signed = text.to_ascii_lowercase().contains("sig=");
             return Err(if signed {
@@ -251,40 +249,36 @@ impl Config {
         if text.contains('@') || text.contains('#') {
             return Err(wrong("a lock's URL cannot have a user or a fragment"));
         }
-        let configured = self.configured_endpoint()?;
-        let below = configured
-            .as_deref()
-            .and_then(|endpoint| text.strip_prefix(endpoint.trim_end_matches('/')))
-            .and_then(|rest| rest.strip_prefix('/'));
-        let (site, path) = match (below, &configured) {
-            (Some(path), _) => (None, path),
-            // Never send a credential to a host other than its own.
-            (None, Some(endpoint)) => {
-                return Err(Failure::usage(format!(
-                    "LOCK {}: it is not at the endpoint in use, {}",
+        let Some((_, rest)) = text
+            .split_once("://")
+            .filter(|(_, rest)| rest.contains('/'))
+        else {
+            return Err(wrong("it names no container and no blob"));
+        };
+        // A credential goes to no host but its own, which a URL by itself cannot name.
+        if self.account.is_none() && matches!(self.source, Source::Credential(..)) {
+            let host = rest.split('/').next().unwrap_or_default();
+            return Err(Failure::new(
+                Code::Config,
+                format!(
+                    "LOCK {}: no storage account is named, so the credential is not sent to {}",
                     shown(text),
-                    clean(endpoint)
-                ))
-                .hint("pass its account and credential: --account, --endpoint, --key-file, ..."));
-            }
-            (None, None) => {
-                let Some(rest) = text.strip_prefix("https://") else {
-                    return Err(wrong("use https"));
-                };
-                let Some((host, path)) = rest.split_once('/') else {
-                    return Err(wrong("it has no container and no blob"));
-                };
-                let Some((account, _)) = host.split_once(".blob.") else {
-                    return Err(wrong(
-                        "its host is not ACCOUNT.blob.SUFFIX; pass --endpoint",
-                    ));
-                };
-                let site = Site {
-                    account: account.to_owned(),
-                    endpoint: format!("https://{host}"),
-                };
-                (Some(site), path)
-            }
+                    shown(host)
+                ),
+            )
+            .hint("if it is yours: set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
+        }
+        let endpoint = self.endpoint()?;
+        let below = text
+            .strip_prefix(&*endpoint)
+            .and_then(|rest| rest.strip_prefix('/'));
+        let Some(path) = below else {
+            return Err(Failure::usage(format!(
+                "LOCK {}: it is not at the endpoint in use, {}",
+                shown(text),
+                clean(&endpoint)
+            ))
+            .hint("the account and credential for it: --account, --endpoint, --key-file, ..."));
         };
         let Some((container, key)) = path.split_once('/').filter(|(_, key)| !key.is_empty()) else {
             return Err(wrong("it has a container but no blob"));
@@ -292,7 +286,7 @@ impl Config {
         let key = percent_decode_str(key)
             .decode_utf8()
             .map_err(|_| wrong("its name is not UTF-8"))?;
-        Ok((site, container.to_owned(), key.into_owned()))
+        Ok((container.to_owned(), key.into_owned()))
     }
 
     /// What the library refuses once everything is known: an expired credential, plain http, no
@@ -306,7 +300,7 @@ impl Config {
 }
 
 impl Source {
-    fn find(global: &Global) -> Result<Self, Failure> {
+    fn find(global: &Global, patience: Duration) -> Result<Self, Failure> {
         #[cfg(feature = "emulator")]
         if global.emulator {
             return azmutex::emulator::Emulator::start()
@@ -340,7 +334,7 @@ impl Source {
                 );
             }
             let from = format!("{option} {}", clean(&path.display().to_string()));
-            return Self::of(kind, read_secret(option, path)?, from);
+            return Self::of(kind, read_secret(option, path, patience)?, from);
         }
         let variables = [
             (Auth::ConnectionString, "AZURE_STORAGE_CONNECTION_STRING"),
@@ -398,10 +392,14 @@ impl Source {
 }
 
 /// Reads a secret from a file that nobody else can read.
-fn read_secret(option: &str, path: &Path) -> Result<Zeroizing<String>, Failure> {
+fn read_secret(
+    option: &str,
+    path: &Path,
+    patience: Duration,
+) -> Result<Zeroizing<String>, Failure> {
     let name = clean(&path.display().to_string());
     let failed = |why: &str| Failure::new(Code::Config, format!("{option} {name}: {why}"));
-    let file = File::open(path).map_err(|error| failed(&error.to_string()))?;
+    let file = files::open(path).map_err(|error| failed(&error.to_string()))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
@@ -419,10 +417,9 @@ fn read_secret(option: &str, path: &Path) -> Result<Zeroizing<String>, Failure> 
             return Err(failed(&why).hint(format!("chmod 600 {name}")));
         }
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_SECRET + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| failed(&error.to_string()))?;
+    let text = Zeroizing::new(
+        files::read(&file, MAX_SECRET + 1, patience).map_err(|error| failed(&error.to_string()))?,
+    );
     if text.len() as u64 > MAX_SECRET {
         return Err(failed("it is larger than 64 KiB"));
     }

@@ -4,7 +4,7 @@
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::args::{Global, LogFormat};
-use crate::output::{Object, clean, say, say_object};
+use crate::output::{clean, message_object, say, say_object};
 
 struct Logger {
     level: LevelFilter,
@@ -32,9 +32,7 @@ impl Log for Logger {
         let text = clean(&record.args().to_string());
         match self.format {
             LogFormat::Text => say(&format!("{level}: {text}")),
-            LogFormat::Json => {
-                say_object(&Object::schema().text("level", level).text("message", &text))
-            }
+            LogFormat::Json => say_object(&message_object(level, &text)),
         }
     }
 

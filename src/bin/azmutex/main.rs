@@ -1,15 +1,19 @@
 //! The `azmutex` command: flock(1) across machines. It uses only the library's public API.
 
 mod args;
+mod chain;
 mod config;
+mod cores;
 mod examples;
 mod exit;
+mod files;
 mod logger;
 mod output;
 mod process;
 mod run;
 mod signals;
 mod stdin;
+mod text;
 mod times;
 mod usage;
 mod value;
@@ -26,6 +30,9 @@ use clap::{ArgMatches, FromArgMatches as _};
 use self::args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // The limits of waiting count from here.
+    times::since_start();
+    cores::leave_none();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),

@@ -2,6 +2,61 @@
 
 use crate::output::Failure;
 
+/// When a process that has not ended was started, in ticks since boot, where the system tells: it
+/// and its number together are one process's alone.
+pub(crate) fn started(pid: i32) -> Option<u64> {
+    Listed::of(pid).map(|process| process.started)
+}
+
+/// Whether there is a process of this number.
+#[cfg(unix)]
+pub(crate) fn is_there(pid: i32) -> bool {
+    // Not being allowed to signal it also means that it lives.
+    rustix::process::Pid::from_raw(pid)
+        .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_there(_: i32) -> bool {
+    false
+}
+
+/// A process that has not ended, as Linux lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    pub(crate) group: i32,
+    pub(crate) started: u64,
+}
+
+impl Listed {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        if !cfg!(target_os = "linux") {
+            return None;
+        }
+        Self::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(stat: &[u8]) -> Option<Self> {
+        // The name is in parentheses, and may hold any byte itself.
+        let open = stat.iter().position(|&byte| byte == b'(')?;
+        let close = stat.iter().rposition(|&byte| byte == b')')?;
+        let pid = str::from_utf8(&stat[..open]).ok()?;
+        let rest = str::from_utf8(&stat[close + 1..]).ok()?;
+        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
+        if matches!(*fields.first()?, "Z" | "X" | "x") {
+            return None;
+        }
+        Some(Self {
+            pid: pid.trim_ascii().parse().ok()?,
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod system {
     use std::io;

@@ -48,6 +48,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Reads how long one request may take.
+pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if timeout >= Duration::from_millis(100) => Ok(timeout),
+        _ => Err("it must be at least 100ms".to_owned()),
+    }
+}
+
 /// Reads the duration of a lease, or `infinite`.
 pub(crate) fn lease(text: &str) -> Result<LeaseDuration, String> {
     const RULE: &str = "a lease is 15s to 60s, in whole seconds";
@@ -83,6 +91,14 @@ pub(crate) fn period(text: &str) -> Result<Duration, String> {
 pub(crate) fn exit_status(text: &str) -> Result<u8, String> {
     text.parse()
         .map_err(|_| "an exit code is 0 to 255".to_owned())
+}
+
+/// Reads how many there may be.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err("use a number from 1".to_owned()),
+    }
 }
 
 /// Reads a process ID.

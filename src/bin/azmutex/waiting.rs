@@ -1,5 +1,6 @@
 //! What is shown while waiting for a lock: who holds it, and the time waited so far.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use azmutex::LeaseStatus;
 
 use crate::args::{Global, LogFormat, When};
 use crate::config::Lock;
-use crate::output::{Object, clean, draw, holder_object, say, say_object};
+use crate::output::{Object, clean, columns, draw, say, say_object, waiting_event};
+use crate::text::{shorten, width};
 use crate::times::{ago, rfc3339, short, span};
 
 /// How to show waiting.
@@ -47,11 +49,49 @@ pub(crate) fn moment(lines: u32) -> Duration {
     })
 }
 
-/// The line that is redrawn.
-pub(crate) fn drawn(name: &str, holder: &str, waited: Duration) -> String {
+/// The line that is drawn again and again, in less than `columns`. What matters least is left out
+/// first; how long it has been waited is left out last.
+pub(crate) fn drawn(
+    name: &str,
+    status: Option<&LeaseStatus>,
+    waited: Duration,
+    columns: usize,
+) -> String {
+    let room = columns.saturating_sub(1);
+    let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
-    format!("azmutex: waiting for {name}  {holder}  [{minutes}:{secs:02}]  Ctrl-C to give up")
+    let time = format!("[{minutes}:{secs:02}]");
+    let lines = [
+        format!(
+            "azmutex: waiting for {name}  held by {who}{detail}{since}  {time}  Ctrl-C to give up"
+        ),
+        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}"),
+        format!("azmutex: waiting for {name}  held by {who}{since}  {time}"),
+        format!("waiting for {name}  held by {who}{since}  {time}"),
+        format!("{name}: held by {who}{since}  {time}"),
+        format!("{name}: {who}{since} {time}"),
+    ];
+    if let Some(line) = lines.into_iter().find(|line| width(line) <= room) {
+        return line;
+    }
+    // Name and holder share what is left, if it is enough to recognise them.
+    let left = room.saturating_sub(width(&format!(": {since} {time}")));
+    if left >= 2 * LEGIBLE {
+        let who = shorten(&who, (left / 2).max(left.saturating_sub(width(name))));
+        let name = shorten(name, left - width(&who));
+        return format!("{name}: {who}{since} {time}");
+    }
+    for since in [&*since, ""] {
+        let left = room.saturating_sub(width(&format!("{since} {time}")));
+        if left >= LEGIBLE {
+            return format!("{}{since} {time}", shorten(&who, left));
+        }
+    }
+    shorten(&time, room)
 }
+
+/// How many columns of a name are worth showing.
+const LEGIBLE: usize = 6;
 
 /// A line that stays.
 pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Duration>) -> String {
@@ -80,43 +120,73 @@ pub(crate) enum Since {
 
 /// Who holds the lock, as `held by ...`.
 pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
-    let Some(status) = status else {
-        return "held by another client".to_owned();
-    };
-    if status.state().is_free() {
-        return "no longer held".to_owned();
-    }
-    let Some(holder) = status.holder() else {
-        return format!("held by {}", unknown_holder(status));
-    };
-    let who = clean(&holder.to_string());
-    match (holder.since(), style) {
-        (None, _) => format!("held by {who}"),
-        (Some(since), Since::Span) => format!("held by {who} for {}", span(ago(since))),
-        (Some(since), Since::Time) => format!("held by {who} since {}", rfc3339(since)),
+    format!("held by {}", HeldBy::of(status, style))
+}
+
+/// Who holds a lock, in parts, the first of which matters most.
+#[derive(Debug)]
+pub(crate) struct HeldBy {
+    who: String,
+    detail: String,
+    /// Since when or for how long, with a space in front.
+    since: String,
+}
+
+impl HeldBy {
+    /// What is known of the holder; `None` if nobody could be asked.
+    pub(crate) fn of(status: Option<&LeaseStatus>, style: Since) -> Self {
+        let with = |who: &str, detail: String| Self {
+            who: who.to_owned(),
+            detail,
+            since: String::new(),
+        };
+        let Some(status) = status else {
+            return with("another client", String::new());
+        };
+        if status.state().is_free() {
+            return with("nobody any more", String::new());
+        }
+        let Some(holder) = status.holder() else {
+            return with("an unknown holder", what_is_known(status));
+        };
+        let whole = clean(&holder.to_string());
+        let who = holder.owner().map(clean);
+        // The rest is its process and its reason.
+        let (who, detail) = match who.and_then(|who| Some((whole.strip_prefix(&who)?, who.clone())))
+        {
+            Some((detail, who)) => (who, detail.to_owned()),
+            None => (whole, String::new()),
+        };
+        let since = match (holder.since(), style) {
+            (None, _) => String::new(),
+            (Some(since), Since::Span) => format!(" for {}", span(ago(since))),
+            (Some(since), Since::Time) => format!(" since {}", rfc3339(since)),
+        };
+        Self { who, detail, since }
     }
 }
 
-/// A holder that has not written who it is, and the last one that has.
-pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
+impl fmt::Display for HeldBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.who, self.detail, self.since)
+    }
+}
+
+/// What can be said of a holder that has not written who it is.
+fn what_is_known(status: &LeaseStatus) -> String {
     let infinite = status.is_infinite();
-    let Some(last) = status.last_holder() else {
-        return if infinite {
-            "an unknown holder, with an infinite lease".to_owned()
-        } else {
-            format!(
-                "an unknown holder ({}, no azmutex metadata)",
-                status.state()
-            )
-        };
-    };
-    let end = if infinite {
-        "; this lease is infinite"
-    } else {
-        ""
-    };
-    let last = clean(&last.to_string());
-    format!("an unknown holder; last recorded: {last}{end}")
+    match (status.last_holder(), infinite) {
+        (None, true) => ", with a lease that has no end".to_owned(),
+        (None, false) => format!(" ({}, no azmutex metadata)", status.state()),
+        (Some(last), _) => {
+            let end = if infinite {
+                "; this lease has no end"
+            } else {
+                ""
+            };
+            format!("; last recorded: {}{end}", clean(&last.to_string()))
+        }
+    }
 }
 
 /// How often the holder is read while waiting on a terminal.
@@ -138,7 +208,7 @@ struct State {
     /// When the next line is due, counted from the start of the wait.
     due: Duration,
     lines: u32,
-    holder: String,
+    status: Option<LeaseStatus>,
 }
 
 impl WaitDisplay {
@@ -169,26 +239,22 @@ impl WaitDisplay {
             };
         }
         let name = &self.lock.name;
+        if due {
+            state.status = self.lock.mutex.status(&self.lock.key).ok();
+        }
+        let status = state.status.as_ref();
         match self.style {
-            Style::Drawn => {
-                if due {
-                    state.holder = self.holder(Since::Span);
-                }
-                draw(&drawn(name, &state.holder, waited));
-            }
+            Style::Drawn => draw(&drawn(name, status, waited, columns())),
             Style::Lines if due => {
-                say(&line(name, &self.holder(Since::Time), waited, self.limit));
+                say(&line(
+                    name,
+                    &holder(status, Since::Time),
+                    waited,
+                    self.limit,
+                ));
             }
             Style::Objects if due => {
-                let status = self.lock.mutex.status(&self.lock.key).ok();
-                let holder = status.as_ref().and_then(|status| status.holder());
-                say_object(
-                    &Object::schema()
-                        .text("event", "waiting")
-                        .exact("lock", &self.lock.key)
-                        .maybe_object("holder", holder.map(holder_object))
-                        .seconds("waited_s", waited),
-                );
+                say_object(&waiting_event(&self.lock.key, status, waited));
             }
             _ => {}
         }
@@ -211,8 +277,7 @@ impl WaitDisplay {
         match self.style {
             Style::Silent => {}
             Style::Objects => say_object(
-                &Object::schema()
-                    .text("event", "acquired")
+                &Object::event("acquired")
                     .exact("lock", &self.lock.key)
                     .seconds("waited_s", waited),
             ),
@@ -250,7 +315,7 @@ mod tests {
             "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
         );
         assert_eq!(
-            drawn("prod/deploy", &holder, Duration::from_secs(45)),
+            drawn("prod/deploy", None, Duration::from_secs(45), 200),
             "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
         );
         assert_eq!(

@@ -170,8 +170,8 @@ fn renew_after_expiry_succeeds_if_nobody_came() {
         .exits(0)
         .json();
     assert_eq!(
-        (&object["schema"], &object["renewed"]),
-        (&1.into(), &true.into())
+        (&object["schema"], &object["event"]),
+        (&1.into(), &"renewed".into())
     );
 }
 

@@ -6,6 +6,8 @@ mod doctor;
 mod generate;
 mod hold;
 mod lease;
+#[cfg(unix)]
+mod limits;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod terminal;

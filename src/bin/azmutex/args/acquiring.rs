@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::Global;
+use crate::times::since_start;
 use crate::value;
 
 /// Who holds the lock and why, as others see it.
@@ -60,6 +62,23 @@ impl Waiting {
             Some(Duration::ZERO)
         } else {
             self.wait
+        }
+    }
+
+    /// What is left of the limit.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let limit = self.limit()?;
+        Some(limit.saturating_sub(since_start()))
+    }
+
+    /// How long a named pipe that is given as a file may keep this program.
+    pub(crate) fn patience(&self, global: &Global) -> Duration {
+        match self.left() {
+            None => self.fault_wait,
+            Some(_) if self.limit() == Some(Duration::ZERO) => {
+                self.fault_wait.min(global.request_timeout)
+            }
+            Some(left) => self.fault_wait.min(left),
         }
     }
 }

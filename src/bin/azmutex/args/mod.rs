@@ -5,20 +5,22 @@ mod run;
 mod verbs;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::acquiring::{Create, Identity};
+pub(crate) use self::acquiring::{Create, Identity, Waiting};
 pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers};
 #[cfg(feature = "emulator")]
 pub(crate) use self::verbs::EmulatorArgs;
 pub(crate) use self::verbs::{
     AcquireArgs, BreakArgs, Check, CompletionsArgs, DoctorArgs, Format, HoldArgs, ListArgs,
-    ManArgs, ReleaseArgs, RenewArgs, StatusArgs,
+    ManArgs, ReleaseArgs, RenewArgs, Sort, StatusArgs,
 };
 use crate::examples;
 use crate::exit;
+use crate::value;
 
 /// Runs commands under a distributed lock: flock(1) across machines, on Azure Blob leases.
 #[derive(Debug, Parser)]
@@ -100,6 +102,17 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) connection_string_file: Option<PathBuf>,
+    /// How long one request to the service may take, with another try if it is not answered
+    #[arg(
+        long,
+        value_name = "DURATION",
+        global = true,
+        env = "AZMUTEX_REQUEST_TIMEOUT",
+        hide_short_help = true,
+        default_value = "10s",
+        value_parser = value::request_timeout
+    )]
+    pub(crate) request_timeout: Duration,
     /// Use an emulator inside this process: nothing to set up, and nothing left when the process
     /// ends
     #[cfg(feature = "emulator")]

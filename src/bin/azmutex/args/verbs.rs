@@ -60,6 +60,22 @@ pub(crate) struct ListArgs {
     /// Only locks that can be acquired
     #[arg(long)]
     pub(crate) free: bool,
+    /// Stop after this many
+    #[arg(long, value_name = "N", value_parser = value::count)]
+    pub(crate) limit: Option<usize>,
+    /// The order
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = Sort::Name)]
+    pub(crate) sort: Sort,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    /// By name, as the service lists them: shown while they are read
+    Name,
+    /// What is held first: shown once all are read
+    State,
+    /// What has been held for longest first: shown once all are read
+    Since,
 }
 
 /// End the lease of whoever holds a lock
@@ -89,6 +105,16 @@ pub(crate) struct BreakArgs {
     /// Do not ask if this is the lock's name
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
+    /// Wait until the lock can be acquired, and say so; with a value, for at most this time [default: 75s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "75s",
+        value_parser = value::duration
+    )]
+    pub(crate) wait: Option<Duration>,
     /// Only if nobody has taken or written to the lock for this long
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) if_stale: Option<Duration>,

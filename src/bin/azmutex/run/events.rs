@@ -9,7 +9,7 @@ use crate::output::{Object, holder_object};
 
 /// The beginning of every event.
 fn event(name: &str, lock: &str) -> Object {
-    Object::schema().text("event", name).text("lock", lock)
+    Object::event(name).exact("lock", lock)
 }
 
 /// Somebody else holds the lock.

@@ -127,6 +127,7 @@ impl Job {
             new_group: place.group == Group::Own,
             new_session: place.group == Group::Session,
             dies_with_parent: start.dies_with_parent,
+            core_limit: crate::cores::limit_before(),
         };
         let launch = Launch::new(
             c_string(&program.file),

@@ -31,6 +31,7 @@ use crate::exit::Code;
 use crate::output::{Failure, clean, print_line, with_cause};
 use crate::times::{rfc3339, short};
 use crate::waiting::{Since, Style, holder, not_acquired};
+use crate::{chain, files};
 
 /// How long the release may take before it is left to the lease's end.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -53,7 +54,10 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
         Err(mut failure) => {
             failure.code = failure.code.in_run();
             failure.report(global);
-            failure.code.into()
+            match failure.code {
+                Code::NotAcquired => args.conflict_exit_code.into(),
+                code => code.into(),
+            }
         }
     }
 }
@@ -107,14 +111,9 @@ impl<'a> Plan<'a> {
                 )
             })?;
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
-        let config = Config::load(global)?;
+        let config = Config::load_within(global, args.waiting.patience(global))?;
         let lock = config.lock(&args.lock, args.waiting.create)?;
-        if let Some(pid) = environment::holding_parent(&lock) {
-            return Err(Failure::usage(format!(
-                "{} is already held by a parent azmutex (pid {pid}); this would deadlock",
-                lock.name
-            )));
-        }
+        chain::refuse_held(&lock, &args.waiting)?;
         Ok(Self {
             args,
             global,
@@ -145,7 +144,7 @@ impl<'a> Plan<'a> {
         let stop = StopToken::new();
         let locker = self.locker(&stop, &context)?;
         let started = timer::now();
-        let limit = self.args.waiting.limit();
+        let limit = self.args.waiting.left();
         let heed = |_| ControlFlow::Continue(());
         let guard = match waiting::wait(&mut context, &locker, &stop, limit, heed)
             .map_err(cannot_start)?
@@ -231,7 +230,8 @@ impl<'a> Plan<'a> {
                 format!("--event-fd {fd}"),
             ),
             (None, Some(path)) => {
-                let file = File::options().append(true).create(true).open(path);
+                let patience = self.args.waiting.patience(self.global);
+                let file = files::open_to_append(path, patience);
                 (
                     file,
                     format!("--event-file {}", clean(&path.display().to_string())),

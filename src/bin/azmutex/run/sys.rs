@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd
 use std::{io, ptr};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions};
 
 /// Whether `signal` is ignored now, as it is for a command that `nohup` started.
 pub(super) fn is_ignored(signal: c_int) -> bool {
@@ -228,6 +228,8 @@ pub(super) struct Way {
     pub(super) new_session: bool,
     /// Whether it is sent `SIGTERM` when the thread that starts it ends.
     pub(super) dies_with_parent: bool,
+    /// The limit for cores from before this process changed its own.
+    pub(super) core_limit: Option<Rlimit>,
 }
 
 /// Pointers into strings that live as long, with a null at the end.
@@ -266,7 +268,7 @@ impl Launch {
     ///
     /// Called in a child that was forked from a process with threads: it only makes system calls
     /// that are async-signal-safe (setsid, setpgid, tcsetpgrp, prctl, getppid, sigaction,
-    /// sigprocmask, execve), on memory that was prepared before, and allocates nothing.
+    /// setrlimit, sigprocmask, execve), on memory that was prepared before, and allocates nothing.
     fn exec(&self, parent: Pid) -> Errno {
         match self.prepare(parent) {
             Ok(()) => {}
@@ -311,6 +313,10 @@ impl Launch {
         for signal in way.handled.iter().copied().chain([libc::SIGPIPE]) {
             // SAFETY: sets the default action, which needs no handler; async-signal-safe.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        if let Some(limit) = &way.core_limit {
+            // A command whose cores are kept from it is started all the same.
+            let _ = rustix::process::setrlimit(Resource::Core, limit.clone());
         }
         way.mask.restore();
         Ok(())

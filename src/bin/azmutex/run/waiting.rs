@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Duration;
 
-use azmutex::{Event, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use azmutex::{Event, Lease, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
 use rustix::process::getpgrp;
 
 use super::channel::Message;
@@ -15,7 +15,7 @@ use super::context::Context;
 use super::events;
 use super::signals::Arrived;
 use super::timer;
-use crate::output::clean;
+use crate::output::{clean, columns};
 use crate::times::span;
 use crate::waiting::{Since, Style, drawn, holder, line, moment};
 
@@ -81,6 +81,7 @@ pub(super) fn wait(
                         }
                         Err(error) => {
                             context.reporter.clear();
+                            clean_up(context, locker, Some(&error));
                             Waited::Refused(error)
                         }
                     });
@@ -91,26 +92,34 @@ pub(super) fn wait(
     };
     context.reporter.clear();
     stop.stop();
-    clean_up(context, locker);
+    clean_up(context, locker, None);
     Ok(ended)
 }
 
 /// Releases what may have been granted meanwhile, as far as it can be done in a moment. Another
-/// signal ends that too.
-fn clean_up(context: &mut Context<'_>, locker: &Locker) {
-    let end = timer::now() + CLEAN_UP;
-    let (mut waited, mut releasing) = (false, false);
+/// signal ends that too. `error`: what the waiting came to, if it is over.
+fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockError>) {
+    let patience = if error.is_some() {
+        CLEAN_UP / 2
+    } else {
+        CLEAN_UP
+    };
+    let end = timer::now() + patience;
+    let mut waited = error.is_some();
+    let mut releasing = error.is_some_and(|error| release_unheard_of(context, locker, error));
     while timer::now() < end {
         while let Some(message) = context.channel.take() {
             match message {
                 Message::Waited(result) => {
                     waited = true;
-                    if let Ok(guard) = result {
+                    releasing = match result {
                         // Without a thread for the release the lease runs out.
-                        releasing = context.release(*guard).map(mem::forget).is_none();
-                    }
+                        Ok(guard) => context.release(*guard).map(mem::forget).is_none(),
+                        Err(error) => release_unheard_of(context, locker, &error),
+                    };
                 }
-                Message::Released(_) => releasing = false,
+                Message::Released(Ok(())) => return,
+                Message::Released(Err(_)) => releasing = false,
                 _ => {}
             }
         }
@@ -122,6 +131,21 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker) {
             return;
         }
     }
+}
+
+/// Releases the lease that `error` leaves behind, if it does. The locker would do so by itself, but
+/// only once the request that it waits for has come to an end. Returns whether a message follows.
+fn release_unheard_of(context: &mut Context<'_>, locker: &Locker, error: &TryLockError) -> bool {
+    let TryLockError::Error(error) = error else {
+        return false;
+    };
+    let lease = error.lease_id().map(|id| Lease::new(locker.key(), id));
+    let Some(Ok(lease)) = lease else {
+        return false;
+    };
+    let mutex = locker.mutex().clone();
+    let release = move || Message::Released(mutex.release(&lease));
+    context.worker.start(release).is_ok()
 }
 
 /// What was shown of the waiting so far.
@@ -218,10 +242,9 @@ impl Shown {
             // In the background the terminal shows somebody else's work.
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
-                let holder = holder(self.status.as_deref(), Since::Span);
-                context
-                    .reporter
-                    .draw(&fit(&drawn(context.name(), &holder, waited)));
+                let status = self.status.as_deref();
+                let line = drawn(context.name(), status, waited, columns());
+                context.reporter.draw(&line);
             }
             Style::Lines | Style::Objects => {
                 let holder = holder(self.status.as_deref(), Since::Time);
@@ -289,16 +312,4 @@ pub(super) fn look_for(
 /// Whether this process may draw on the terminal of stderr.
 fn is_foreground() -> bool {
     rustix::termios::tcgetpgrp(io::stderr()).map_or(true, |group| group == getpgrp())
-}
-
-/// As much of `line` as the terminal is wide.
-fn fit(line: &str) -> String {
-    let width = rustix::termios::tcgetwinsize(io::stderr())
-        .ok()
-        .map(|size| usize::from(size.ws_col))
-        .filter(|width| *width > 0);
-    match width {
-        Some(width) => line.chars().take(width - 1).collect(),
-        None => line.to_owned(),
-    }
 }

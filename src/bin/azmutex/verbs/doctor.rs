@@ -10,6 +10,7 @@ use crate::args::{DoctorArgs, Global};
 use crate::config::Config;
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, print_line};
+use crate::times::span;
 
 /// The lock on which writing is tried.
 const SCRATCH: &str = "azmutex-doctor";
@@ -78,7 +79,7 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
     let code = worst.map_or(Code::Done, |check| check.code);
     if global.json {
         let checks: Vec<_> = report.checks.iter().map(Check::object).collect();
-        let object = Object::schema()
+        let object = Object::event("doctor")
             .bool("ok", code == Code::Done)
             .objects("checks", &checks);
         print_line(&object.to_string());
@@ -183,10 +184,7 @@ fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
     let detail = if skew < Duration::from_secs(2) {
         "this machine's is right, to within 2 s".to_owned()
     } else {
-        format!(
-            "this machine's is {} s {direction} the service's",
-            skew.as_secs()
-        )
+        format!("this machine's is {} {direction} the service's", span(skew))
     };
     if skew >= MAX_SKEW {
         report.fail(

@@ -11,6 +11,7 @@ use azmutex::{ErrorKind, Event, LeaseGuard, Locker, StopToken, TryLockError};
 use super::Outcome;
 use super::acquire::not_acquired;
 use crate::args::{Global, HoldArgs};
+use crate::chain;
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, never_wait_for_stderr, try_print, warn};
@@ -43,7 +44,9 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
         )
         .hint("give it a pipe or a terminal as stdin, or pass --for-pid PID"));
     }
-    let lock = Config::load(global)?.lock(&args.lock, args.waiting.create)?;
+    let config = Config::load_within(global, args.waiting.patience(global))?;
+    let lock = config.lock(&args.lock, args.waiting.create)?;
+    chain::refuse_held(&lock, &args.waiting)?;
     let limit = args.waiting.limit();
     let display = Arc::new(WaitDisplay::new(global, &lock, limit));
     let stop = StopToken::new();
@@ -180,8 +183,7 @@ fn wait(guard: &LeaseGuard, ended: &Receiver<End>) -> End {
 
 fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) -> io::Result<()> {
     if global.json {
-        let object = Object::schema()
-            .text("event", "acquired")
+        let object = Object::event("acquired")
             .exact("lock", &lock.key)
             .exact("url", &lock.url)
             .text("lease_id", &guard.lease_id().to_string())

@@ -6,6 +6,7 @@ mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod generate;
+mod give_back;
 mod hold;
 mod list;
 mod renew;

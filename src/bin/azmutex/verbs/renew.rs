@@ -38,7 +38,7 @@ pub(crate) fn release(args: &ReleaseArgs, global: &Global) -> Outcome {
 
 fn done(lock: &Lock, what: &str, global: &Global) {
     if global.json {
-        let object = Object::schema().exact("lock", &lock.key).bool(what, true);
+        let object = Object::event(what).exact("lock", &lock.key);
         print_line(&object.to_string());
     }
 }
