@@ -141,7 +141,8 @@ fn many_guards_dropped_while_the_service_is_silent_wait_for_it_once() {
 #[test]
 fn wait_for_the_loss_ends_at_once_by_a_release_a_loss_and_the_deadline() {
     let backend = frozen();
-    let setup = Setup::before(&backend);
+    let mut setup = Setup::before(&backend);
+    setup.timeout = LONG;
     // Ends the hold with what it gets, and returns the guard if it still has it.
     type End<'a> = &'a dyn Fn(LeaseGuard) -> Option<LeaseGuard>;
     let ended = |end: End<'_>| {
@@ -154,6 +155,7 @@ fn wait_for_the_loss_ends_at_once_by_a_release_a_loss_and_the_deadline() {
         let (reason, watch) = within(Duration::ZERO, || waiting.join().expect("no panic"));
         let kind = watch.check().expect_err("it is over").kind();
         setup.proxy.clear();
+        setup.proxy.release_hung();
         drop(guard);
         (reason, kind)
     };
@@ -177,9 +179,14 @@ fn wait_for_the_loss_ends_at_once_by_a_release_a_loss_and_the_deadline() {
             Some(guard)
         });
         assert_eq!(broken, (Some(LossReason::Broken), lost));
+        // The lease's own thread hangs, and can wake nobody.
         let unproven = ended(&|guard| {
-            setup.always_on("renew", Fault::DropBefore);
-            backend.pass(55 * SEC);
+            let before = setup.seen("renew").len();
+            setup.always_on("renew", Fault::HangBefore);
+            backend.pass(20 * SEC);
+            let renewals = |seen: &Seen| seen.lease_action() == Some("renew");
+            setup.proxy.wait_for(before + 1, renewals, LONG);
+            backend.pass(35 * SEC);
             Some(guard)
         });
         assert_eq!(unproven, (None, ErrorKind::LeaseUnproven));
@@ -206,7 +213,7 @@ fn thread_of_a_lease_has_its_name_and_ends_with_it_at_once() {
     let mutex = AzureMutex::new(options.expect("well-formed")).expect("sound");
     let locker = Locker::new(mutex, "7c1f9e").expect("sound");
     for _ in 0..3 {
-        let guard = locker.lock().expect("it is free");
+        let guard = within(Duration::ZERO, || locker.lock()).expect("it is free");
         assert_eq!(threads_named("azmutex:7c1f9e"), 1);
         guard.release().expect("it is held");
         within(Duration::ZERO, || {
