@@ -31,7 +31,7 @@ use clap::{ArgMatches, FromArgMatches as _};
 use self::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    // The limits of waiting count from here.
+    // The limits on waiting count from here.
     times::since_start();
     cores::leave_none();
     let cli = match parse() {

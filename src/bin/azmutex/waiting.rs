@@ -49,8 +49,8 @@ pub(crate) fn moment(lines: u32) -> Duration {
     })
 }
 
-/// The line that is drawn again and again, in less than `columns`. What matters least is left out
-/// first; how long it has been waited is left out last.
+/// The line that is redrawn, in less than `columns`. What matters least is left out first; the time
+/// waited is left out last.
 pub(crate) fn drawn(
     name: &str,
     status: Option<&LeaseStatus>,
@@ -80,7 +80,7 @@ pub(crate) fn drawn(
     if let Some(line) = lines.into_iter().find(|line| width(line) <= room) {
         return line;
     }
-    // Name and holder share what is left, if it is enough to recognise them.
+    // Name and holder share the space left, if it is enough to recognise them.
     let left = room.saturating_sub(width(&format!(": {since} {time}")));
     if left >= 2 * LEGIBLE {
         let who = shorten(&who, (left / 2).max(left.saturating_sub(width(name))));
@@ -134,12 +134,12 @@ pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
 pub(crate) struct HeldBy {
     who: String,
     detail: String,
-    /// Since when or for how long, with a space in front.
+    /// Since when or for how long, with a leading space.
     since: String,
 }
 
 impl HeldBy {
-    /// What is known of the holder; `None` if nobody could be asked.
+    /// What is known of the holder; `None` if the service could not be asked.
     pub(crate) fn of(status: Option<&LeaseStatus>, style: Since) -> Self {
         let with = |who: &str, detail: String| Self {
             who: who.to_owned(),
@@ -178,15 +178,15 @@ impl fmt::Display for HeldBy {
     }
 }
 
-/// What can be said of a holder that has not written who it is.
+/// What is known about a holder that has not written who it is.
 fn what_is_known(status: &LeaseStatus) -> String {
     let infinite = status.is_infinite();
     match (status.last_holder(), infinite) {
-        (None, true) => ", with a lease that has no end".to_owned(),
+        (None, true) => ", with an infinite lease".to_owned(),
         (None, false) => format!(" ({}, no azmutex metadata)", status.state()),
         (Some(last), _) => {
             let end = if infinite {
-                "; this lease has no end"
+                "; this lease is infinite"
             } else {
                 ""
             };

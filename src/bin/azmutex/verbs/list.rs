@@ -17,10 +17,10 @@ use crate::output::{Failure, clean, print, print_line, say};
 use crate::text::{shorten, width};
 use crate::times::{ago, span};
 
-/// The columns that a cell of the table takes at most.
+/// The most columns that a cell of the table takes.
 const MAX_CELL: usize = 60;
 
-/// After how many rows the table is printed as far as it is known.
+/// After how many rows to print the table so far.
 const ROWS: usize = 200;
 
 /// After how long without another row.
@@ -73,7 +73,7 @@ pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
             _ => {}
         }
     }
-    // Both keep the order of names where they tell no difference.
+    // Both keep the order of names among equals.
     match args.sort {
         Sort::Name => {}
         Sort::State => all.sort_by_key(|found| rank(found.state())),
@@ -95,12 +95,12 @@ pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
 fn failed(error: Error) -> Failure {
     match error.kind() {
         ErrorKind::NotFound => Failure::from(error)
-            .hint("--container names it; azmutex creates it when a lock is first acquired"),
+            .hint("choose one with --container; azmutex creates it when a lock is first acquired"),
         _ => error.into(),
     }
 }
 
-/// What is held first, then what may be.
+/// Held locks first, then those that may be held.
 fn rank(state: LeaseState) -> u8 {
     match state {
         LeaseState::Leased => 0,
@@ -114,7 +114,7 @@ fn rank(state: LeaseState) -> u8 {
 struct Out<'a> {
     mutex: &'a AzureMutex,
     json: bool,
-    /// How many more may be.
+    /// How many more may be shown.
     left: usize,
     table: Table,
 }
@@ -134,7 +134,7 @@ impl Out<'_> {
     }
 }
 
-/// A table that is printed while it grows: its columns get wider, if they must.
+/// A table that is printed while it grows. Its columns get wider if necessary.
 #[derive(Default)]
 struct Table {
     rows: Vec<[String; COLUMNS]>,
@@ -164,7 +164,7 @@ impl Table {
         }
         for row in &rows {
             for (widest, cell) in self.widths.iter_mut().zip(row) {
-                // A longer one goes over its column's edge, and moves no other row.
+                // A longer cell runs over its column's edge, and moves no other row.
                 let columns = width(cell);
                 if columns <= MAX_CELL {
                     *widest = columns.max(*widest);
@@ -204,7 +204,7 @@ fn row(found: &LeaseStatus) -> [String; COLUMNS] {
     };
     let name = clean(found.key());
     [
-        // Whole for those that read it as input.
+        // Not cut if another program reads it.
         if io::stdout().is_terminal() {
             shorten(&name, MAX_CELL)
         } else {
