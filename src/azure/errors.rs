@@ -141,7 +141,10 @@ fn meaning(
         "AuthenticationFailed" => {
             let text = clock_skew(reply, sent)
                 .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
-            return (ErrorKind::Auth, quoting(text, sas_time_frame(&reply.body)));
+            return (
+                ErrorKind::Auth,
+                with_message(text, sas_time_frame(&reply.body)),
+            );
         }
         "AuthorizationFailure" => {
             "the account's network rules do not let this machine in, or the credential does not \
@@ -180,14 +183,14 @@ fn meaning(
             return (kind, message.into());
         }
     };
-    let text = quoting(text.to_owned(), error_message(&reply.body));
+    let text = with_message(text.to_owned(), error_message(&reply.body));
     (ErrorKind::Auth, text)
 }
 
-/// `text`, and what the service says itself.
-fn quoting(text: String, said: Option<String>) -> Cow<'static, str> {
-    match said {
-        Some(said) => format!("{text}; the service says: {said}").into(),
+/// `text`, followed by the service's own message.
+fn with_message(text: String, message: Option<String>) -> Cow<'static, str> {
+    match message {
+        Some(message) => format!("{text}; the service says: {message}").into(),
         None => text.into(),
     }
 }

@@ -102,3 +102,8 @@ pub(crate) const MAN: &str = "\
 Examples:
   azmutex man | man -l -
   azmutex man ~/.local/share/man/man1";
+
+pub(crate) const SCHEMA: &str = "\
+Examples:
+  azmutex schema > azmutex.schema.json
+  azmutex schema | jq '.\"$defs\" | keys'       the events, and what they share";

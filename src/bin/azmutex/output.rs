@@ -36,7 +36,7 @@ impl Failure {
         }
     }
 
-    /// An argument or a value that breaks a rule.
+    /// An argument or value that is invalid.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::new(Code::Usage, text)
     }
@@ -71,7 +71,7 @@ impl Failure {
         say(&text);
     }
 
-    fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> Object {
         message("error", "error", &self.text, &self.hints)
             .maybe("service_code", self.service_code.as_deref())
             .maybe("request_id", self.request_id.as_deref())
@@ -192,7 +192,7 @@ pub(crate) fn say_object(object: &Object) {
     put(Line::Text(format!("{object}\n")));
 }
 
-/// What is said, as an object: of a failure as the event `error`, or in passing as `message`.
+/// A message as an object: the event `error` for a failure, `message` for others.
 fn message(event: &str, level: &str, text: &str, hints: &[impl AsRef<str>]) -> Object {
     Object::event(event)
         .text("level", level)
@@ -200,12 +200,12 @@ fn message(event: &str, level: &str, text: &str, hints: &[impl AsRef<str>]) -> O
         .list("hints", hints)
 }
 
-/// Something said in passing: a line of the log, a warning.
+/// A message that is not a failure: a line of the log, a warning.
 pub(crate) fn message_object(level: &str, text: &str) -> Object {
     message("message", level, text, &[] as &[&str])
 }
 
-/// Says something on stderr, unless `-q`.
+/// Writes a message to stderr, unless `-q`.
 pub(crate) fn note(global: &Global, text: &str) {
     match global.log_format {
         _ if global.quiet => {}
@@ -298,7 +298,7 @@ pub(crate) fn redact(text: &str) -> String {
         let end = rest
             .find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | '\'' | '"' | '`'))
             .unwrap_or(rest.len());
-        // What a sentence puts behind it.
+        // Punctuation of the sentence around it.
         let end = rest[..end]
             .trim_end_matches(|c| ")]}>,.:!?".contains(c))
             .len();
@@ -318,8 +318,8 @@ impl Object {
         Self::default()
     }
 
-    /// One that stands on a line of its own, as all do that are described in `schema.json`: with the
-    /// version of that format, the time, and what it tells of.
+    /// An object on its own line, as described in `schema.json`: with the version of that format,
+    /// the time, and its event.
     pub(crate) fn event(name: &str) -> Self {
         Self::new()
             .number("schema", 1u8)
@@ -423,7 +423,7 @@ fn quoted(text: &str) -> String {
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            // Escaped although JSON does not ask for all of it: the line may end on a terminal.
+            // JSON does not require all of this, but the line may be shown on a terminal.
             c if is_invisible(c) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     let _ = write!(out, "\\u{unit:04x}");
@@ -450,7 +450,7 @@ pub(crate) fn holder_object(holder: &Holder) -> Object {
         .maybe("version", holder.version())
 }
 
-/// Somebody else holds the lock: the event of everything that waits for one.
+/// The event that somebody else holds the lock, from every command that waits for one.
 pub(crate) fn waiting_event(lock: &str, status: Option<&LeaseStatus>, waited: Duration) -> Object {
     Object::event("waiting")
         .exact("lock", lock)

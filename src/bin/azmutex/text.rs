@@ -2,8 +2,8 @@
 
 use unicode_width::UnicodeWidthChar as _;
 
-/// Whether a terminal shows nothing for this character, or acts on it: control and format characters,
-/// separators of lines and paragraphs, and what Unicode calls default ignorable.
+/// Whether a terminal shows nothing for this character, or acts on it: control and format
+/// characters, separators of lines and paragraphs, and those that Unicode calls default ignorable.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -37,8 +37,8 @@ pub(crate) fn is_invisible(c: char) -> bool {
     )
 }
 
-/// Text from elsewhere, such that a terminal only shows it: what is invisible, controls it or turns
-/// the direction of writing is written as `\u{...}`.
+/// Text from elsewhere, made safe for a terminal: characters that are invisible, control the
+/// terminal or change the direction of writing become `\u{...}`.
 pub(crate) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -56,7 +56,7 @@ pub(crate) fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
-/// The text in at most `columns`, with an ellipsis where something is left out.
+/// The text in at most `columns`, with an ellipsis where it is cut.
 pub(crate) fn shorten(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -77,7 +77,7 @@ pub(crate) fn shorten(text: &str, columns: usize) -> String {
     out
 }
 
-/// The text as a shell reads it as one word: as it is, if that is one.
+/// The text as one word for a shell, quoted only if necessary.
 pub(crate) fn shell_word(text: &str) -> String {
     let plain = |c: char| {
         c.is_ascii_alphanumeric()
@@ -88,7 +88,7 @@ pub(crate) fn shell_word(text: &str) -> String {
     } else if !text.chars().any(is_invisible) {
         format!("'{}'", text.replace('\'', r"'\''"))
     } else {
-        // As bash, zsh and ksh read it.
+        // The form of bash, zsh and ksh.
         let mut out = String::from("$'");
         for c in text.chars() {
             match c {

@@ -93,7 +93,7 @@ pub(crate) fn exit_status(text: &str) -> Result<u8, String> {
         .map_err(|_| "an exit code is 0 to 255".to_owned())
 }
 
-/// Reads how many there may be.
+/// Reads a number of at least one.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),

@@ -49,8 +49,8 @@ pub(crate) fn moment(lines: u32) -> Duration {
     })
 }
 
-/// The line that is drawn again and again, in less than `columns`. What matters least is left out
-/// first; how long it has been waited is left out last.
+/// The line that is redrawn, in less than `columns`. What matters least is left out first; the time
+/// waited is left out last.
 pub(crate) fn drawn(
     name: &str,
     status: Option<&LeaseStatus>,
@@ -61,12 +61,18 @@ pub(crate) fn drawn(
     let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
     let time = format!("[{minutes}:{secs:02}]");
+    let whole = |detail: &str, end: &str| {
+        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}{end}")
+    };
+    let left = room.saturating_sub(width(&whole("", "")));
+    let detail_cut = if left > LEGIBLE {
+        shorten(&detail, left)
+    } else {
+        String::new()
+    };
     let lines = [
-        format!(
-            "azmutex: waiting for {name}  held by {who}{detail}{since}  {time}  Ctrl-C to give up"
-        ),
-        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}"),
-        format!("azmutex: waiting for {name}  held by {who}{since}  {time}"),
+        whole(&detail, "  Ctrl-C to give up"),
+        whole(&detail_cut, ""),
         format!("waiting for {name}  held by {who}{since}  {time}"),
         format!("{name}: held by {who}{since}  {time}"),
         format!("{name}: {who}{since} {time}"),
@@ -74,7 +80,7 @@ pub(crate) fn drawn(
     if let Some(line) = lines.into_iter().find(|line| width(line) <= room) {
         return line;
     }
-    // Name and holder share what is left, if it is enough to recognise them.
+    // Name and holder share the space left, if it is enough to recognise them.
     let left = room.saturating_sub(width(&format!(": {since} {time}")));
     if left >= 2 * LEGIBLE {
         let who = shorten(&who, (left / 2).max(left.saturating_sub(width(name))));
@@ -128,12 +134,12 @@ pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
 pub(crate) struct HeldBy {
     who: String,
     detail: String,
-    /// Since when or for how long, with a space in front.
+    /// Since when or for how long, with a leading space.
     since: String,
 }
 
 impl HeldBy {
-    /// What is known of the holder; `None` if nobody could be asked.
+    /// What is known of the holder; `None` if the service could not be asked.
     pub(crate) fn of(status: Option<&LeaseStatus>, style: Since) -> Self {
         let with = |who: &str, detail: String| Self {
             who: who.to_owned(),
@@ -172,15 +178,15 @@ impl fmt::Display for HeldBy {
     }
 }
 
-/// What can be said of a holder that has not written who it is.
+/// What is known about a holder that has not written who it is.
 fn what_is_known(status: &LeaseStatus) -> String {
     let infinite = status.is_infinite();
     match (status.last_holder(), infinite) {
-        (None, true) => ", with a lease that has no end".to_owned(),
+        (None, true) => ", with an infinite lease".to_owned(),
         (None, false) => format!(" ({}, no azmutex metadata)", status.state()),
         (Some(last), _) => {
             let end = if infinite {
-                "; this lease has no end"
+                "; this lease is infinite"
             } else {
                 ""
             };
@@ -322,5 +328,31 @@ mod tests {
             not_acquired("prod/deploy", &holder, limit),
             "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
         );
+    }
+
+    #[test]
+    fn drawn_line_fits_and_ends_with_the_time() {
+        let waited = Duration::from_secs(3661);
+        let wide = "鍵".repeat(40);
+        for name in ["a", "prod/deploy", "e\u{301}e\u{301}", &wide] {
+            for columns in 0..160 {
+                let line = drawn(name, None, waited, columns);
+                assert!(width(&line) < columns.max(1), "{columns}: {line}");
+                assert!(columns < 9 || line.contains("[61:01]"), "{columns}: {line}");
+            }
+        }
+        for (columns, line) in [
+            (
+                80,
+                "azmutex: waiting for prod/deploy  held by another client  [61:01]",
+            ),
+            (50, "prod/deploy: held by another client  [61:01]"),
+            (40, "prod/deploy: another client [61:01]"),
+            (31, "prod/depl…: another c… [61:01]"),
+            (20, "another cl… [61:01]"),
+            (9, "[61:01]"),
+        ] {
+            assert_eq!(drawn("prod/deploy", None, waited, columns), line);
+        }
     }
 }

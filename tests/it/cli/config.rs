@@ -252,7 +252,7 @@ fn url_by_itself_does_not_name_the_account_that_gets_the_credential() {
             with(&["acquire", "-n", &url], &[secret])
                 .exits(78)
                 .says(&format!(
-                    "no storage account is named, so the credential is not sent to \"{host}\""
+                    "no storage account is given, so the credential is not sent to \"{host}\""
                 ))
                 .says("hint: if it is yours: set AZURE_STORAGE_ACCOUNT, or pass --account NAME");
         }

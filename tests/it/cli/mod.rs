@@ -8,6 +8,11 @@ mod hold;
 mod lease;
 #[cfg(unix)]
 mod limits;
+#[cfg(unix)]
+mod nested;
+mod schema;
+#[cfg(unix)]
+mod scripts;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod terminal;

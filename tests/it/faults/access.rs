@@ -188,7 +188,7 @@ fn sas_that_ended_while_in_use_is_told_with_its_end() {
     let mutex = AzureMutex::new(options(&wrong)).expect("sound");
     let error = fails(mutex.acquire(KEY, LeaseDuration::MIN), ErrorKind::Auth);
     assert!(
-        error.to_string().contains("that the SAS is whole"),
+        error.to_string().contains("that the SAS is complete"),
         "{error}"
     );
 }

@@ -71,7 +71,7 @@ impl Waiting {
         Some(limit.saturating_sub(since_start()))
     }
 
-    /// How long a named pipe that is given as a file may keep this program.
+    /// How long to wait for a named pipe that is given as a file.
     pub(crate) fn patience(&self, global: &Global) -> Duration {
         match self.left() {
             None => self.fault_wait,

@@ -16,7 +16,7 @@ pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers}
 pub(crate) use self::verbs::EmulatorArgs;
 pub(crate) use self::verbs::{
     AcquireArgs, BreakArgs, Check, CompletionsArgs, DoctorArgs, Format, HoldArgs, ListArgs,
-    ManArgs, ReleaseArgs, RenewArgs, Sort, StatusArgs,
+    ManArgs, ReleaseArgs, RenewArgs, SchemaArgs, Sort, StatusArgs,
 };
 use crate::examples;
 use crate::exit;
@@ -215,6 +215,7 @@ pub(crate) enum Command {
     Emulator(EmulatorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+    Schema(SchemaArgs),
 }
 
 /// Variables that do not belong to an option.

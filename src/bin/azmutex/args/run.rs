@@ -136,10 +136,10 @@ pub(crate) struct RunArgs {
         default_value_t = OnSuspend::Hold
     )]
     pub(crate) on_suspend: OnSuspend,
-    /// Do without the process that ends the command if azmutex itself is killed or stopped; the command's first process alone is sent SIGTERM then
+    /// Start no guardian, the process that ends the command if azmutex itself is killed or stopped; then only the command's first process is sent SIGTERM
     #[arg(long, env = "AZMUTEX_NO_GUARDIAN", value_parser = FalseyValueParser::new())]
     pub(crate) no_guardian: bool,
-    /// Let the command live on without the lock if azmutex itself is killed; implies --no-guardian
+    /// Let the command run on without the lock if azmutex itself is killed; implies --no-guardian
     #[arg(long, env = "AZMUTEX_NO_PDEATHSIG", value_parser = FalseyValueParser::new())]
     pub(crate) no_pdeathsig: bool,
     /// Keep the lock at least this long, in case the machines' clocks differ
@@ -170,7 +170,7 @@ pub(crate) struct RunArgs {
     /// Keep the lease ID out of the command's environment
     #[arg(long, env = "AZMUTEX_NO_EXPORT_LEASE_ID", value_parser = FalseyValueParser::new())]
     pub(crate) no_export_lease_id: bool,
-    /// Keep the account's credential out of the command's environment [default: it is passed on]
+    /// Keep the account's credential out of the command's environment [default: passed on]
     #[arg(long, env = "AZMUTEX_NO_EXPORT_CREDENTIAL", value_parser = FalseyValueParser::new())]
     pub(crate) no_export_credential: bool,
     /// Check everything and print the plan, without acquiring or running anything

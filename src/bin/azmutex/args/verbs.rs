@@ -60,25 +60,25 @@ pub(crate) struct ListArgs {
     /// Only locks that can be acquired
     #[arg(long)]
     pub(crate) free: bool,
-    /// Stop after this many
+    /// Show at most this many locks
     #[arg(long, value_name = "N", value_parser = value::count)]
     pub(crate) limit: Option<usize>,
-    /// The order
+    /// The order of the locks
     #[arg(long, value_name = "ORDER", value_enum, default_value_t = Sort::Name)]
     pub(crate) sort: Sort,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sort {
-    /// By name, as the service lists them: shown while they are read
+    /// By name, as the service lists them; shown while they are read
     Name,
-    /// What is held first: shown once all are read
+    /// Held locks first; shown once all are read
     State,
-    /// What has been held for longest first: shown once all are read
+    /// Locks held for longest first; shown once all are read
     Since,
 }
 
-/// End the lease of whoever holds a lock
+/// End the lease of a lock's holder
 ///
 /// For a holder that is gone but whose lease is not, or that hangs. Shows the holder, asks for
 /// confirmation, and gives the holder time to notice. If another holder has taken the lock since,
@@ -105,7 +105,8 @@ pub(crate) struct BreakArgs {
     /// Do not ask if this is the lock's name
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
-    /// Wait until the lock can be acquired, and say so; with a value, for at most this time [default: 75s]
+    /// Wait until the lock can be acquired, and report it; with a value, for at most this time
+    /// [default: 75s]
     #[arg(
         long,
         value_name = "DURATION",
@@ -150,7 +151,7 @@ pub(crate) struct AcquireArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// The lease ID alone
+    /// Only the lease ID
     Id,
     /// Assignments for eval in a shell
     Shell,
@@ -287,3 +288,10 @@ pub(crate) struct ManArgs {
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
+
+/// Print the JSON schema of everything that is written as JSON
+///
+/// Of what --json and --log-format json write, and of the events of `run`: one object a line.
+#[derive(Debug, Args)]
+#[command(after_help = examples::SCHEMA)]
+pub(crate) struct SchemaArgs {}

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::args::{Global, RunArgs};
 
-#[cfg(unix)]
-mod budget;
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+pub(crate) mod budget;
 #[cfg(unix)]
 mod channel;
 #[cfg(unix)]
@@ -14,8 +14,8 @@ mod context;
 mod environment;
 #[cfg(unix)]
 mod events;
-#[cfg(unix)]
-mod fence;
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+pub(crate) mod fence;
 #[cfg(unix)]
 mod guardian;
 #[cfg(unix)]
@@ -44,6 +44,11 @@ mod timer;
 mod waiting;
 #[cfg(unix)]
 mod worker;
+
+#[cfg(unix)]
+pub(crate) use self::timer::now;
+#[cfg(not(unix))]
+pub(crate) use crate::times::since_start as now;
 
 /// Runs the command as `args` say, and returns what it returned.
 #[cfg(unix)]

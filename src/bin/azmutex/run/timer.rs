@@ -15,7 +15,7 @@ const CLOCK: ClockId = ClockId::Boottime;
 const CLOCK: ClockId = ClockId::Monotonic;
 
 /// The time since boot, suspend included where the system counts it.
-pub(super) fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let now = clock_gettime(CLOCK);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
@@ -86,7 +86,7 @@ impl Timer {
     }
 }
 
-fn timespec(wait: Duration) -> Timespec {
+pub(super) fn timespec(wait: Duration) -> Timespec {
     // A day at most: nothing here waits longer without looking.
     let wait = wait.min(Duration::from_secs(86_400));
     Timespec {

@@ -1,4 +1,4 @@
-//! `azmutex break`: ends the lease of whoever holds a lock.
+//! `azmutex break`: ends the lease of a lock's holder.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::thread;
@@ -14,10 +14,10 @@ use crate::output::{Failure, Object, holder_object, note, print_line, warn};
 use crate::text::shell_word;
 use crate::times::{ago, short, span};
 
-/// How often the service is asked whether a broken lease has ended.
+/// How often to ask the service whether a broken lease has ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The longest lease that has an end.
+/// The longest finite lease.
 const MAX_LEASE: Duration = Duration::from_secs(60);
 
 /// The longest time between a loss and the end of `run`'s command, unless `--kill-after` is longer.
@@ -78,7 +78,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
     }
 }
 
-/// Waits until the lock can be acquired: when the period is over, or its holder releases it.
+/// Waits until the lock can be acquired: once the period is over, or its holder releases it.
 fn wait(lock: &Lock, left: Duration, limit: Duration, global: &Global) -> Result<(), Failure> {
     note(
         global,
@@ -115,7 +115,7 @@ fn wait(lock: &Lock, left: Duration, limit: Duration, global: &Global) -> Result
     }
 }
 
-/// Says how it ended. `left`: how long the lease still runs; `None` if there was nothing to break.
+/// Reports the result. `left`: how long the lease still runs; `None` if there was nothing to break.
 fn report(
     lock: &Lock,
     left: Option<Duration>,
@@ -143,9 +143,9 @@ fn report(
     Code::Done
 }
 
-/// How long the holder of a lease that is broken now may still be at work, as far as its record tells:
-/// until its next renewal, by default a third of its lease away, and then for the grace that `run` gives
-/// its command. `None` if nothing renews the lease, so that nothing tells its holder.
+/// How long the holder of a lease that is broken now may work on, going by its record: until its
+/// next renewal, by default a third of its lease away, and then for the grace that `run` gives its
+/// command. `None` if nothing renews the lease, so that its holder never notices.
 fn may_be_active(seen: &LeaseStatus) -> Option<Duration> {
     if seen.is_infinite() {
         return None;
@@ -158,7 +158,8 @@ fn may_be_active(seen: &LeaseStatus) -> Option<Duration> {
 /// The same in words.
 fn consequences(seen: &LeaseStatus, period: Duration) -> String {
     let Some(active) = may_be_active(seen) else {
-        return "Nothing renews such a lease, so its holder is not told: make sure that it is gone."
+        return "Such a lease is not renewed, so its holder will not notice: make sure that it is \
+                gone."
             .to_owned();
     };
     let lease = seen.holder().and_then(Holder::lease_duration);
@@ -171,7 +172,7 @@ fn consequences(seen: &LeaseStatus, period: Duration) -> String {
     };
     let lease = lease.unwrap_or(MAX_LEASE);
     let mut text = format!(
-        "Its holder may be at work for up to {} more, by {known}: it notices at its next renewal, \
+        "Its holder may work on for up to {}, judging by {known}: it notices at its next renewal, \
          within {}, and azmutex run then ends the command within {}.",
         short(active),
         short(lease / 3),
@@ -179,7 +180,7 @@ fn consequences(seen: &LeaseStatus, period: Duration) -> String {
     );
     if period < active {
         text.push_str(&format!(
-            " The break period of {} is shorter: two may be at work for {}.",
+            " The break period of {} is shorter: two holders may be at work for {}.",
             short(period),
             short(active - period)
         ));
@@ -187,9 +188,9 @@ fn consequences(seen: &LeaseStatus, period: Duration) -> String {
     text
 }
 
-/// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells since
-/// when: acquiring a lease does not change when the blob was last written. But whatever was written a
-/// moment ago is in use.
+/// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells
+/// since when: acquiring a lease does not change when the blob was last written. A lock whose blob
+/// was written to within `limit` is in use.
 fn check_stale(lock: &Lock, seen: &LeaseStatus, limit: Duration) -> Result<(), Failure> {
     let Some(since) = seen.holder().and_then(Holder::since) else {
         return Err(Failure::new(
@@ -265,7 +266,7 @@ fn confirm(
     if !io::stdin().is_terminal() {
         return refused("stdin is not a terminal");
     }
-    let again = "Type the lock name again to break it all the same: ";
+    let again = "Type the lock name again to break it anyway: ";
     if asked(&question(lock, seen, period), lock) && (!short || asked(again, lock)) {
         return Ok(());
     }
@@ -289,12 +290,13 @@ fn asked(question: &str, lock: &Lock) -> bool {
 fn question(lock: &Lock, seen: &LeaseStatus, period: Duration) -> String {
     let name = &lock.name;
     let alive = match seen.state() {
-        LeaseState::Breaking => "its lease was broken already, and ends by itself".to_owned(),
-        _ if seen.is_infinite() => "its lease has no end: the holder may be long gone".to_owned(),
+        LeaseState::Breaking => "its lease is already broken, and will end".to_owned(),
+        _ if seen.is_infinite() => "its lease is infinite: the holder may be long gone".to_owned(),
         _ => {
             let lease = seen.holder().and_then(Holder::lease_duration);
             format!(
-                "its lease was renewed within the last {}: the holder is alive, or was until just now",
+                "its lease was renewed within the last {}: the holder is alive, or was a moment \
+                 ago",
                 short(lease.unwrap_or(MAX_LEASE))
             )
         }

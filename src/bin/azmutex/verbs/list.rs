@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal as _};
 use std::iter;
 use std::mem;
-use std::time::SystemTime;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseState, LeaseStatus};
 
@@ -15,14 +17,14 @@ use crate::output::{Failure, clean, print, print_line, say};
 use crate::text::{shorten, width};
 use crate::times::{ago, span};
 
-/// The columns that a cell of the table takes at most.
+/// The most columns that a cell of the table takes.
 const MAX_CELL: usize = 60;
 
-/// After how many rows the table is printed as far as it is known.
+/// After how many rows to print the table so far.
 const ROWS: usize = 200;
 
-/// As many locks come with one request, at most.
-const PAGE: usize = 5000;
+/// After how long without another row.
+const IDLE: Duration = Duration::from_millis(100);
 
 pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
     let config = Config::load(global)?;
@@ -34,8 +36,35 @@ pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
         table: Table::default(),
     };
     let mut all = Vec::new();
-    for (read, found) in (1..).zip(mutex.list(&args.prefix)) {
-        let found = found.map_err(failed)?;
+    let locks = mutex.list(&args.prefix);
+    let (sender, receiver) = mpsc::sync_channel(ROWS);
+    // The next page may take long: what there is, is shown meanwhile.
+    let reading = thread::Builder::new()
+        .name("azmutex-list".to_owned())
+        .spawn(move || {
+            for found in locks {
+                if sender.send(found).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(|error| Failure::new(Code::Bug, format!("cannot start a thread: {error}")))?;
+    while out.left > 0 {
+        let found = match receiver.recv_timeout(IDLE) {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                out.table.print();
+                return Err(failed(error));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                out.table.print();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) if reading.join().is_ok() => break,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::new(Code::Bug, "the locks could not be read"));
+            }
+        };
         let free = found.state().is_free();
         let wanted = !(args.held && free || args.free && !free);
         match args.sort {
@@ -43,15 +72,8 @@ pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
             Sort::State | Sort::Since if wanted => all.push(found),
             _ => {}
         }
-        if out.left == 0 {
-            break;
-        }
-        if read % PAGE == 0 {
-            // The next request may take long.
-            out.table.print();
-        }
     }
-    // Both keep the order of names where they tell no difference.
+    // Both keep the order of names among equals.
     match args.sort {
         Sort::Name => {}
         Sort::State => all.sort_by_key(|found| rank(found.state())),
@@ -73,12 +95,12 @@ pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
 fn failed(error: Error) -> Failure {
     match error.kind() {
         ErrorKind::NotFound => Failure::from(error)
-            .hint("--container names it; azmutex creates it when a lock is first acquired"),
+            .hint("choose one with --container; azmutex creates it when a lock is first acquired"),
         _ => error.into(),
     }
 }
 
-/// What is held first, then what may be.
+/// Held locks first, then those that may be held.
 fn rank(state: LeaseState) -> u8 {
     match state {
         LeaseState::Leased => 0,
@@ -92,7 +114,7 @@ fn rank(state: LeaseState) -> u8 {
 struct Out<'a> {
     mutex: &'a AzureMutex,
     json: bool,
-    /// How many more may be.
+    /// How many more may be shown.
     left: usize,
     table: Table,
 }
@@ -112,7 +134,7 @@ impl Out<'_> {
     }
 }
 
-/// A table that is printed while it grows: its columns get wider, if they must.
+/// A table that is printed while it grows. Its columns get wider if necessary.
 #[derive(Default)]
 struct Table {
     rows: Vec<[String; COLUMNS]>,
@@ -142,7 +164,7 @@ impl Table {
         }
         for row in &rows {
             for (widest, cell) in self.widths.iter_mut().zip(row) {
-                // A longer one goes over its column's edge, and moves no other row.
+                // A longer cell runs over its column's edge, and moves no other row.
                 let columns = width(cell);
                 if columns <= MAX_CELL {
                     *widest = columns.max(*widest);
@@ -182,7 +204,7 @@ fn row(found: &LeaseStatus) -> [String; COLUMNS] {
     };
     let name = clean(found.key());
     [
-        // Whole for those that read it as input.
+        // Not cut if another program reads it.
         if io::stdout().is_terminal() {
             shorten(&name, MAX_CELL)
         } else {

@@ -34,5 +34,6 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
         Command::Emulator(args) => emulator::emulator(args, global),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),
+        Command::Schema(_) => generate::schema(),
     }
 }
