@@ -216,7 +216,7 @@ pub(crate) enum Command {
 }
 
 /// Variables that are no option's own.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 8] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential, in one string",
@@ -236,6 +236,10 @@ const VARIABLES: [(&str, &str); 7] = [
         "Whether stderr is coloured, unless --color says so",
     ),
     ("TERM", "With dumb, nothing is coloured or redrawn"),
+    (
+        "AZMUTEX_HELD_LOCKS",
+        "The locks that are held for this process already; set by azmutex run",
+    ),
 ];
 
 /// The definition of the command line, as it is parsed and as it is shown.
