@@ -202,9 +202,11 @@ impl Lifecycle {
         }
         match &mut self.phase {
             Phase::Acquiring => {
-                let (acquisition, notices) = (&mut self.acquisition, &mut self.notices);
-                match acquisition.answered(request, sent, now, result, random, notices) {
-                    Progress::GoesOn => {}
+                match self
+                    .acquisition
+                    .answered(request, sent, now, result, random)
+                {
+                    Progress::GoesOn(notice) => self.notices.extend(notice),
                     Progress::Failed(error) => self.fail(error, now),
                     Progress::Granted { since, metadata } => {
                         self.granted(since, metadata, now, random);
@@ -235,10 +237,11 @@ impl Lifecycle {
                 // The acquisition was given up while this was on its way.
                 Request::Acquire => {
                     self.phase = Phase::Acquiring;
-                    let (acquisition, notices) = (&mut self.acquisition, &mut Vec::new());
-                    match acquisition.answered(request, sent, now, result, random, notices) {
-                        Progress::Granted { since, .. } => self.granted(since, None, now, random),
-                        Progress::GoesOn | Progress::Failed(_) => {}
+                    let progress = self
+                        .acquisition
+                        .answered(request, sent, now, result, random);
+                    if let Progress::Granted { since, .. } = progress {
+                        self.granted(since, None, now, random);
                     }
                     self.let_go(Then::End, now);
                 }

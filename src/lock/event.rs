@@ -147,3 +147,70 @@ impl fmt::Debug for Events {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Phase;
+
+    const SEC: Duration = Duration::from_secs(1);
+
+    fn silence() -> Error {
+        Error::transport("no reply in time", Phase::Reply).during("renew lease on", "a/c/key")
+    }
+
+    #[test]
+    fn events_read_as_a_line_for_people() {
+        let holder = Holder {
+            owner: Some("ci@build-07".to_owned()),
+            pid: Some(42),
+            ..Holder::unknown()
+        };
+        let waiting = |holder| Event::Waiting {
+            attempt: 3,
+            elapsed: 12 * SEC,
+            holder,
+        };
+        let failed = |remaining| Event::RenewalFailed {
+            error: silence(),
+            remaining,
+        };
+        let error = silence();
+        let rows = [
+            (
+                waiting(Some(holder)),
+                "waiting: held by ci@build-07 (pid 42), 12 s so far",
+            ),
+            (
+                waiting(None),
+                "waiting: another client holds it, 12 s so far",
+            ),
+            (
+                Event::AcquireFailed { attempt: 1, error },
+                "failed to renew lease on `a/c/key`: no reply in time; trying again",
+            ),
+            (
+                failed(35 * SEC),
+                "failed to renew lease on `a/c/key`: no reply in time; held for another 35 s",
+            ),
+            (
+                failed(Duration::ZERO),
+                "failed to renew lease on `a/c/key`: no reply in time; trying again",
+            ),
+            (
+                Event::Unproven,
+                "no renewal was confirmed in time; it may be lost, and may be held again",
+            ),
+            (
+                Event::Lost {
+                    reason: LossReason::Broken,
+                },
+                "lost: the lease was broken by another client",
+            ),
+            (Event::Released, "released"),
+        ];
+        for (event, text) in rows {
+            assert_eq!(event.to_string(), text);
+        }
+    }
+}

@@ -474,7 +474,7 @@ fn token_that_cannot_be_stored_for_a_while_is_stored_later(backend: &Backend) {
         let guard = thread::scope(|scope| {
             let locking = scope.spawn(|| lock(mutex));
             // More often than within the request timeout.
-            proxy.wait_for(6, |seen| seen.operation() == operation, LONG);
+            proxy.wait_for(10, |seen| seen.operation() == operation, LONG);
             proxy.clear();
             locking.join().expect("no panic")
         });

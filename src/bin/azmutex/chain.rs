@@ -1,8 +1,8 @@
-//! The locks that are held for this process already, by an `azmutex run` above it: to wait for one of
-//! them would never end.
+//! The locks that an `azmutex run` among this process's parents already holds for it. Waiting for
+//! one of them would never end.
 //!
-//! They are passed on in a variable. It is checked that their holder lives, since a process may keep
-//! its environment for longer than the lock was held for it.
+//! They are passed on in a variable. A process may keep its environment for longer than the lock
+//! was held, so the holder is checked to be alive.
 
 use azmutex::AzureMutex;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,10 +13,10 @@ use crate::exit::Code;
 use crate::output::Failure;
 use crate::process;
 
-/// The variable: `PID:STARTED:LOCK`, with blanks between.
+/// The variable: `PID:STARTED:LOCK` entries, separated by blanks.
 pub(crate) const HELD_LOCKS: &str = "AZMUTEX_HELD_LOCKS";
 
-/// Fails if `lock` is held for this process already.
+/// Fails if `lock` is already held for this process.
 pub(crate) fn refuse_held(lock: &Lock, waiting: &Waiting) -> Result<(), Failure> {
     let chain = std::env::var(HELD_LOCKS).unwrap_or_default();
     let identity = identity(lock);
@@ -58,7 +58,7 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Whether the holder is the process that it was, and not one that got its number later.
+    /// Whether the holder is still the same process, and not one that got its process ID later.
     fn is_alive(&self) -> bool {
         match process::started(self.pid) {
             Some(started) => started == self.started,
@@ -79,7 +79,7 @@ fn entries(chain: &str) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// A name of the lock that is the same however its account is written.
+/// A name of the lock that does not depend on how its account is written.
 fn identity(lock: &Lock) -> String {
     name(&lock.mutex, &lock.url, &lock.key)
 }
@@ -93,7 +93,7 @@ fn name(mutex: &AzureMutex, url: &str, key: &str) -> String {
     format!("{place}/{account}/{container}/{key}")
 }
 
-/// Host and port, in one spelling for this machine, and without what says nothing.
+/// Host and port, in one spelling for this machine, and without parts that make no difference.
 fn place(scheme: &str, authority: &str) -> String {
     let authority = authority.to_ascii_lowercase();
     let (host, port) = match authority.rsplit_once(':') {

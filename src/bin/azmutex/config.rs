@@ -1,4 +1,5 @@
-//! Where the locks are and who asks: flags, then the environment. There is no configuration file.
+//! Where the locks are, and the credential: from flags, then from the environment. There is no
+//! configuration file.
 
 use std::cell::RefCell;
 use std::env;
@@ -16,8 +17,7 @@ use crate::exit::Code;
 use crate::files;
 use crate::output::{Failure, clean};
 
-/// The variables that hold the credential of the account, or say where it is: what azmutex alone
-/// needs.
+/// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
 pub(crate) const CREDENTIALS: [&str; 6] = [
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZURE_STORAGE_KEY",
@@ -65,7 +65,7 @@ pub(crate) struct Lock {
     pub(crate) name: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
-    /// What answers, with `--emulator`: for as long as the lock is worked on.
+    /// With `--emulator`, keeps it running for as long as the lock is in use.
     #[cfg(feature = "emulator")]
     _emulator: Option<Arc<azmutex::emulator::Emulator>>,
 }
@@ -76,10 +76,10 @@ impl Config {
         Self::load_within(global, global.request_timeout)
     }
 
-    /// As [`Config::load`]; a file that is a named pipe is waited for no longer than `patience`.
-    pub(crate) fn load_within(global: &Global, patience: Duration) -> Result<Self, Failure> {
-        let source = Source::find(global, patience)?;
-        // A connection string names its account by itself.
+    /// Like [`Config::load`], but waits for a file that is a named pipe for at most `limit`.
+    pub(crate) fn load_within(global: &Global, limit: Duration) -> Result<Self, Failure> {
+        let source = Source::find(global, limit)?;
+        // A connection string names its own account.
         let account = match (&global.account, &source) {
             (Some(account), _) => Some(account.clone()),
             (None, Source::Credential(..)) => variable("AZURE_STORAGE_ACCOUNT")?,
@@ -165,7 +165,7 @@ impl Config {
             return Err(Failure::new(
                 Code::Config,
                 format!(
-                    "the {} is of account {}, not of {}",
+                    "the {} is for account {}, not {}",
                     self.credential().0,
                     clean(mutex.account()),
                     clean(account)
@@ -181,7 +181,7 @@ impl Config {
         // Only the container's name can be wrong here.
         if let Err(error) = MutexOptions::development(container) {
             return Err(Failure::usage(rule_of(&error))
-                .hint("--container or AZMUTEX_CONTAINER names it, or a full URL as LOCK"));
+                .hint("set it with --container or AZMUTEX_CONTAINER, or pass a full URL as LOCK"));
         }
         let options = match &self.source {
             #[cfg(feature = "emulator")]
@@ -195,14 +195,14 @@ impl Config {
             }
             Source::Credential(credential, _) => {
                 let Some(account) = &self.account else {
-                    return Err(Failure::new(Code::Config, "no storage account is named")
+                    return Err(Failure::new(Code::Config, "no storage account is given")
                         .hint("set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
                 };
                 MutexOptions::with_credential(account, credential.clone(), container).map_err(
                     |error| {
                         Failure::usage(rule_of(&error)).hint(
-                            "--account or AZURE_STORAGE_ACCOUNT names it; for a host of its own \
-                             there is --endpoint",
+                            "set it with --account or AZURE_STORAGE_ACCOUNT; for another host, use \
+                             --endpoint",
                         )
                     },
                 )?
@@ -210,7 +210,7 @@ impl Config {
         };
         match &self.endpoint {
             Some(url) => options.endpoint(url).map_err(|error| {
-                Failure::usage(rule_of(&error)).hint("--endpoint or AZMUTEX_ENDPOINT names it")
+                Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
             }),
             None => Ok(options),
         }
@@ -225,14 +225,17 @@ impl Config {
     }
 
     fn parse_url(&self, text: &str) -> Result<(String, String), Failure> {
-        // Not shown where it may hold a SAS.
+        // Not shown if it may hold a SAS.
         if text.contains('?') {
             let signed = text.to_ascii_lowercase().contains("sig=");
             return Err(if signed {
-                Failure::usage("LOCK: the URL holds a SAS, which others can see on a command line")
-                    .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
+                Failure::usage(
+                    "LOCK: the URL holds a SAS, which others can see on the command line",
+                )
+                .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
             } else {
-                Failure::usage("LOCK: a lock's URL has no query").hint("leave out `?` and the rest")
+                Failure::usage("LOCK: a lock's URL cannot have a query")
+                    .hint("leave out `?` and the rest")
             });
         }
         let wrong = |rule: &str| {
@@ -240,21 +243,21 @@ impl Config {
                 .hint("e.g. https://acct.blob.core.windows.net/locks/deploy, or a blob name")
         };
         if text.contains('@') || text.contains('#') {
-            return Err(wrong("a lock's URL has no user and no fragment"));
+            return Err(wrong("a lock's URL cannot have a user or a fragment"));
         }
         let Some((_, rest)) = text
             .split_once("://")
             .filter(|(_, rest)| rest.contains('/'))
         else {
-            return Err(wrong("it names no container and no blob"));
+            return Err(wrong("it has no container and no blob"));
         };
-        // A credential goes to no host but its own, which a URL by itself cannot name.
+        // Never send a credential to a host other than its own, which the URL alone cannot name.
         if self.account.is_none() && matches!(self.source, Source::Credential(..)) {
             let host = rest.split('/').next().unwrap_or_default();
             return Err(Failure::new(
                 Code::Config,
                 format!(
-                    "LOCK {}: no storage account is named, so the credential is not sent to {}",
+                    "LOCK {}: no storage account is given, so the credential is not sent to {}",
                     shown(text),
                     shown(host)
                 ),
@@ -271,10 +274,10 @@ impl Config {
                 shown(text),
                 clean(&endpoint)
             ))
-            .hint("the account and credential for it: --account, --endpoint, --key-file, ..."));
+            .hint("pass its account and credential: --account, --endpoint, --key-file, ..."));
         };
         let Some((container, key)) = path.split_once('/').filter(|(_, key)| !key.is_empty()) else {
-            return Err(wrong("it names a container but no blob"));
+            return Err(wrong("it has a container but no blob"));
         };
         let key = percent_decode_str(key)
             .decode_utf8()
@@ -282,7 +285,8 @@ impl Config {
         Ok((container.to_owned(), key.into_owned()))
     }
 
-    /// What the library refuses once all is known: the credential's end, plain http, no TLS.
+    /// What the library refuses once everything is known: an expired credential, plain http, no
+    /// TLS.
     fn refused(&self, error: Error) -> Failure {
         match error.kind() {
             ErrorKind::Config => Failure::new(Code::Config, rule_of(&error)),
@@ -292,7 +296,7 @@ impl Config {
 }
 
 impl Source {
-    fn find(global: &Global, patience: Duration) -> Result<Self, Failure> {
+    fn find(global: &Global, limit: Duration) -> Result<Self, Failure> {
         #[cfg(feature = "emulator")]
         if global.emulator {
             return azmutex::emulator::Emulator::start()
@@ -318,12 +322,11 @@ impl Source {
             .filter_map(|(kind, option, path)| Some((*kind, *option, path.as_ref()?)));
         if let Some((kind, option, path)) = given.next() {
             if let Some((_, other, _)) = given.next() {
-                return Err(
-                    Failure::usage(format!("{option} and {other}: use one")).hint("or say --auth")
-                );
+                return Err(Failure::usage(format!("{option} and {other}: use one"))
+                    .hint("or choose with --auth"));
             }
             let from = format!("{option} {}", clean(&path.display().to_string()));
-            return Self::of(kind, read_secret(option, path, patience)?, from);
+            return Self::of(kind, read_secret(option, path, limit)?, from);
         }
         let variables = [
             (Auth::ConnectionString, "AZURE_STORAGE_CONNECTION_STRING"),
@@ -381,11 +384,7 @@ impl Source {
 }
 
 /// Reads a secret from a file that nobody else can read.
-fn read_secret(
-    option: &str,
-    path: &Path,
-    patience: Duration,
-) -> Result<Zeroizing<String>, Failure> {
+fn read_secret(option: &str, path: &Path, limit: Duration) -> Result<Zeroizing<String>, Failure> {
     let name = clean(&path.display().to_string());
     let failed = |why: &str| Failure::new(Code::Config, format!("{option} {name}: {why}"));
     let file = files::open(path).map_err(|error| failed(&error.to_string()))?;
@@ -399,7 +398,7 @@ fn read_secret(
         if metadata.is_dir() {
             return Err(failed("it is a directory"));
         }
-        // The file that was opened is the one that is judged.
+        // Checks the file that was opened, not whatever has the name now.
         if metadata.mode() & 0o077 != 0 {
             let mode = metadata.mode() & 0o777;
             let why = format!("others can read this secret (mode {mode:03o})");
@@ -407,7 +406,7 @@ fn read_secret(
         }
     }
     let text = Zeroizing::new(
-        files::read(&file, MAX_SECRET + 1, patience).map_err(|error| failed(&error.to_string()))?,
+        files::read(&file, MAX_SECRET + 1, limit).map_err(|error| failed(&error.to_string()))?,
     );
     if text.len() as u64 > MAX_SECRET {
         return Err(failed("it is larger than 64 KiB"));

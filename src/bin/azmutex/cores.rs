@@ -1,4 +1,4 @@
-//! No core of this program: it would hold the account's key.
+//! Prevents core dumps of this program, which would hold the account's key.
 
 #[cfg(unix)]
 mod system {
@@ -6,15 +6,15 @@ mod system {
 
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    /// Where cores are given to a program, Linux heeds no other limit than this; a file of one byte
-    /// is none either.
+    /// One byte on Linux: where cores are piped to a program, it obeys no other limit. A file of one
+    /// byte is not a core either.
     const NONE: u64 = if cfg!(target_os = "linux") { 1 } else { 0 };
 
     static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
-    /// Has this process leave no core. Only its own limit changes, which can be put back.
+    /// Makes this process leave no core. Changes only its own limit, which can be restored.
     ///
-    /// Not "undumpable", which would also keep its owner from looking at it in /proc.
+    /// Does not make it undumpable, which would also keep its owner from reading it in /proc.
     pub(crate) fn leave_none() {
         let before = BEFORE.get_or_init(|| getrlimit(Resource::Core));
         let none = before.maximum.map_or(NONE, |most| most.min(NONE));

@@ -1,4 +1,4 @@
-//! Files that others name, which may be named pipes: to open and read those may last for ever.
+//! Files that the user names. They may be named pipes, which may take forever to open and read.
 
 use std::fs::File;
 use std::io;
@@ -18,20 +18,20 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Reads text from a file that [`open`] opened, up to `most` bytes, for at most `patience`.
+/// Reads text from a file that [`open`] opened, up to `most` bytes, for at most `limit`.
 #[cfg(unix)]
-pub(crate) fn read(file: &File, most: u64, patience: Duration) -> io::Result<String> {
+pub(crate) fn read(file: &File, most: u64, limit: Duration) -> io::Result<String> {
     use std::io::Read as _;
     use std::os::unix::fs::FileTypeExt as _;
     use std::time::Instant;
 
     let is_pipe = file.metadata()?.file_type().is_fifo();
-    let end = Instant::now() + patience;
+    let end = Instant::now() + limit;
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(usize::try_from(most).unwrap_or(0)));
     loop {
         let left = most - bytes.len() as u64;
         let read = match file.take(left).read_to_end(&mut bytes) {
-            // Before anybody has opened it to write, a pipe looks as if it had ended.
+            // Until somebody opens it for writing, a pipe looks as if it had ended.
             Ok(_) if is_pipe && bytes.is_empty() => false,
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
@@ -45,7 +45,7 @@ pub(crate) fn read(file: &File, most: u64, patience: Duration) -> io::Result<Str
         }
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(nobody("has written to this pipe", patience));
+            return Err(nobody("has written to this pipe", limit));
         }
         wait(file, left);
     }
@@ -60,15 +60,15 @@ pub(crate) fn read(mut file: &File, most: u64, _: Duration) -> io::Result<String
     Ok(text)
 }
 
-/// Opens a file to append to, for at most `patience`: somebody has to read a named pipe.
+/// Opens a file to append to, for at most `limit`: a named pipe must have a reader.
 #[cfg(unix)]
-pub(crate) fn open_to_append(path: &Path, patience: Duration) -> io::Result<File> {
+pub(crate) fn open_to_append(path: &Path, limit: Duration) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     use std::time::Instant;
 
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-    let end = Instant::now() + patience;
+    let end = Instant::now() + limit;
     loop {
         let mut options = File::options();
         options.append(true).create(true);
@@ -81,9 +81,9 @@ pub(crate) fn open_to_append(path: &Path, patience: Duration) -> io::Result<File
             }
             Err(error) if error.raw_os_error() != Some(libc::ENXIO) => return Err(error),
             Err(_) if Instant::now() >= end => {
-                return Err(nobody("reads from this pipe", patience));
+                return Err(nobody("reads from this pipe", limit));
             }
-            // Nobody tells when somebody comes to read.
+            // The system does not report that a reader has come, so try again.
             Err(_) => std::thread::sleep(PAUSE),
         }
     }
@@ -92,7 +92,7 @@ pub(crate) fn open_to_append(path: &Path, patience: Duration) -> io::Result<File
 #[cfg(unix)]
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Waits until there may be something to read. A pipe that nobody has opened yet tells nothing.
+/// Waits until there may be something to read. A pipe that nobody has opened yet reports nothing.
 #[cfg(unix)]
 fn wait(file: &File, left: Duration) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -109,7 +109,7 @@ fn wait(file: &File, left: Duration) {
 }
 
 #[cfg(unix)]
-fn nobody(what: &str, patience: Duration) -> io::Error {
-    let text = format!("nobody {what} within {}", crate::times::short(patience));
+fn nobody(what: &str, limit: Duration) -> io::Error {
+    let text = format!("nobody {what} within {}", crate::times::short(limit));
     io::Error::new(io::ErrorKind::TimedOut, text)
 }

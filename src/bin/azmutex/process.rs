@@ -1,9 +1,9 @@
-//! Another process: wait for its end, send it a signal.
+//! Another process: waits for its end, sends it a signal.
 
 use crate::output::Failure;
 
-/// When a process that has not ended was started, in ticks since boot, where the system tells: it
-/// and its number together are one process's alone.
+/// When a running process was started, in ticks since boot, if the system tells. Together with the
+/// process ID it identifies a process.
 pub(crate) fn started(pid: i32) -> Option<u64> {
     Listed::of(pid).map(|process| process.started)
 }
@@ -21,10 +21,10 @@ pub(crate) fn ticks() -> u64 {
     0
 }
 
-/// Whether there is a process of this number.
+/// Whether a process with this ID exists.
 #[cfg(unix)]
 pub(crate) fn is_there(pid: i32) -> bool {
-    // Not being allowed to signal it also means that it lives.
+    // A process that may not be signalled exists, too.
     rustix::process::Pid::from_raw(pid)
         .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
@@ -34,7 +34,7 @@ pub(crate) fn is_there(_: i32) -> bool {
     false
 }
 
-/// A process that has not ended, as Linux lists it.
+/// A running process, as Linux lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) pid: i32,
@@ -85,7 +85,7 @@ impl Listed {
     }
 
     fn parse(stat: &[u8]) -> Option<Self> {
-        // The name is in parentheses, and may hold any byte itself.
+        // The name is in parentheses, and may contain any byte.
         let open = stat.iter().position(|&byte| byte == b'(')?;
         let close = stat.iter().rposition(|&byte| byte == b')')?;
         let pid = str::from_utf8(&stat[..open]).ok()?;
@@ -112,7 +112,7 @@ mod system {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-    /// The process itself: its ID may come to stand for another, this does not.
+    /// The process itself. Its ID may be reused for another process; this handle is not.
     #[derive(Debug, Clone)]
     pub(crate) struct Handle(Arc<OwnedFd>);
 
@@ -195,7 +195,7 @@ impl Process {
             .and_then(system::Handle::open);
         let handle = handle.map_err(|error| {
             Failure::usage(format!("--for-pid {id}: {error}"))
-                .hint("it is the ID of a process that runs, such as $$ in a shell")
+                .hint("pass the ID of a running process, such as $$ in a shell")
         })?;
         Ok(Self { id, handle })
     }
@@ -246,7 +246,7 @@ impl Listed {
     }
 }
 
-/// There are no processes to wait for without a handle to them.
+/// Not supported on this system.
 #[cfg(not(unix))]
 #[derive(Debug, Clone)]
 pub(crate) struct Process;

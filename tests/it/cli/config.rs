@@ -57,7 +57,7 @@ fn nothing_configured_is_told_with_what_to_set() {
         .says("there is no account key");
     with(&["status", "a"], &[("AZURE_STORAGE_KEY", KEY)])
         .exits(78)
-        .says("no storage account is named\n  hint: set AZURE_STORAGE_ACCOUNT");
+        .says("no storage account is given\n  hint: set AZURE_STORAGE_ACCOUNT");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn credentials_that_cannot_be_are_refused_by_name() {
             "sv=1",
             "AZURE_STORAGE_SAS_TOKEN: invalid SAS: it has no `sig`",
         ),
-        ("AZURE_STORAGE_SAS_TOKEN", ended, "it ended at 2001-01-01"),
+        ("AZURE_STORAGE_SAS_TOKEN", ended, "it expired at 2001-01-01"),
         (
             "AZURE_STORAGE_CONNECTION_STRING",
             "AccountName=acct;AccountKey=s3cret!",
@@ -221,15 +221,15 @@ fn url_goes_to_no_other_host_than_the_one_configured() {
         ),
         (
             "https://acct.blob.core.windows.net",
-            "it names no container and no blob",
+            "it has no container and no blob",
         ),
         (
             "https://acct.blob.core.windows.net/locks",
-            "it names a container but no blob",
+            "it has a container but no blob",
         ),
         (
             "https://user@acct.blob.core.windows.net/locks/a",
-            "no user and no fragment",
+            "cannot have a user or a fragment",
         ),
         (
             "https://acct.blob.core.windows.net/locks/%ff",
@@ -252,7 +252,7 @@ fn url_by_itself_does_not_name_the_account_that_gets_the_credential() {
             with(&["acquire", "-n", &url], &[secret])
                 .exits(78)
                 .says(&format!(
-                    "no storage account is named, so the credential is not sent to \"{host}\""
+                    "no storage account is given, so the credential is not sent to \"{host}\""
                 ))
                 .says("hint: if it is yours: set AZURE_STORAGE_ACCOUNT, or pass --account NAME");
         }

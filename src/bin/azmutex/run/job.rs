@@ -178,18 +178,33 @@ impl Job {
         self.guardian.as_ref().filter(|_| guardian::IS_PARENT)
     }
 
-    /// The process whose descendants are of the command, if all of them are there.
+    /// The process whose descendants are of the command, if all of them are there: this one also
+    /// while there is a guardian, since that may be killed at any moment.
     fn root(&self) -> Option<i32> {
-        match self.parent() {
-            Some(guardian) => Some(guardian.pid()),
-            None => self.adopts.then(|| std::process::id() as i32),
-        }
+        let own = std::process::id() as i32;
+        let guardian = self.parent().map(Guardian::pid);
+        if self.adopts { Some(own) } else { guardian }
+    }
+
+    /// Whether the parent of `process` is one that adopts orphans.
+    fn is_orphan(&self, process: &Process) -> bool {
+        let guardian = self.parent().map(Guardian::pid);
+        let own = std::process::id() as i32;
+        guardian == Some(process.parent) || (self.adopts && process.parent == own)
     }
 
     /// Tells the guardian when all of the command has to be gone: a time since boot.
     pub(super) fn set_deadline(&mut self, deadline: Duration) {
         if let Some(guardian) = &mut self.guardian {
             guardian.set_deadline(deadline);
+        }
+    }
+
+    /// Tells it only if that is sooner than what it was told before.
+    pub(super) fn bring_deadline_forward(&mut self, deadline: Duration) {
+        if let Some(guardian) = &mut self.guardian {
+            let sooner = deadline.min(guardian.deadline());
+            guardian.set_deadline(sooner);
         }
     }
 
@@ -322,15 +337,13 @@ impl Job {
     }
 
     fn end_outside(&mut self, signal: c_int, wanted: impl Fn(&Process) -> bool) {
-        let root = self.root();
         let members = self.members();
         let nested = members.iter().filter(|process| process.is_azmutex);
         let sheltered: Vec<_> = nested
             .flat_map(|nested| process::descendants(&members, nested.pid, &[]))
             .collect();
         for process in members {
-            let is_orphan = root == Some(process.parent);
-            if (is_orphan || wanted(&process))
+            if (self.is_orphan(&process) || wanted(&process))
                 && process.pid != self.pid()
                 && !self.is_in_group(&process)
                 && !sheltered.contains(&process)
@@ -567,7 +580,8 @@ impl Job {
             let orphans: Vec<_> = all.iter().filter(is_new).copied().collect();
             found.extend(orphans);
         }
-        found.retain(|process| !process.is_zombie);
+        let guardian = self.guardian.as_ref().map(Guardian::pid);
+        found.retain(|process| !process.is_zombie && Some(process.pid) != guardian);
         found
     }
 

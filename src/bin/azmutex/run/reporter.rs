@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::args::{Global, LogFormat};
-use crate::output::{self, Object};
+use crate::output::{self, Object, message_object};
 use crate::writer::{Writer, soon};
 
 /// Apart from stderr, for events to be written also when nobody reads that.
@@ -62,14 +62,14 @@ impl Reporter {
     /// Draws a line that the next one replaces.
     pub(super) fn draw(&mut self, text: &str) {
         self.drawn = true;
-        output::draw_whole(text);
+        output::draw(text);
     }
 
     /// Takes away what was drawn.
     pub(super) fn clear(&mut self) {
         if self.drawn {
             self.drawn = false;
-            output::draw_whole("");
+            output::draw("");
         }
     }
 
@@ -91,7 +91,7 @@ impl Reporter {
     /// An error as [`Reporter::error`] would write it, for another process to write.
     pub(super) fn error_line(&self, text: &str) -> String {
         if self.json {
-            format!("{}\n", message("error", text))
+            format!("{}\n", message_object("error", text))
         } else {
             format!("azmutex: error: {text}\n")
         }
@@ -99,17 +99,13 @@ impl Reporter {
 
     fn say(&self, level: &str, text: &str) {
         if self.json {
-            output::say_object(&message(level, text));
+            output::say_object(&message_object(level, text));
         } else if level == "info" {
             output::say(text);
         } else {
             output::say(&format!("{level}: {text}"));
         }
     }
-}
-
-fn message(level: &str, text: &str) -> Object {
-    Object::schema().text("level", level).text("message", text)
 }
 
 impl Drop for Reporter {

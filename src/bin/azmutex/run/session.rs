@@ -163,6 +163,7 @@ impl<'a> Plan<'a> {
         context.event(&event);
         self.tell_previous(&mut context, &guard);
         let (start, place) = self.prepare(&mut context, &guard, mask);
+        let checked = timer::now();
         if let Err(error) = guard.check() {
             return Ok(self.too_late(&mut context, *guard, &error, started, acquired));
         }
@@ -194,6 +195,7 @@ impl<'a> Plan<'a> {
             self.budget,
             *guard,
             acquired,
+            checked,
             job,
         );
         let ended = supervisor.run();

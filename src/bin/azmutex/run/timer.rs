@@ -86,7 +86,7 @@ impl Timer {
     }
 }
 
-fn timespec(wait: Duration) -> Timespec {
+pub(super) fn timespec(wait: Duration) -> Timespec {
     // A day at most: nothing here waits longer without looking.
     let wait = wait.min(Duration::from_secs(86_400));
     Timespec {

@@ -15,7 +15,7 @@ use super::context::Context;
 use super::events;
 use super::signals::Arrived;
 use super::timer;
-use crate::output::clean;
+use crate::output::{clean, columns};
 use crate::times::span;
 use crate::waiting::{Since, Style, drawn, holder, line, moment};
 
@@ -242,10 +242,9 @@ impl Shown {
             // In the background the terminal shows somebody else's work.
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
-                let holder = holder(self.status.as_deref(), Since::Span);
-                context
-                    .reporter
-                    .draw(&fit(&drawn(context.name(), &holder, waited)));
+                let status = self.status.as_deref();
+                let line = drawn(context.name(), status, waited, columns());
+                context.reporter.draw(&line);
             }
             Style::Lines | Style::Objects => {
                 let holder = holder(self.status.as_deref(), Since::Time);
@@ -313,16 +312,4 @@ pub(super) fn look_for(
 /// Whether this process may draw on the terminal of stderr.
 fn is_foreground() -> bool {
     rustix::termios::tcgetpgrp(io::stderr()).map_or(true, |group| group == getpgrp())
-}
-
-/// As much of `line` as the terminal is wide.
-fn fit(line: &str) -> String {
-    let width = rustix::termios::tcgetwinsize(io::stderr())
-        .ok()
-        .map(|size| usize::from(size.ws_col))
-        .filter(|width| *width > 0);
-    match width {
-        Some(width) => line.chars().take(width - 1).collect(),
-        None => line.to_owned(),
-    }
 }

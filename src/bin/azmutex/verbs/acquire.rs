@@ -19,18 +19,18 @@ use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
 use crate::waiting::{self, Since, WaitDisplay};
 
-/// How long the release of a lease that may have been granted is waited for: after a signal, and
-/// after the time was up.
+/// How long to wait for the release of a lease that may have been granted: after a signal, and
+/// after the time limit.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 pub(super) const SETTLE_LATE: Duration = Duration::from_secs(1);
 
-/// How long writing who holds the lock may take: at most, and with no time left.
+/// How long writing the holder may take: at most, and if no time is left.
 const NAMING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 
-/// What ends the wait for a thread.
+/// What a thread reports.
 enum News {
     Signal(i32),
-    /// The lease has no end now.
+    /// The lease is infinite now.
     Endless(Result<Lease, Error>),
     /// Others can see who holds the lock.
     Named(Result<i64, Error>),
@@ -39,7 +39,7 @@ enum News {
 pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     if stdout_is_closed() {
         return Err(
-            Failure::usage("stdout is closed: nobody would learn the lease ID")
+            Failure::usage("stdout is closed, so nobody would see the lease ID")
                 .hint("capture it: ID=$(azmutex acquire LOCK)"),
         );
     }
@@ -50,8 +50,8 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
         warn(
             global,
             &format!(
-                "a lease without an end stays until it is released or broken, also after a crash; \
-                 {} then needs: azmutex break",
+                "an infinite lease stays until it is released or broken, even after a crash; to \
+                 free {} then: azmutex break",
                 lock.name
             ),
         );
@@ -74,7 +74,7 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let (guard, fence) = finish(args, global, &lock, guard, (&news, &told))?;
     let lease = guard.into_lease()?;
     let text = written(args, global, &lock, &lease, fence, waited);
-    // Nobody could use a lease whose ID nobody knows.
+    // A lease whose ID nobody knows is of no use.
     try_print(&text).map_err(|error| {
         let _ = lock.mutex.write_released(&lease);
         let _ = lock.mutex.release(&lease);
@@ -86,8 +86,8 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     Ok(Code::Done)
 }
 
-/// Whether this process was started without a stdout. Rust's start puts /dev/null there, for both
-/// reading and writing; who throws the output away on purpose opens it for writing alone.
+/// Whether this process was started without a stdout. Rust's runtime then opens /dev/null there,
+/// for reading and writing; a shell that discards output opens it for writing only.
 #[cfg(unix)]
 fn stdout_is_closed() -> bool {
     use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
@@ -115,10 +115,10 @@ fn locker(
 ) -> Result<Locker, Failure> {
     let (shown, global) = (Arc::clone(display), global.clone());
     Ok(Locker::builder(lock.mutex.clone(), &lock.key)
-        // One that has no end is made of one that has, once it is held.
+        // An infinite lease is acquired as a finite one first, and then made infinite.
         .lease_duration(args.lease.as_duration().unwrap_or(Duration::from_secs(60)))
         .fault_wait(args.waiting.fault_wait.max(Duration::from_millis(1)))
-        // Who holds it is written below: not this process, which is gone in a moment.
+        // The holder is written below. It is not this process, which is about to end.
         .holder_info(false)
         .fencing(true)
         .stop_token(stop)
@@ -167,7 +167,7 @@ fn wait(
     })
 }
 
-/// What is left to do once the lease is held, within the limits too. Returns the fencing token.
+/// Does the rest once the lease is held, also within the limits. Returns the fencing token.
 fn finish(
     args: &AcquireArgs,
     global: &Global,
@@ -203,7 +203,7 @@ fn finish(
             _ => Some(Failure::new(
                 Code::Unavailable,
                 format!(
-                    "cannot make the lease of {} one without an end: no answer in time",
+                    "cannot make the lease of {} infinite: no answer in time",
                     lock.name
                 ),
             )),
@@ -221,14 +221,14 @@ fn finish(
         Ok(News::Endless(_)) | Err(RecvTimeoutError::Disconnected) => "it ended".to_owned(),
         Err(RecvTimeoutError::Timeout) => "no answer in time".to_owned(),
     };
-    // Without it the holder before would seem to be the one. The lock is held all the same.
+    // Without this, the previous holder would seem to hold the lock. The lock is held either way.
     let text = format!("others cannot see who holds {}: {why}", lock.name);
     warn(global, &text);
     let fence = guard.fencing_token();
     Ok((guard, fence))
 }
 
-/// Releases, and ends by `signal`.
+/// Releases the lease, and ends this process by `signal`.
 fn end(guard: LeaseGuard, signal: i32) -> ! {
     drop(guard);
     signals::die(signal)
@@ -249,7 +249,7 @@ pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Dur
 fn holder(args: &AcquireArgs) -> Holder {
     let Identity { owner, reason } = &args.identity;
     let mut holder = Holder::current(args.lease);
-    // This process is gone in a moment; the one that called it has the lock.
+    // This process is about to end; its parent has the lock.
     #[cfg(unix)]
     {
         holder = holder.with_pid(std::os::unix::process::parent_id());
@@ -291,7 +291,7 @@ fn written(
         }
         Format::Json => {
             let lease_s = args.lease.as_duration().map(|lease| lease.as_secs());
-            let object = Object::schema()
+            let object = Object::event("acquired")
                 .exact("lock", &lock.key)
                 .exact("url", &lock.url)
                 .text("lease_id", &id.to_string())
@@ -304,7 +304,7 @@ fn written(
     }
 }
 
-/// As a shell reads it as one word.
+/// Quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -1,4 +1,5 @@
-//! Leases that nobody is to have: an attempt failed or was ended, and the service may have granted it.
+//! Gives back leases that nobody wants: an attempt failed or was ended, but the service may have
+//! granted it.
 
 use std::sync::mpsc;
 use std::thread;
@@ -6,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use azmutex::{Lease, LeaseId, Locker};
 
-/// How often it is looked whether the library has done it by itself.
+/// How often to check whether the library has released it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Releases the lease with this ID, and waits for that, for at most `patience`.
+/// Releases the lease with this ID, and waits for that, for at most `limit`.
 ///
-/// The locker does so by itself too, but only once the request that it waits for has come to an end.
-pub(crate) fn give_back(locker: &Locker, id: Option<LeaseId>, patience: Duration) {
-    let end = Instant::now() + patience;
+/// The locker does so too, but only once the request that it waits for has ended.
+pub(crate) fn give_back(locker: &Locker, id: Option<LeaseId>, limit: Duration) {
+    let end = Instant::now() + limit;
     let (sender, released) = mpsc::channel();
     let lease = id.and_then(|id| Lease::new(locker.key(), id).ok());
     let started = lease.is_some_and(|lease| {
@@ -22,7 +23,7 @@ pub(crate) fn give_back(locker: &Locker, id: Option<LeaseId>, patience: Duration
         thread::Builder::new().spawn(release).is_ok()
     });
     while Instant::now() < end && !locker.settle(LOOK_EVERY) {
-        // A lease that was not there to be released may still be granted.
+        // A lease that was not there to release may still be granted.
         if started && released.try_recv() == Ok(true) {
             return;
         }

@@ -1,4 +1,4 @@
-//! `azmutex hold`: keeps a lock for a script, until that ends.
+//! `azmutex hold`: keeps a lock for a script until the script ends.
 
 use std::io;
 use std::sync::Arc;
@@ -54,10 +54,11 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
     let process = args.for_pid.map(Process::open).transpose()?;
     let stdin = Stdin::look();
     if stdin == Stdin::Null && process.is_none() {
-        return Err(
-            Failure::usage("stdin is /dev/null, which ends at once, and so would holding")
-                .hint("give it a pipe or a terminal as stdin, or pass --for-pid PID"),
-        );
+        return Err(Failure::usage(
+            "stdin is /dev/null, which ends at once, so the lock would be released \
+                            at once",
+        )
+        .hint("give it a pipe or a terminal as stdin, or pass --for-pid PID"));
     }
     let config = Config::load_within(global, args.waiting.patience(global))?;
     let lock = config.lock(&args.lock, args.waiting.create)?;
@@ -69,7 +70,7 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
     let budget = budget(args)?;
     let locker = locker(args, global, &lock, budget, &stop, &news, &display)?;
 
-    // In the background of a terminal, reading from it would stop this process.
+    // In the background, reading from the terminal would stop this process.
     let reads = stdin == Stdin::Other || (stdin == Stdin::Terminal && process.is_none());
     watch(news, &stop, process.as_ref(), reads)
         .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for the end: {error}")))?;
@@ -189,7 +190,7 @@ fn locker(
         .map_err(|error| Failure::usage(error.to_string()).hint("--lease, --renew-every"))
 }
 
-/// Has everything that ends holding say so, and end the waiting for the lock too.
+/// Watches for everything that ends the hold. Each also ends a wait for the lock.
 fn watch(
     news: Sender<News>,
     stop: &StopToken,
@@ -226,8 +227,7 @@ fn watch(
 
 fn ready(args: &HoldArgs, global: &Global, lock: &Lock, guard: &LeaseGuard) -> io::Result<()> {
     if global.json {
-        let object = Object::schema()
-            .text("event", "acquired")
+        let object = Object::event("acquired")
             .exact("lock", &lock.key)
             .exact("url", &lock.url)
             .text("lease_id", &guard.lease_id().to_string())
@@ -488,8 +488,8 @@ fn release(lock: &Lock, guard: LeaseGuard, global: &Global) {
         Ok(()) => log::info!("released {}", lock.name),
         Err(error) if error.kind() == ErrorKind::LeaseLost => warn(
             global,
-            &format!("lock {} had been lost before its release", lock.name),
+            &format!("lock {} was lost before its release", lock.name),
         ),
-        Err(error) => warn(global, &format!("{error}; the lease runs out by itself")),
+        Err(error) => warn(global, &format!("{error}; the lease will run out")),
     }
 }

@@ -22,6 +22,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, waitid, waitpid,
@@ -33,9 +34,13 @@ use self::records::{LENGTH, Order};
 use self::tree::Tree;
 use self::watch::Watch;
 use super::sys::{self, Launch};
+use super::timer;
 
 /// How far a deadline has to move for it to be told.
 const STEP: Duration = Duration::from_millis(1);
+
+/// How long a guardian may take to end when it is asked to.
+const LEAVE: Duration = Duration::from_millis(200);
 
 /// Whether a guardian is the command's parent, rather than a process beside it.
 pub(super) const IS_PARENT: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -115,6 +120,11 @@ impl Guardian {
         self.reports.as_fd()
     }
 
+    /// When all of the command has to be gone, as far as it was told.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Tells it when all of the command has to be gone, if that is news.
     pub(super) fn set_deadline(&mut self, deadline: Duration) {
         let moved = deadline.abs_diff(self.deadline) >= STEP;
@@ -168,8 +178,29 @@ impl Guardian {
 
     /// Ends it: there is nothing to guard any more. What is left of the command lives on.
     pub(super) fn dismiss(self) {
-        // Not asked to, since it might be stopped.
-        let _ = kill_process(self.pid, Signal::KILL);
+        // What it has stopped goes on first. It may be stopped itself, and is not waited for then.
+        if !(self.order(Order::Leave) && self.ends_within(LEAVE)) {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
         let _ = waitpid(Some(self.pid), WaitOptions::empty());
+    }
+
+    /// Waits until it ends, for at most `wait`.
+    fn ends_within(&self, wait: Duration) -> bool {
+        let end = timer::now() + wait;
+        loop {
+            match read(&self.reports, &mut [0; LENGTH]) {
+                Ok(0) => return true,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => {
+                    let left = end.saturating_sub(timer::now());
+                    let mut polled = [PollFd::new(&self.reports, PollFlags::IN)];
+                    if left.is_zero() {
+                        return false;
+                    }
+                    let _ = poll(&mut polled, Some(&timer::timespec(left)));
+                }
+            }
+        }
     }
 }

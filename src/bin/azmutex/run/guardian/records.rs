@@ -14,6 +14,8 @@ pub(super) enum Order {
     Deadline(Duration),
     /// The status of the command's first process is no longer needed, nor its number.
     Reap,
+    /// There is nothing to guard any more.
+    Leave,
 }
 
 /// What the guardian tells azmutex.
@@ -34,6 +36,7 @@ impl Order {
         match self {
             Self::Deadline(at) => encode(1, u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)),
             Self::Reap => encode(2, 0),
+            Self::Leave => encode(3, 0),
         }
     }
 
@@ -41,6 +44,7 @@ impl Order {
         match decode(record) {
             (1, nanos) => Some(Self::Deadline(Duration::from_nanos(nanos))),
             (2, _) => Some(Self::Reap),
+            (3, _) => Some(Self::Leave),
             _ => None,
         }
     }
@@ -95,7 +99,11 @@ mod tests {
 
     #[test]
     fn records_are_read_as_they_were_written() {
-        for order in [Order::Deadline(Duration::new(7, 5)), Order::Reap] {
+        for order in [
+            Order::Deadline(Duration::new(7, 5)),
+            Order::Reap,
+            Order::Leave,
+        ] {
             assert_eq!(Order::decode(&order.encode()), Some(order));
         }
         let killed = |dumped| Report::Ended(Status::Killed { signal: 9, dumped });

@@ -79,6 +79,12 @@ impl Watch {
                     children.reap_all();
                 }
                 Orders::Over => children.reap_all(),
+                Orders::Leave => {
+                    if self.plan.is_frozen() {
+                        self.tree.thaw();
+                    }
+                    return 0;
+                }
                 Orders::None => {}
             }
         }
@@ -107,7 +113,12 @@ impl Watch {
                 continue;
             }
             timer.wait(&[self.orders.as_fd()], wait);
-            take_orders(&self.orders, &mut self.plan);
+            if take_orders(&self.orders, &mut self.plan) == Orders::Leave {
+                if self.plan.is_frozen() {
+                    self.tree.thaw();
+                }
+                return 0;
+            }
         }
         say(&self.message);
         0
@@ -138,6 +149,7 @@ fn carry_out(tree: &mut Tree, act: Act) {
 enum Orders {
     None,
     Reap,
+    Leave,
     /// There is nobody left to order anything.
     Over,
 }
@@ -158,6 +170,7 @@ fn take_orders(orders: &PipeReader, plan: &mut Plan) -> Orders {
             Ok(LENGTH) => match Order::decode(&record) {
                 Some(Order::Deadline(at)) => plan.set_deadline(at),
                 Some(Order::Reap) => taken = Orders::Reap,
+                Some(Order::Leave) => return Orders::Leave,
                 None => {}
             },
             Err(Errno::INTR) => {}

@@ -92,6 +92,8 @@ impl Supervisor<'_, '_> {
         let left = match self.job.left() {
             Left::Nothing => return None,
             Left::Unknown => return Some(Progress::Look(Some(LOOK))),
+            // It stands still until it is known whether the lock is held, and is killed if not.
+            Left::Some(_) if self.fence.is_frozen() => return Some(Progress::Look(Some(LOOK))),
             Left::Some(left) => left,
         };
         match self.context.args.stragglers {
@@ -112,9 +114,6 @@ impl Supervisor<'_, '_> {
                     count(&left.outside)
                 );
                 self.context.reporter.warn(&text);
-                if self.fence.is_frozen() {
-                    self.job.thaw();
-                }
                 None
             }
         }

@@ -85,12 +85,14 @@ struct Failures {
 }
 
 impl<'c, 'a> Supervisor<'c, 'a> {
+    /// `checked`: when the lock was known to be held, before the command was started.
     pub(super) fn new(
         context: &'c mut Context<'a>,
         acquisition: Acquisition<'c>,
         budget: Budget,
         guard: LeaseGuard,
         acquired: Duration,
+        checked: Duration,
         job: Job,
     ) -> Self {
         let on_lost = match context.args.on_lost {
@@ -99,7 +101,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             args::OnLost::Continue => OnLost::Continue,
         };
         Self {
-            fence: Fence::new(on_lost, budget.grace, budget.lease, timer::now()),
+            fence: Fence::new(on_lost, budget.grace, budget.lease, checked),
             watch: guard.watch(),
             guard: Some(ManuallyDrop::new(guard)),
             acquired,
@@ -126,6 +128,9 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             // First, since this process may have slept.
             let mut wait = self.guard_lock();
             self.tell_guardian();
+            if self.listen() {
+                continue;
+            }
             while let Some(change) = self.job.poll() {
                 self.heed(change);
             }
@@ -138,17 +143,25 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
             wait = shorter(wait, self.keep_promises());
             self.context.sleep(wait);
-            for arrived in self.context.signals.take() {
-                self.receive(arrived);
-            }
-            while let Some(message) = self.context.channel.take() {
-                match message {
-                    Message::Event(event) => self.hear(&event),
-                    Message::Verified(result) => self.verified(result),
-                    _ => {}
-                }
+        }
+    }
+
+    /// Takes what has arrived. Returns whether there was anything.
+    fn listen(&mut self) -> bool {
+        let mut heard = false;
+        for arrived in self.context.signals.take() {
+            heard = true;
+            self.receive(arrived);
+        }
+        while let Some(message) = self.context.channel.take() {
+            heard = true;
+            match message {
+                Message::Event(event) => self.hear(&event),
+                Message::Verified(result) => self.verified(result),
+                _ => {}
             }
         }
+        heard
     }
 
     /// Tells the guardian until when the command may be at work.
@@ -157,11 +170,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if self.fence.is_frozen() {
             return;
         }
-        let deadline = match self.fence.kill_at() {
-            Some(kill_at) => kill_at,
-            None => timer::now() + self.view().remaining,
-        };
-        self.job.set_deadline(deadline);
+        let deadline = timer::now() + self.view().remaining;
+        if self.fence.has_struck() {
+            // Only ever sooner: what the guardian has stopped must not go on without the lock.
+            let deadline = self.fence.kill_at().unwrap_or(deadline);
+            self.job.bring_deadline_forward(deadline);
+        } else {
+            self.job.set_deadline(deadline);
+        }
     }
 
     /// Nothing is left to guard.
@@ -403,6 +419,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 }
                 return;
             }
+            // It goes on when the lock is known to be held.
+            SIGCONT if self.fence.is_frozen() => return,
             _ => {}
         }
         let asks_to_end = matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
