@@ -112,9 +112,9 @@ fn break_shows_the_holder_and_wants_the_name() {
     assert_eq!(code, Some(0), "{screen}");
     for text in [
         "prod/a is held by ci@build-07 (pid ",
-        "the holder is alive, or was a moment ago.",
+        "the holder is alive, or was a moment",
         "Breaking ends its lease within 30s",
-        "Its holder may be at work for up to 30s more, by its lease of 1m: it notices at its next \
+        "Its holder may work on for up to 30s, judging by its lease of 1m: it notices at its next \
          renewal, within 20s, and azmutex run then ends the command within 10s.",
         "Lease broken; acquirable in 30s.",
     ] {
@@ -144,10 +144,10 @@ fn break_within_less_than_the_holder_needs_is_asked_for_twice() {
     let args = ["break", "prod/a", "--period", "5"];
     for (second, code) in [("no", 5), ("prod/a", 0)] {
         let mut session = Session::start(tool.command(&args));
-        session.shows("The break period of 5s is shorter: two may be at work for 25s.");
+        session.shows("The break period of 5s is shorter: two holders may be at work for 25s.");
         session.shows("Type the lock name to confirm: ");
         session.types("prod/a");
-        session.shows("Type the lock name again to break it all the same: ");
+        session.shows("Type the lock name again to break it anyway: ");
         let state = tool.mutex().status("prod/a").unwrap().state();
         assert_eq!(state, LeaseState::Leased);
         session.types(second);
@@ -216,15 +216,15 @@ fn waiting_line_fits_and_tells_what_matters_most_on_narrow_terminals() {
             &[
                 "azmutex: waiting for prod/a",
                 "ci@build-07 (pid ",
-                " for 0s",
+                " for ",
             ][..],
         ),
-        ("ci@build-07", 40, &["prod/a: ", "ci@build-07 for 0s"]),
+        ("ci@build-07", 40, &["prod/a: ", "ci@build-07 for "]),
         ("ci@build-07", 20, &["ci@build-07 [0:00]"]),
         ("ci@build-07", 8, &[]),
-        (&wide, 60, &["鍵鍵鍵", "for 0s"]),
+        (&wide, 60, &["鍵鍵鍵", " for "]),
         (&wide, 20, &["鍵鍵"]),
-        (&combining, 60, &["e\u{301}", "for 0s"]),
+        (&combining, 60, &["e\u{301}", " for "]),
     ] {
         let tool = held_by(owner);
         let command = tool.command(&["acquire", "prod/a", "-w", "30s"]);

@@ -241,7 +241,7 @@ const VARIABLES: [(&str, &str); 8] = [
     ("TERM", "If it is dumb, nothing is coloured or redrawn"),
     (
         "AZMUTEX_HELD_LOCKS",
-        "The locks that are held for this process already; set by azmutex run",
+        "The locks already held by parent processes; set by azmutex run",
     ),
 ];
 
