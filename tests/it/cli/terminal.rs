@@ -213,11 +213,7 @@ fn waiting_line_fits_and_tells_what_matters_most_on_narrow_terminals() {
         (
             "ci@build-07",
             80,
-            &[
-                "azmutex: waiting for prod/a",
-                "ci@build-07 (pid ",
-                " for ",
-            ][..],
+            &["azmutex: waiting for prod/a", "ci@build-07 (pid ", " for "][..],
         ),
         ("ci@build-07", 40, &["prod/a: ", "ci@build-07 for "]),
         ("ci@build-07", 20, &["ci@build-07 [0:00]"]),
