@@ -1,5 +1,6 @@
 //! The `azmutex` command: flock(1) across machines. It uses the library's public API alone.
 
+mod ancestors;
 mod args;
 mod config;
 mod examples;

@@ -1,5 +1,6 @@
 //! One test for each row of the table of exit codes, and for what is passed to the command.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::support::{Done, Running, Scratch, Service, events, finish, is_ignored, names, unique};
@@ -224,21 +225,41 @@ fn command_goes_on_without_the_lock_if_it_is_told_to() {
 }
 
 #[test]
-fn lock_that_a_parent_holds_is_refused() {
+fn lock_that_a_parent_holds_is_refused_at_any_depth() {
     let service = Service::emulator();
-    let lock = unique("nested");
     let azmutex = super::support::azmutex().to_str().unwrap();
-    let done = finish(&mut service.run([&*lock, azmutex, "run", &lock, "echo", "ran"]));
-    assert_error(&done, 125, "is already held by a parent azmutex (pid ");
-    assert!(done.err.contains("; this would deadlock"), "{done:?}");
-
-    let other = unique("nested");
-    let done = finish(&mut service.run([&*lock, azmutex, "run", &other, "echo", "ran"]));
-    assert_eq!(
-        (done.code(), &*done.out),
-        (0, "ran\n"),
-        "another lock is none of its business"
-    );
+    let localhost = service.connection_string.replace("127.0.0.1", "localhost");
+    assert_ne!(localhost, service.connection_string);
+    for verb in ["run", "acquire", "hold"] {
+        let (outer, inner) = (unique("nested"), unique("nested"));
+        let command = if verb == "run" { "echo ran" } else { "" };
+        for nesting in ["", &format!("{azmutex} run {inner} --")] {
+            for spelling in [&service.connection_string, &localhost] {
+                let ask = |options: &str| {
+                    let script = format!(
+                        "AZURE_STORAGE_CONNECTION_STRING='{spelling}' {nesting} \
+                         {azmutex} {verb} {options} {outer} {command}; echo rc=$?"
+                    );
+                    let mut run = service.run([&*outer, "-c", &*script]);
+                    finish(run.stdin(Stdio::piped()))
+                };
+                let usage = if verb == "run" { "rc=125\n" } else { "rc=2\n" };
+                let done = ask("");
+                let why = format!("{outer} is already held by a parent azmutex (pid ");
+                assert!(done.err.contains(&why), "{verb} {nesting}: {done:?}");
+                assert!(done.err.contains("; this would deadlock"), "{done:?}");
+                assert_eq!(done.out, usage, "{verb} {nesting}: {done:?}");
+                let done = ask("-n");
+                assert_eq!(done.out, "rc=75\n", "{verb} {nesting}: {done:?}");
+                assert!(done.err.contains("a parent azmutex (pid "), "{done:?}");
+            }
+        }
+    }
+    let (outer, other) = (unique("nested"), unique("nested"));
+    let mut run = service.run([&*outer, azmutex, "run", &other, "echo", "ran"]);
+    let done = finish(&mut run);
+    let expected = (0, "ran\n");
+    assert_eq!((done.code(), &*done.out), expected, "another lock");
 }
 
 #[test]

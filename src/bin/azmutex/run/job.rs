@@ -135,7 +135,8 @@ impl Job {
             way,
         );
         let surroundings = Surroundings {
-            stays_in_session: place.is_controlled,
+            // Its parent keeps a group of this session from being an orphaned one.
+            stays_in_session: place.is_controlled || place.group == Group::Shared,
             has_group: place.group != Group::Shared,
         };
         let started = match start.guardian {
@@ -311,7 +312,8 @@ impl Job {
             if new.is_empty() {
                 break;
             }
-            for process in new {
+            // Children before their parents.
+            for process in new.into_iter().rev() {
                 let _ = sys::kill(process.pid, signal);
                 told.push(process.pid);
             }
@@ -380,8 +382,10 @@ impl Job {
 
     /// Kills all processes of the command.
     pub(super) fn kill_all(&self) {
-        self.signal_group(SIGKILL);
+        // The first comes last: the system continues a stopped group whose last parent in its
+        // session ends, and what is frozen may not run any more.
         self.signal_listed(SIGKILL, |_| true);
+        self.signal_group(SIGKILL);
     }
 
     fn is_in_group(&self, process: &Process) -> bool {

@@ -25,6 +25,7 @@ use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
+use crate::ancestors;
 use crate::args::{Global, OnLost, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
@@ -109,12 +110,6 @@ impl<'a> Plan<'a> {
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
         let config = Config::load(global)?;
         let lock = config.lock(&args.lock, args.waiting.create)?;
-        if let Some(pid) = environment::holding_parent(&lock) {
-            return Err(Failure::usage(format!(
-                "{} is already held by a parent azmutex (pid {pid}); this would deadlock",
-                lock.name
-            )));
-        }
         Ok(Self {
             args,
             global,
@@ -146,6 +141,14 @@ impl<'a> Plan<'a> {
         let locker = self.locker(&stop, &context)?;
         let started = timer::now();
         let limit = self.args.waiting.limit();
+        if let Err(failure) = ancestors::check(&self.lock, limit) {
+            self.conclude(&mut context, "not_acquired", None, started, None, false);
+            if failure.code == Code::NotAcquired {
+                context.reporter.error(&failure.text);
+                return Ok(End::Code(self.args.conflict_exit_code));
+            }
+            return Err(failure);
+        }
         let heed = |_| ControlFlow::Continue(());
         let guard = match waiting::wait(&mut context, &locker, &stop, limit, heed)
             .map_err(cannot_start)?

@@ -7,6 +7,7 @@ use azmutex::{Error, ErrorKind, Holder, Lease, LeaseDuration};
 use log::Level;
 
 use super::Outcome;
+use crate::ancestors;
 use crate::args::{AcquireArgs, Format, Global, Identity};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
@@ -19,6 +20,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 
 pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     let lock = Config::load(global)?.lock(&args.lock, args.waiting.create)?;
+    ancestors::check(&lock, args.waiting.limit())?;
     if args.lease == LeaseDuration::INFINITE {
         warn(
             global,

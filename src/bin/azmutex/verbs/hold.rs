@@ -10,6 +10,7 @@ use azmutex::{ErrorKind, Event, LeaseGuard, Locker, Released, StopToken, TryLock
 
 use super::Outcome;
 use super::acquire::not_acquired;
+use crate::ancestors;
 use crate::args::{Global, HoldArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
@@ -44,6 +45,7 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
     }
     let lock = Config::load(global)?.lock(&args.lock, args.waiting.create)?;
     let limit = args.waiting.limit();
+    ancestors::check(&lock, limit)?;
     let display = Arc::new(WaitDisplay::new(global, &lock, limit));
     let stop = StopToken::new();
     let (ends, ended) = mpsc::channel();
