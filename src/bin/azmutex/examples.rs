@@ -81,17 +81,10 @@ In bash, wait for the lock, and be stopped when it is lost:
   coproc azmutex hold deploy --ready --for-pid $$ --on-lost-signal TERM
   read -r line <&\"${COPROC[0]}\" && [ \"$line\" = READY ] || exit
   ...
-<<<<<<< HEAD
-  exec {COPROC[1]}>&-; wait                    stdin ends: released
-
-Without READY the lock is not held, and the script must not go on. Simpler, and for every shell:
-azmutex run";
-=======
   exec {COPROC[1]}>&-; wait                    end of stdin: releases the lock
 
 If READY does not come, the lock is not held and the script must not continue. Simpler, and in any
 shell: azmutex run";
->>>>>>> scripts
 
 pub(crate) const DOCTOR: &str = "\
 Examples:

@@ -170,11 +170,7 @@ pub(crate) struct RunArgs {
     /// Keep the lease ID out of the command's environment
     #[arg(long, env = "AZMUTEX_NO_EXPORT_LEASE_ID", value_parser = FalseyValueParser::new())]
     pub(crate) no_export_lease_id: bool,
-<<<<<<< HEAD
-    /// Keep the account's credential out of the command's environment; without this it is passed on
-=======
     /// Keep the account's credential out of the command's environment [default: passed on]
->>>>>>> scripts
     #[arg(long, env = "AZMUTEX_NO_EXPORT_CREDENTIAL", value_parser = FalseyValueParser::new())]
     pub(crate) no_export_credential: bool,
     /// Check everything and print the plan, without acquiring or running anything

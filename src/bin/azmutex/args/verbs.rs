@@ -196,13 +196,8 @@ pub(crate) struct ReleaseArgs {
 /// Hold a lock until stdin ends, a process ends or a signal arrives
 ///
 /// For scripts that cannot be started by `run`. Renews the lease for as long as the lock is held.
-<<<<<<< HEAD
-/// With --for-pid, on Linux, the lock is then kept until what that process has started, and still
-/// runs, has ended too. A second signal releases it at once.
-=======
 /// With --for-pid, on Linux, the lock is kept until everything that this process had started has
 /// ended as well. A second signal releases it at once.
->>>>>>> scripts
 #[derive(Debug, Args)]
 #[command(after_help = examples::HOLD, after_long_help = examples::with_exit(examples::HOLD, false))]
 pub(crate) struct HoldArgs {
