@@ -5,20 +5,22 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use azmutex::{Holder, LeaseDuration, LeaseState};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::tool::Tool;
+use super::tool::{LONG, Tool};
 
 /// The tool with all three streams on a terminal of its own.
 struct Session {
     child: Child,
     terminal: File,
     /// What the screen has shown so far.
-    screen: String,
+    screen: Vec<u8>,
 }
 
 impl Session {
@@ -54,19 +56,29 @@ impl Session {
         Self {
             child,
             terminal: File::from(ours),
-            screen: String::new(),
+            screen: Vec::new(),
         }
     }
 
     /// Reads until the screen has shown `text`.
     #[track_caller]
     fn shows(&mut self, text: &str) {
+        let end = Instant::now() + LONG;
         let mut bytes = [0; 1024];
-        while !self.screen.contains(text) {
+        loop {
+            let screen = String::from_utf8_lossy(&self.screen);
+            if screen.contains(text) {
+                return;
+            }
+            let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).unwrap();
+            let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
+            if poll(&mut ready, Some(&left)).unwrap() == 0 {
+                panic!("no {text:?} on {screen:?}");
+            }
             // At its end a terminal fails.
             match self.terminal.read(&mut bytes) {
-                Ok(n @ 1..) => self.screen += &String::from_utf8_lossy(&bytes[..n]),
-                _ => panic!("no {text:?} on {:?}", self.screen),
+                Ok(n @ 1..) => self.screen.extend(&bytes[..n]),
+                _ => panic!("no {text:?} on {screen:?}"),
             }
         }
     }
@@ -79,13 +91,21 @@ impl Session {
     /// Its exit code, and everything that the screen showed.
     fn wait(mut self) -> (Option<i32>, String) {
         let mut from = self.terminal.try_clone().unwrap();
-        let rest: JoinHandle<String> = thread::spawn(move || {
+        let rest: JoinHandle<Vec<u8>> = thread::spawn(move || {
             let mut bytes = Vec::new();
             let _ = from.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).into_owned()
+            bytes
         });
         let code = self.child.wait().unwrap().code();
-        (code, self.screen + &rest.join().unwrap())
+        self.screen.extend(rest.join().unwrap());
+        (code, String::from_utf8_lossy(&self.screen).into_owned())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
