@@ -421,21 +421,21 @@ fn azurite_is_looked_at_and_broken_in_the_same_way() {
 fn break_without_asking_says_how_long_the_holder_may_go_on() {
     let tool = Tool::new();
     tool.run(&["acquire", "a", "--lease", "15s"]).exits(0);
-    let warning = "azmutex: warning: Its holder may be at work for up to 8s more, by its lease of \
+    let warning = "azmutex: warning: Its holder may work on for up to 8s, judging by its lease of \
                    15s: it notices at its next renewal, within 5s, and azmutex run then ends the \
-                   command within 3s. The break period of 5s is shorter: two may be at work for 3s.";
+                   command within 3s. The break period of 5s is shorter: two holders may be at work for 3s.";
     tool.run(&["break", "a", "--yes", "--period", "5"])
         .exits(0)
         .says(warning);
     tool.run(&["acquire", "b", "--lease", "infinite"]).exits(0);
     tool.run(&["break", "b", "--confirm", "b", "--json"])
         .exits(0)
-        .says("azmutex: Nothing renews such a lease, so its holder is not told");
+        .says("azmutex: Such a lease is not renewed, so its holder will not notice");
     tool.mutex().acquire("c", LeaseDuration::MAX).unwrap();
     let done = tool
         .run(&["break", "c", "--yes", "--json"])
         .exits(0)
-        .says("up to 30s more, by a lease of 1m, since its own is not known");
+        .says("up to 30s, judging by a lease of 1m, since its own is not known");
     assert_eq!(done.json()["holder_active_s"], 30);
 }
 

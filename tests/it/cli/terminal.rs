@@ -114,7 +114,7 @@ fn break_shows_the_holder_and_wants_the_name() {
         "prod/a is held by ci@build-07 (pid ",
         "the holder is alive, or was a moment ago.",
         "Breaking ends its lease within 30s",
-        "Its holder may be at work for up to 30s more, by its lease of 1m: it notices at its next \
+        "Its holder may work on for up to 30s, judging by its lease of 1m: it notices at its next \
          renewal, within 20s, and azmutex run then ends the command within 10s.",
         "Lease broken; acquirable in 30s.",
     ] {
@@ -144,10 +144,10 @@ fn break_within_less_than_the_holder_needs_is_asked_for_twice() {
     let args = ["break", "prod/a", "--period", "5"];
     for (second, code) in [("no", 5), ("prod/a", 0)] {
         let mut session = Session::start(tool.command(&args));
-        session.shows("The break period of 5s is shorter: two may be at work for 25s.");
+        session.shows("The break period of 5s is shorter: two holders may be at work for 25s.");
         session.shows("Type the lock name to confirm: ");
         session.types("prod/a");
-        session.shows("Type the lock name again to break it all the same: ");
+        session.shows("Type the lock name again to break it anyway: ");
         let state = tool.mutex().status("prod/a").unwrap().state();
         assert_eq!(state, LeaseState::Leased);
         session.types(second);
