@@ -136,8 +136,7 @@ impl Job {
             way,
         );
         let surroundings = Surroundings {
-            // Its parent keeps a group of this session from being an orphaned one.
-            stays_in_session: place.is_controlled || place.group == Group::Shared,
+            stays_in_session: place.is_controlled,
             has_group: place.group != Group::Shared,
         };
         let started = match start.guardian {
@@ -313,8 +312,7 @@ impl Job {
             if new.is_empty() {
                 break;
             }
-            // Children before their parents.
-            for process in new.into_iter().rev() {
+            for process in new {
                 let _ = sys::kill(process.pid, signal);
                 told.push(process.pid);
             }
@@ -383,10 +381,8 @@ impl Job {
 
     /// Kills all processes of the command.
     pub(super) fn kill_all(&self) {
-        // The first comes last: the system continues a stopped group whose last parent in its
-        // session ends, and what is frozen may not run any more.
-        self.signal_listed(SIGKILL, |_| true);
         self.signal_group(SIGKILL);
+        self.signal_listed(SIGKILL, |_| true);
     }
 
     fn is_in_group(&self, process: &Process) -> bool {
