@@ -148,6 +148,8 @@ impl Acquisition {
         match (request, result) {
             (Request::Acquire, Ok(Answer::Granted { metadata })) => {
                 self.faults.reset();
+                self.held_by_another = None;
+                self.failure = None;
                 match self
                     .proposal
                     .granted(sent.lease, now.lease, self.terms.usable())
@@ -194,6 +196,16 @@ impl Acquisition {
         self.due = now.real;
     }
 
+    /// The lease was granted, and its fencing token could not be stored. That is tried again.
+    pub(crate) fn token_failed(&mut self, error: Error, now: Moment) -> Notice {
+        self.failure = Some(error.clone());
+        Notice::AcquireFailed {
+            attempt: self.attempts,
+            error,
+            report: self.report(now.real),
+        }
+    }
+
     /// Whether the service may have granted the lease although nobody has it.
     pub(crate) fn may_be_granted(&self) -> bool {
         self.proposal.may_be_granted()
@@ -207,10 +219,6 @@ impl Acquisition {
     /// How long failures in a row are retried.
     pub(crate) fn fault_wait(&self) -> Duration {
         self.faults.limit()
-    }
-
-    pub(crate) fn attempts(&self) -> u32 {
-        self.attempts
     }
 
     /// When a limited wait is over.

@@ -140,17 +140,26 @@ impl Lifecycle {
             hold::Step::Wait(until) => until,
         };
         // A lease that is ready is handed over however late it came.
-        let prepares = !held.handed_over && held.writing.due().is_some();
-        if prepares && now.lease >= self.acquisition.end() {
-            self.failure = Some(self.acquisition.unmet());
-            self.let_go(Then::End, now);
-            return self.step(now);
+        let limit = if held.handed_over {
+            Tick::NEVER
+        } else {
+            self.acquisition.end()
+        };
+        if now.lease >= limit && held.writing.due().is_some() {
+            if self.terms.fencing {
+                self.failure = Some(self.acquisition.unmet());
+                self.let_go(Then::End, now);
+                return self.step(now);
+            }
+            // Nothing depends on the holder.
+            held.writing.stop();
         }
         // Under a lease that ran out a write is refused as lost, where a renewal may succeed.
         let is_held = held.hold.claim(now.lease) == Claim::Held;
         match held.writing.due().filter(|_| is_held) {
             Some(due) if now.lease >= due.lease || now.real >= due.real => {
-                let longest = self.terms.attempt_timeout.min(until.since(now.lease));
+                let longest = self.terms.attempt_timeout;
+                let longest = longest.min(until.min(limit).since(now.lease));
                 let (request, timeout) = held.writing.send(now, longest);
                 Step::Send { request, timeout }
             }
@@ -300,7 +309,9 @@ impl Lifecycle {
     pub(crate) fn wait_end(&self) -> Tick {
         match self.phase {
             Phase::Acquiring => self.acquisition.end(),
-            Phase::Held(ref held) if held.writing.due().is_some() => self.acquisition.end(),
+            Phase::Held(ref held) if self.terms.fencing && held.writing.due().is_some() => {
+                self.acquisition.end()
+            }
             Phase::Held(_) | Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => {
                 Tick::NEVER
             }
@@ -418,11 +429,10 @@ impl Lifecycle {
         };
         match outcome {
             Outcome::GoesOn => {}
-            Outcome::Retried(error) => self.notices.push_back(Notice::AcquireFailed {
-                attempt: self.acquisition.attempts(),
-                error,
-                report: true,
-            }),
+            Outcome::Retried(error) => {
+                let notice = self.acquisition.token_failed(error, now);
+                self.notices.push_back(notice);
+            }
             Outcome::HolderFailed(error) => {
                 if !held.handed_over {
                     held.writing.stop();

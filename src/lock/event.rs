@@ -13,18 +13,18 @@ use crate::lease::ids::LeaseId;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another client holds the lock. The next attempt follows after a while.
+    /// Another client holds the lock. There is another attempt after a while.
     #[non_exhaustive]
     Waiting {
         /// How many attempts were made, from 1.
         attempt: u32,
         /// The time since the first.
         elapsed: Duration,
-        /// Who holds the lock, once that is known: it is looked at after a second of waiting, and
+        /// Who holds the lock, if that is known. The service is asked after a second of waiting, and
         /// then every 10 seconds.
         holder: Option<Holder>,
     },
-    /// An attempt to acquire failed in a way that may pass. The next attempt follows after a while.
+    /// An attempt to acquire failed in a way that may pass. There is another attempt after a while.
     #[non_exhaustive]
     AcquireFailed {
         /// How many attempts were made, from 1.
@@ -42,24 +42,24 @@ pub enum Event {
     },
     /// The service confirmed a renewal.
     Renewed,
-    /// A renewal failed: the lease is neither renewed nor known to be lost. It is tried again.
+    /// A renewal failed, and is tried again. The lease may or may not be renewed.
     #[non_exhaustive]
     RenewalFailed {
         /// Why.
         error: Error,
-        /// How long the lock still counts as held. Zero once it is unproven.
+        /// How much longer the lock is held without a renewal. Zero once it is unproven.
         remaining: Duration,
     },
-    /// Holder information could not be written, or not that the lock is about to be released. The
-    /// lock itself is not affected.
+    /// The holder could not be written to the blob, or that it is about to release the lock. The lock
+    /// itself is not affected.
     #[non_exhaustive]
     RecordFailed {
         /// Why.
         error: Error,
     },
-    /// The deadline passed without a confirmed renewal: the lock no longer counts as held.
+    /// The deadline passed without a confirmed renewal. The lock may be lost, or become held again.
     Unproven,
-    /// After it was unproven, a renewal was confirmed: nobody held the lock in between.
+    /// A renewal was confirmed after the lock was unproven. Nobody else held it in between.
     HeldAgain,
     /// The lock is lost for good.
     #[non_exhaustive]

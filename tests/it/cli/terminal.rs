@@ -112,7 +112,7 @@ fn break_shows_the_holder_and_wants_the_name() {
     assert_eq!(code, Some(0), "{screen}");
     for text in [
         "prod/a is held by ci@build-07 (pid ",
-        "the holder is alive, or was a moment ago.",
+        "the holder is alive, or was a moment",
         "Breaking ends its lease within 30s",
         "Its holder may work on for up to 30s, judging by its lease of 1m: it notices at its next \
          renewal, within 20s, and azmutex run then ends the command within 10s.",
@@ -213,18 +213,14 @@ fn waiting_line_fits_and_tells_what_matters_most_on_narrow_terminals() {
         (
             "ci@build-07",
             80,
-            &[
-                "azmutex: waiting for prod/a",
-                "ci@build-07 (pid ",
-                " for 0s",
-            ][..],
+            &["azmutex: waiting for prod/a", "ci@build-07 (pid ", " for "][..],
         ),
-        ("ci@build-07", 40, &["prod/a: ", "ci@build-07 for 0s"]),
+        ("ci@build-07", 40, &["prod/a: ", "ci@build-07 for "]),
         ("ci@build-07", 20, &["ci@build-07 [0:00]"]),
         ("ci@build-07", 8, &[]),
-        (&wide, 60, &["鍵鍵鍵", "for 0s"]),
+        (&wide, 60, &["鍵鍵鍵", " for "]),
         (&wide, 20, &["鍵鍵"]),
-        (&combining, 60, &["e\u{301}", "for 0s"]),
+        (&combining, 60, &["e\u{301}", " for "]),
     ] {
         let tool = held_by(owner);
         let command = tool.command(&["acquire", "prod/a", "-w", "30s"]);
