@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The benchmark runs itself under callgrind with a few rounds and with many, and takes the
-//! difference, so that starting and connecting do not count. All threads count; the kernel does
+//! difference, so that starting and connecting do not count. All threads are counted, the kernel is
 //! not. "timed" requests have a timeout, as the library's do.
 
 mod support;
@@ -76,7 +76,7 @@ fn collected(server: &Server, which: &str, rounds: u32) -> Result<f64> {
     }
 }
 
-/// The process that is counted.
+/// The process whose instructions are counted.
 fn client(role: &str) -> Result<()> {
     let (which, rounds) = role.split_once(' ').ok_or("not a role")?;
     let connection = env::var(CONNECTION)?;

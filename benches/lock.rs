@@ -1,13 +1,13 @@
-//! What `drop(locker.lock()?)` costs compared with the two requests that it sends, uncontended, to
-//! a blob that exists, with the service 0, 2 and 20 ms away.
+//! The cost of an uncontended `drop(locker.lock()?)` on a blob that exists, compared with the two
+//! requests that it sends, with the service 0, 2 and 20 ms away.
 //!
 //! ```text
 //! cargo bench --bench lock
 //! ```
 //!
-//! Each turn takes every lock once and sends the raw requests once, so that a busy machine is busy
-//! for all. Exits with a code other than 0 if a lock and its release are not two requests on one
-//! connection; times depend on the machine, and are only reported.
+//! Each turn takes every lock once and sends the raw requests once, so that other load affects all
+//! alike. Fails if a lock and its release are not two requests on one connection. Times depend on
+//! the machine, and are only reported.
 
 mod support;
 
@@ -20,7 +20,7 @@ use support::{CONTAINER, Proxy, Raw, Result, Server, role, spread, verdict};
 /// Round trip in milliseconds, how many turns, and how many of each in a turn.
 const DISTANCES: [(u64, usize, u32); 3] = [(0, 200, 20), (2, 200, 1), (20, 50, 1)];
 const COUNTED: u64 = 50;
-/// Of the median time ratio, with the service 2 ms away.
+/// The target for the median time ratio, with the service 2 ms away.
 const TARGET: f64 = 1.08;
 
 fn main() -> Result<()> {
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
         let works = lockers.len() + 1;
         let mut times = vec![Vec::new(); works];
         for turn in 0..turns {
-            // None is always the first.
+            // The order changes, so that none is always the first.
             for which in (0..works).map(|which| (which + turn) % works) {
                 let start = Instant::now();
                 for _ in 0..block {

@@ -1,10 +1,11 @@
-//! Whether guards that are taken together renew together: 1,000 guards, on a clock that is stepped.
+//! Whether guards that are taken together renew together: 1,000 guards, on a clock that the
+//! benchmark advances.
 //!
 //! ```text
 //! cargo bench --bench renewals
 //! ```
 //!
-//! Reports the largest share of each round of renewals that falls into one quarter of a second.
+//! Reports, for each round of renewals, the largest share that falls into one quarter of a second.
 
 mod support;
 
@@ -18,7 +19,7 @@ use azmutex::{AzureMutex, Event, Locker};
 use support::{CONTAINER, Result, role, verdict};
 
 const GUARDS: usize = 1000;
-/// The third comes after two renewals.
+/// How many renewals of each guard to look at. The third follows two others.
 const ROUNDS: usize = 3;
 const SLOT: Duration = Duration::from_millis(250);
 const STEP: Duration = Duration::from_millis(50);

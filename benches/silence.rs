@@ -1,4 +1,4 @@
-//! What a silent service costs: 1,000 guards are dropped one after the other while nothing answers.
+//! The cost of a service that does not answer: 1,000 guards are dropped one after the other.
 //!
 //! ```text
 //! cargo bench --bench silence

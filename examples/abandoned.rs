@@ -1,11 +1,11 @@
-//! Finds out that the holder before was killed in the middle of its work, and repairs it.
+//! Finds out that the previous holder was killed in the middle of its work, and finishes that work.
 //!
 //! ```text
 //! cargo run --example abandoned
 //! ```
 //!
-//! Runs on the embedded emulator, and starts itself again as the process that dies. The work is
-//! two steps, of which the lock's own value keeps the count.
+//! Runs on the embedded emulator, and starts a copy of itself as the process that dies. The work
+//! has two steps, which are counted in the value that the lock guards.
 
 use std::env;
 use std::error::Error;
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if env::args().nth(1).as_deref() == Some("die") {
         let guard = lock(MutexOptions::from_env("locks")?)?;
         guard.write(b"step 1 of 2")?;
-        process::abort(); // no destructor runs: the lease stays, and nobody renews it
+        process::abort(); // no destructor runs: the lease stays, but nobody renews it
     }
 
     let emulator = Emulator::start()?;
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let guard = lock(emulator.options("locks")?)?;
     if !guard.previous().is_abandoned() {
-        return Err("the holder before released the lock".into());
+        return Err("the previous holder released the lock".into());
     }
     if let Some(holder) = guard.previous().holder() {
         println!("{holder} did not release the lock");
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let guard = lock(emulator.options("locks")?)?;
     if guard.previous().is_abandoned() {
-        return Err("the holder before did not release the lock".into());
+        return Err("the previous holder did not release the lock".into());
     }
     println!("now at: {}", String::from_utf8_lossy(&guard.read()?));
     Ok(())

@@ -1,4 +1,5 @@
-//! How to test a program that takes locks: on the embedded emulator, whose clock a test advances.
+//! How to test a program that takes locks: on the embedded emulator, with a clock that the test
+//! advances.
 //!
 //! ```text
 //! cargo test --example in_tests
@@ -13,7 +14,7 @@
 
 use azmutex::{AzureMutex, Error, Locker, MutexOptions, TryLockError};
 
-/// The program: makes the nightly report, unless another machine is at it.
+/// The program: makes the nightly report, unless another machine is making it.
 fn main() -> Result<(), Error> {
     let mutex = AzureMutex::new(MutexOptions::from_env("locks")?)?;
     match report(&mutex)? {
@@ -46,10 +47,10 @@ mod tests {
     type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
     #[test]
-    fn report_is_made_once_the_lease_of_a_dead_machine_ran_out() -> Result<()> {
+    fn report_is_made_once_the_lease_of_a_dead_machine_has_run_out() -> Result<()> {
         let emulator = Emulator::start()?;
         let mutex = AzureMutex::new(emulator.options("locks")?)?;
-        // Nobody renews this one: its holder is gone.
+        // Nobody renews this lease: its holder is gone.
         mutex.acquire("report", LeaseDuration::from_secs(60)?)?;
 
         assert!(!report(&mutex)?);
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn report_is_left_to_a_machine_that_is_at_it() -> Result<()> {
+    fn report_is_left_to_a_machine_that_is_making_it() -> Result<()> {
         let emulator = Emulator::start()?;
         let mutex = AzureMutex::new(emulator.options("locks")?)?;
         let _guard = Locker::new(mutex.clone(), "report")?.lock()?;

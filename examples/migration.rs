@@ -4,7 +4,7 @@
 //! AZURE_STORAGE_CONNECTION_STRING=… cargo run --example migration
 //! ```
 //!
-//! Without an account in the environment it shows the same on the embedded emulator.
+//! Without an account in the environment, it uses the embedded emulator.
 
 use std::env;
 use std::error::Error;
@@ -28,9 +28,9 @@ fn migrate(options: MutexOptions) -> Result<(), Box<dyn Error>> {
     let locker = Locker::new(AzureMutex::new(options)?, "migration")?;
     let guard = locker.lock()?; // waits while another machine migrates
     for step in STEPS {
-        guard.check()?; // fails once the lock can no longer be vouched for
+        guard.check()?; // fails once the lock may no longer be held
         println!("{step}");
     }
-    guard.release()?; // `Drop` would do, but only log a failure
+    guard.release()?; // `Drop` would release it too, but would only log a failure
     Ok(())
 }

@@ -8,12 +8,12 @@
 //!
 //! 1. Three workers want the lock `migration` five times each, and have it one at a time. Each
 //!    creates a marker file while it holds the lock; a marker that is there already is an overlap.
-//! 2. A process is killed while it holds the lock `backup`. It cannot release, so its lease runs
-//!    out: who waits gets the lock within the 15 seconds that the lease lasts.
+//! 2. A process is killed while it holds the lock `backup`. It cannot release it, so the waiter
+//!    gets the lock once the lease of 15 seconds has run out.
 //! 3. An operator breaks the lease on `cleanup`. Its holder notices at its next renewal, stops, and
 //!    fails.
 //!
-//! Exits with 0 only if all of that was seen. Where the environment names a storage account, as
+//! Exits with 0 only if all of that happened. If the environment names a storage account, as
 //! [`MutexOptions::from_env`] reads it, it runs there instead, in the container
 //! `azmutex-quickstart`.
 
@@ -37,11 +37,11 @@ const WORKERS: [&str; 3] = ["worker 1", "worker 2", "worker 3"];
 const ROUNDS: usize = 5;
 const LEASE: Duration = Duration::from_secs(15);
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
-/// What a worker leaves where it runs while it holds the lock.
+/// The file that a worker creates while it holds the lock.
 const MARKER: &str = "marker";
 /// The last line of every client.
 const GONE: &str = "is gone";
-/// Far longer than anything here takes, also on a busy machine.
+/// Far longer than anything here takes, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
@@ -54,10 +54,10 @@ fn main() -> Result<()> {
     }
 }
 
-// The clients. What they print is shown by the process that started them.
+// The clients. The process that started them shows what they print.
 
 fn client(run: impl FnOnce(AzureMutex) -> Result<()>) -> Result<()> {
-    // Not to outlive the process that started this one, whatever becomes of it.
+    // Ends this process when its parent ends, for whatever reason.
     thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         process::exit(1);
@@ -65,7 +65,7 @@ fn client(run: impl FnOnce(AzureMutex) -> Result<()>) -> Result<()> {
     run(AzureMutex::new(MutexOptions::from_env(CONTAINER)?)?)
 }
 
-/// A lock with a short lease, which says what happens to it.
+/// A lock with a short lease, which prints what happens to it.
 fn locker(mutex: AzureMutex, key: &str) -> Result<Locker> {
     let locker = Locker::builder(mutex, key)
         .lease_duration(LEASE)
@@ -79,7 +79,7 @@ fn locker(mutex: AzureMutex, key: &str) -> Result<Locker> {
     Ok(locker.build()?)
 }
 
-/// Works in rounds, each under the lock, and looks whether anybody else is at it.
+/// Works in rounds, each under the lock, and checks that nobody else is working.
 fn work(mutex: AzureMutex, key: &str) -> Result<()> {
     let locker = locker(mutex, key)?;
     for round in 1..=ROUNDS {
@@ -98,12 +98,12 @@ fn work(mutex: AzureMutex, key: &str) -> Result<()> {
             println!("OVERLAP in round {round} of {ROUNDS}");
         }
         guard.release()?;
-        thread::sleep(Duration::from_millis(100)); // so that the others have a chance
+        thread::sleep(Duration::from_millis(100)); // gives the others a chance
     }
     Ok(())
 }
 
-/// Holds a lock until it is lost, or for ever.
+/// Holds a lock until it is lost, or forever.
 fn hold(mutex: AzureMutex, key: &str) -> Result<()> {
     let guard = locker(mutex, key)?.lock()?;
     println!("holds `{key}`");
@@ -114,7 +114,7 @@ fn hold(mutex: AzureMutex, key: &str) -> Result<()> {
     Ok(guard.release()?) // fails: work that lost its lock does not end as a success
 }
 
-// The process that starts them.
+// The process that starts the clients.
 
 fn show() -> Result<()> {
     let variables = ["AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT"];
@@ -175,19 +175,19 @@ fn show() -> Result<()> {
     Ok(())
 }
 
-/// The clients' surroundings, and what they said.
+/// What the clients need, and what they have printed.
 struct Stage {
     started: Instant,
-    /// Of the emulator, if it is the one that is used.
+    /// The emulator's connection string, if it is used.
     connection: Option<String>,
-    /// Where the clients run and leave their marker. Gone at the end.
+    /// Where the clients run and create their marker. Removed at the end.
     directory: PathBuf,
     sender: Sender<Line>,
     lines: Receiver<Line>,
     seen: Vec<Line>,
 }
 
-/// Something that a client said.
+/// A line that a client printed.
 struct Line {
     at: Duration,
     who: &'static str,
@@ -232,17 +232,17 @@ impl Stage {
         let output = process.stdout.take().ok_or("no pipe to the client")?;
         let (sender, started) = (self.sender.clone(), self.started);
         thread::spawn(move || {
-            let said = BufReader::new(output).lines().map_while(io::Result::ok);
-            for what in said.chain([GONE.to_owned()]) {
+            let printed = BufReader::new(output).lines().map_while(io::Result::ok);
+            for what in printed.chain([GONE.to_owned()]) {
                 let at = started.elapsed();
-                // Nobody listens any more once the stage is gone.
+                // Fails once nobody listens any more.
                 let _ = sender.send(Line { at, who, what });
             }
         });
         Ok(Client { who, process })
     }
 
-    /// Waits until `who` says something that begins with `what`. Returns when that was.
+    /// Waits until `who` prints a line that begins with `what`. Returns when that was.
     fn wait_for(&mut self, who: &str, what: &str) -> Result<Duration> {
         let end = Instant::now() + LIMIT;
         let mut looked_at = 0;
@@ -252,19 +252,19 @@ impl Stage {
                     return Ok(line.at);
                 }
                 if line.what == GONE {
-                    return Err(format!("{who} ended before it said: {what}").into());
+                    return Err(format!("{who} ended before it printed: {what}").into());
                 }
             }
             looked_at = self.seen.len();
             let left = end.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left);
-            let line = line.map_err(|_| format!("{who} did not say in time: {what}"))?;
+            let line = line.map_err(|_| format!("{who} did not print in time: {what}"))?;
             print(line.at, line.who, &line.what);
             self.seen.push(line);
         }
     }
 
-    /// Waits until `client` has ended by itself, and well.
+    /// Waits until `client` has ended, with success.
     fn finish(&mut self, mut client: Client) -> Result<()> {
         self.wait_for(client.who, GONE)?;
         let status = client.process.wait()?;

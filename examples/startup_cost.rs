@@ -6,8 +6,8 @@
 //! cargo run --release --features cli,emulator --example startup_cost target/release/azmutex
 //! ```
 //!
-//! The numbers include the start of each process. The bare client also starts `true`, so that both
-//! do all that is asked of them: acquire, run, release.
+//! The figures include the start of each process. The bare client also starts `true`, so that both
+//! do the same: acquire, run, release.
 
 use std::error::Error;
 use std::process::{Command, Stdio};
@@ -16,10 +16,10 @@ use azmutex::emulator::Emulator;
 use azmutex::{AzureMutex, LeaseId};
 
 const SAS: &str = "sv=2021-04-10&se=2099-01-01T00%3A00%3A00Z&sig=made%2Bup%3D";
-/// The programs take turns, so that what else the machine does falls on all of them.
+/// The programs take turns, so that other load on the machine affects all of them.
 const TURNS: u32 = 20;
 const RUNS: u32 = 30;
-/// As the system counts in /proc.
+/// The unit of times in /proc.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -98,7 +98,7 @@ fn compare(azmutex: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The CPU time of a turn in seconds, that of the children's children included.
+/// The CPU time of a turn in seconds, including that of grandchildren.
 fn measure(command: &dyn Fn() -> Command) -> Result<f64, Box<dyn Error>> {
     let before = children()?;
     for _ in 0..RUNS {

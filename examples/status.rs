@@ -4,7 +4,7 @@
 //! AZURE_STORAGE_CONNECTION_STRING=… cargo run --example status
 //! ```
 //!
-//! Without an account in the environment it shows the same on the embedded emulator.
+//! Without an account in the environment, it uses the embedded emulator.
 
 use std::env;
 use std::error::Error;
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     show(AzureMutex::new(options()?)?, AzureMutex::new(options()?)?)
 }
 
-/// One takes a lock, and the other looks.
+/// One client takes a lock, and the other shows who holds it.
 fn show(one: AzureMutex, other: AzureMutex) -> Result<(), Box<dyn Error>> {
     let locker = Locker::builder(one, "nightly/report")
         .reason("release 812")

@@ -1,4 +1,4 @@
-//! Calls into code that is the user's.
+//! Calls into the user's code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

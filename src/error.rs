@@ -7,15 +7,15 @@ use uuid::Uuid;
 
 /// Why an operation failed.
 ///
-/// One opaque type for the whole crate: [`kind`](Self::kind) says what a caller can do about it,
-/// and the accessors hold what the service said, for logs and support requests.
+/// One opaque type for the whole crate: [`kind`](Self::kind) says what the caller can do about it,
+/// and the other accessors return what the service said, for logs and support requests.
 ///
-/// `Display` is one line: the operation, the lock, the reason, and where it helps the host, the
+/// `Display` is one line: the operation, the lock, the reason and, where it helps, the host, the
 /// step that failed, the number of attempts and the time they took. The underlying cause, if there
 /// is one, is in [`source`](StdError::source) and not repeated in that line. `Debug` is the same
 /// line followed by every cause and the request ID, so a `main` that returns this error prints
-/// something a person can read; `{:#?}` puts each of them on a line of its own. No error ever shows
-/// a key, a SAS signature or a token.
+/// something a person can read; `{:#?}` puts each on its own line. No error ever shows a key, a SAS
+/// signature or a token.
 ///
 /// Cloning is cheap: clones share the same details.
 #[derive(Clone)]
@@ -42,7 +42,8 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// The step of a request that failed. All but the last come before the whole request was sent.
+/// The step of a request that failed. In all but the last, the request had not been sent
+/// completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Phase {
     /// Looking up the host's name.
@@ -73,12 +74,13 @@ impl fmt::Display for Phase {
 #[allow(dead_code)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Delivery {
-    /// Nothing: it was not sent whole, or the service was too busy to begin. It may be sent again.
+    /// Nothing: it was not sent completely, or the service was too busy to start on it. It may be
+    /// sent again.
     NotDone,
-    /// Nobody knows: it was sent, and no answer says what came of it. It may be sent again where
-    /// doing it twice does no harm.
+    /// Unknown: it was sent, but no answer says what happened. It may be sent again if doing it
+    /// twice does no harm.
     Unknown,
-    /// There is an answer, and the same request would get the same answer again.
+    /// The service answered, and would answer the same request in the same way again.
     Refused,
 }
 
@@ -94,27 +96,27 @@ pub enum ErrorKind {
     Config,
     /// The lease is gone for good: broken, taken, deleted or already released. Stop the work.
     LeaseLost,
-    /// The lease can no longer be vouched for, but is not known to be lost: no renewal was
-    /// confirmed in time. Pause the work; it may become held again.
+    /// No renewal was confirmed in time, so the lease may have been lost, but is not known to be.
+    /// Pause the work: the lease may turn out to be held again.
     LeaseUnproven,
     /// The container, the blob, or the lease to break does not exist.
     NotFound,
     /// The reply is not from Azure Blob Storage or makes no sense, or the service refused the
-    /// request in a way that this version does not know. Check the endpoint and the proxy; the
-    /// service's own code, if there is one, is in [`Error::service_code`].
+    /// request in a way this version does not know. Check the endpoint and the proxy; the service's
+    /// own code, if there is one, is in [`Error::service_code`].
     Protocol,
-    /// The service, or a gateway in front of it, failed (5xx, 408). What was asked for may have
-    /// been done. Try again later.
+    /// The service, or a gateway in front of it, failed (5xx, 408). The request may have been
+    /// carried out. Try again later.
     Service,
-    /// Waiting was ended by a [`StopToken`](crate::StopToken).
+    /// A [`StopToken`](crate::StopToken) ended the wait.
     Stopped,
-    /// The operating system refused something, such as a thread.
+    /// The operating system refused something, such as a new thread.
     System,
     /// The service, or a gateway in front of it, is overloaded (503, 429). Try again later, less
     /// often.
     Throttled,
-    /// No usable reply: the host's name, the connection, a proxy, TLS or a timeout. If the request
-    /// had been sent, what was asked for may have been done.
+    /// There was no usable reply: name resolution, the connection, a proxy or TLS failed, or the
+    /// request timed out. If it had been sent, it may have been carried out.
     Transport,
     /// Another client holds the lease. Not a failure: wait, or try again later.
     WouldBlock,
@@ -144,7 +146,7 @@ impl fmt::Display for LossReason {
             Self::Broken => "the lease was broken by another client",
             Self::Taken => "the lease ID is no longer the blob's: it ran out or was taken over",
             Self::Deleted => "the lock blob was deleted",
-            Self::MaxHold => "the lock was held for longer than max_hold and not renewed any more",
+            Self::MaxHold => "the lock was held for longer than max_hold and no longer renewed",
             Self::Released => "the lock was released",
         })
     }
@@ -213,7 +215,7 @@ impl Error {
         self.kind() == ErrorKind::Transport && self.0.status.is_none()
     }
 
-    /// Whether the service said so, rather than nothing.
+    /// Whether there was a reply.
     pub(crate) fn is_answer(&self) -> bool {
         self.0.status.is_some()
     }
@@ -223,22 +225,22 @@ impl Error {
         match self.kind() {
             _ if self.0.permanent => false,
             ErrorKind::Transport | ErrorKind::Throttled | ErrorKind::Service => true,
-            // A reply that could not be read says nothing; one that refuses says enough.
+            // A success that could not be read may be readable next time; a refusal is final.
             ErrorKind::Protocol => self.0.status.is_none_or(|status| status < 300),
             _ => false,
         }
     }
 
-    /// Whether the service may have done what was asked although it did not say so. This can be so
-    /// even where sending again is of no use, as when a web filter replaces the reply.
+    /// Whether the service may have carried out the request without saying so. That can be true
+    /// even if sending it again is pointless, as when a web filter replaces the reply.
     pub(crate) fn is_ambiguous(&self) -> bool {
         if self.0.foreign {
             return true;
         }
         match self.kind() {
             ErrorKind::Transport => self.0.phase.is_none_or(|phase| phase == Phase::Reply),
-            // The service's own 503 says that it was too busy to begin. One without its code may
-            // come from something in between that lost the answer.
+            // The service's own 503 means that it was too busy to start. A 503 without the
+            // service's code may come from something in between that lost the answer.
             ErrorKind::Throttled => {
                 self.0.status != Some(429) && self.service_code() != Some("ServerBusy")
             }
@@ -273,7 +275,7 @@ impl Error {
         Self::new(ErrorKind::LeaseLost, reason.to_string()).edit(|inner| inner.loss = Some(reason))
     }
 
-    /// What was being done, as in "failed to renew lease", and to which blob.
+    /// Adds the operation, as in "failed to renew lease", and the blob.
     pub(crate) fn during(self, verb: &'static str, target: &str) -> Self {
         if self.0.action.is_some() {
             return self;
@@ -281,7 +283,7 @@ impl Error {
         self.edit(|inner| inner.action = Some((verb, target.to_owned())))
     }
 
-    /// What the service said.
+    /// Adds what the service said.
     pub(crate) fn with_reply(
         self,
         status: u16,
@@ -301,8 +303,8 @@ impl Error {
         self.edit(|inner| inner.source = Some(Arc::new(source)))
     }
 
-    /// The host and port that failed or answered, unless they are known: the endpoint's, or the
-    /// proxy's. Never a URL, which may hold a SAS.
+    /// Adds the host and port that failed or answered (the endpoint's, or the proxy's), unless
+    /// already set. Never a URL, which may hold a SAS.
     pub(crate) fn with_host(self, host: impl Into<String>) -> Self {
         if self.0.host.is_some() {
             return self;
@@ -310,7 +312,8 @@ impl Error {
         self.edit(|inner| inner.host = Some(host.into()))
     }
 
-    /// How often the request was sent, and the time from the first attempt to the end of the last.
+    /// Adds how often the request was sent, and the time from the first attempt to the end of the
+    /// last.
     pub(crate) fn spent(self, attempts: u32, elapsed: Duration) -> Self {
         self.edit(|inner| {
             inner.attempts = attempts;
@@ -328,7 +331,7 @@ impl Error {
         self.edit(|inner| inner.foreign = true)
     }
 
-    /// The same failure, seen by one who held the lease.
+    /// The same failure, as the lease's holder sees it.
     pub(crate) fn into_loss(self, reason: LossReason) -> Self {
         self.edit(|inner| {
             inner.kind = Some(ErrorKind::LeaseLost);
@@ -336,7 +339,7 @@ impl Error {
         })
     }
 
-    /// The same refusal, seen by one who wants the lease.
+    /// The same refusal, as a client that wants the lease sees it.
     pub(crate) fn into_busy(self) -> Self {
         self.edit(|inner| {
             inner.kind = Some(ErrorKind::WouldBlock);
@@ -345,7 +348,7 @@ impl Error {
         })
     }
 
-    /// The same answer, to one who wanted to break whatever lease there is.
+    /// The same refusal, as a client that wants to break the lease sees it.
     pub(crate) fn into_no_lease(self) -> Self {
         self.edit(|inner| {
             inner.kind = Some(ErrorKind::NotFound);
@@ -354,7 +357,7 @@ impl Error {
         })
     }
 
-    /// A condition on the blob's ETag that did not hold.
+    /// The same refusal, of a request whose condition on the blob's ETag did not hold.
     pub(crate) fn into_changed(self, detail: &str) -> Self {
         self.edit(|inner| {
             inner.kind = Some(ErrorKind::WouldBlock);
@@ -362,7 +365,7 @@ impl Error {
         })
     }
 
-    /// Marks a failure that no repetition mends, such as an untrusted certificate.
+    /// Marks a failure that retrying cannot fix, such as an untrusted certificate.
     pub(crate) fn permanent(self) -> Self {
         self.edit(|inner| inner.permanent = true)
     }
@@ -372,8 +375,9 @@ impl Error {
         self
     }
 
-    /// Where, in which step and after how much effort it failed: what stands in the parentheses at
-    /// the end. That another client holds the lease, or that it was lost, needs none of it.
+    /// The text in the parentheses at the end: the host, the step, the attempts and their time. If
+    /// another client holds the lease, or it was lost, host and step do not matter and are left
+    /// out.
     fn circumstances(&self) -> String {
         let inner = &*self.0;
         let shown = !matches!(
@@ -460,15 +464,15 @@ impl StdError for Error {
     }
 }
 
-/// Why [`Locker::try_lock`](crate::Locker::try_lock) and its timed forms gave no guard.
+/// Why [`Locker::try_lock`](crate::Locker::try_lock) or one of its timed forms returned no guard.
 ///
-/// Made like [`std::fs::TryLockError`]: contention is apart from failure.
+/// Like [`std::fs::TryLockError`], it keeps contention apart from failure.
 #[derive(Debug, Clone)]
 #[allow(clippy::exhaustive_enums)] // as in std: there is no third outcome
 pub enum TryLockError {
     /// The attempt failed; whether somebody holds the lock is not known.
     Error(Error),
-    /// Another client holds the lock, now or until the time given was over.
+    /// Another client holds the lock, or held it until the time limit.
     WouldBlock,
 }
 
@@ -629,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_is_fit_to_be_what_a_program_ends_with() {
+    fn debug_output_is_readable_when_main_returns_it() {
         let error = refused_connection();
         assert_eq!(
             format!("{error:?}"),
@@ -715,7 +719,7 @@ mod tests {
                 Refused,
                 false,
             ),
-            // The answer is final, but who knows what a web filter let through.
+            // The answer is final, but a web filter may have let the request through.
             (
                 answered(ErrorKind::Protocol, 200, None)
                     .marked_foreign()

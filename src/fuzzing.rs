@@ -1,6 +1,6 @@
-//! What the fuzz targets of `fuzz/` feed with arbitrary bytes, and what has to hold then.
+//! What the fuzz targets in `fuzz/` feed with arbitrary bytes, and what must hold then.
 //!
-//! Only there when a fuzzer or a unit test is built. The committed inputs are replayed below.
+//! Built for fuzzing and unit tests only. The committed inputs are replayed below.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,7 +25,7 @@ use crate::time::clock::Clock;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-/// What is a secret in the inputs that hold one.
+/// The secret in the inputs that have one.
 const SECRET: &str = "c2VjcmV0";
 
 /// A reply to any operation: a line with the status, the headers, an empty line, the body.
@@ -37,7 +37,7 @@ pub fn reply(data: &[u8]) {
     let head = String::from_utf8_lossy(head);
     let mut lines = head.lines();
     let code = lines.next().and_then(|line| line.trim().parse().ok());
-    // As the transport hands them over: names in lower case, values of visible characters.
+    // As the transport returns them: names in lower case, values of visible characters.
     let headers = lines.filter_map(|line| {
         let (name, value) = line.split_once(':')?;
         let value = HeaderValue::from_str(value.trim()).ok()?;
@@ -56,7 +56,7 @@ pub fn reply(data: &[u8]) {
     let _ = (format!("{error:?}"), error.retry_after());
     let is_lost = error.kind() == ErrorKind::LeaseLost;
     assert_eq!(is_lost, error.loss_reason().is_some());
-    // A loss is final: nothing but a code that says so may be taken for one.
+    // A loss is final: only a code that says so may count as one.
     assert!(!is_lost || error.service_code().is_some());
     assert_ne!(error.loss_reason(), Some(LossReason::Released));
     if let Ok(id) = status::read_lease_id(&reply) {
@@ -88,7 +88,7 @@ pub fn connection_string(data: &[u8]) {
         Ok(options) => {
             let _ = options.check();
             let shown = format!("{options:?}");
-            // A secret may only be where it is none: in the endpoint or the account.
+            // The secret's text may also be in the endpoint or the account, where it is public.
             let public = format!("{} {:?}", options.account, options.endpoint);
             assert!(
                 !shown.contains(SECRET) || public.contains(SECRET),
@@ -174,11 +174,11 @@ pub fn metadata(data: &[u8]) {
         reason: lines.next().map(str::to_owned),
         ..Holder::unknown()
     };
-    // As from the entries of a list, which are not limited by what a header may have.
+    // As in the entries of a list, which may have what a header may not.
     let pairs = lines.filter_map(|line| line.split_once('='));
     let record = Record::read(pairs.map(|(name, value)| (name, value.trim())));
     check_record(&record);
-    // A lock of another program, as its metadata has it and as plain JSON.
+    // Another program's lock, as its metadata has it and as plain JSON.
     let foreign = record.other(terraform::NAME).and_then(terraform::read);
     let plain = terraform::read(&STANDARD.encode(data));
     for holder in [foreign, plain].iter().flatten() {
@@ -199,22 +199,25 @@ pub fn metadata(data: &[u8]) {
     for (_, value) in Record::default().held_by(holder.clone()).metadata() {
         assert!(value.len() <= 1024, "{} bytes", value.len());
     }
-    // What a holder says of itself is read as it said it, but for what cannot be shown.
+    // A holder's texts are read back as they were written, except for what cannot be shown.
     let read = read_back(&Record::default().held_by(holder.clone()));
     let read = read.holder.expect("a holder");
-    for (said, read) in [
+    for (written, read) in [
         (&mut holder.owner, &read.owner),
         (&mut holder.reason, &read.reason),
     ] {
-        let said = said.take().unwrap_or_default();
-        let said = said.replace(
+        let written = written.take().unwrap_or_default();
+        let written = written.replace(
             |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'),
             " ",
         );
-        let said = said.replace(is_invisible, "");
+        let written = written.replace(is_invisible, "");
         let read = read.as_deref().unwrap_or_default();
-        assert!(said.trim().starts_with(read.trim()), "{said:?} {read:?}");
-        assert!(said.len() > 300 || said.trim() == read.trim());
+        assert!(
+            written.trim().starts_with(read.trim()),
+            "{written:?} {read:?}"
+        );
+        assert!(written.len() > 300 || written.trim() == read.trim());
     }
 }
 
@@ -228,7 +231,7 @@ fn check_refusal(error: &Error) {
     assert!(!text.chars().any(char::is_control), "{text:?}");
 }
 
-/// Nobody holds what is free, and whoever is shown can be shown.
+/// A free lock has no holder, and what is shown of a holder is safe to show.
 fn check_status(status: &LeaseStatus) {
     assert!(status.holder().is_none() || !status.state().is_free());
     assert!(status.holder().is_none() || status.holder() == status.last_holder());
@@ -237,7 +240,7 @@ fn check_status(status: &LeaseStatus) {
     }
 }
 
-/// What was read can be written, and is then read again.
+/// What was read can be written, and is then read as the same.
 fn check_record(record: &Record) {
     let again = read_back(record);
     assert_eq!(read_back(&again), again);
@@ -262,9 +265,9 @@ fn check_endpoint(endpoint: &Endpoint) {
     let _ = endpoint.account();
 }
 
-/// A credential that was taken can be sent.
+/// A credential that was accepted can be sent.
 fn check_credential(credential: &Credential) {
-    let _ = credential.check_not_ended(Clock::System.wall());
+    let _ = credential.check_not_expired(Clock::System.wall());
     let _ = credential.hint(NOW);
     let mut request = requests::renew("/locks/key", LeaseId::random().expect("random numbers"));
     credential.authorize(&mut request, "account", NOW);

@@ -12,12 +12,12 @@
 //! # #[cfg(any())]
 //! let options = MutexOptions::from_env("locks")?; // an account, and a container in it
 //! let locker = Locker::new(AzureMutex::new(options)?, "migration")?;
-//! let guard = locker.lock()?; // nobody else is here
+//! let guard = locker.lock()?; // waits until no other client holds it
 //! for step in ["tables", "indexes"] {
-//!     guard.check()?; // still nobody else?
+//!     guard.check()?; // still held?
 //!     println!("migrating {step}");
 //! }
-//! guard.release()?; // an error if the lock had been lost; dropping the guard releases it, too
+//! guard.release()?; // fails if the lock was lost; dropping the guard also releases it
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -26,8 +26,8 @@
 //! While [`guard.is_held()`](LeaseGuard::is_held) answers true, no other client holds the lease on
 //! that blob, as long as
 //!
-//! - the *rates* of this machine's clock and the service's differ by less than the margin over one
-//!   lease (5 seconds in 60 by default; what the clocks show does not matter),
+//! - over one lease, the *rates* of this machine's clock and the service's differ by less than the
+//!   margin (5 seconds in 60 by default; the times they show do not matter),
 //! - nobody broke the lease with a period shorter than what it had left, or deleted the blob, and
 //! - the Blob service keeps its lease contract.
 //!
@@ -37,12 +37,12 @@
 //!
 //! # What is not promised
 //!
-//! That work between a check and its effect cannot be overtaken. A process can be stopped right
-//! after the check for longer than its lease lasts, and no lock can prevent that; only the resource
-//! can refuse what comes too late: a [`guard.write`](LeaseGuard::write) to the lock blob itself,
-//! which the service refuses from a holder that lost the lease, or a
-//! [fencing token](LeaseGuard::fencing_token) that the resource checks. Nor fairness between
-//! machines: a lease has no queue.
+//! Work between a check and its effect can still be overtaken: a process can be stopped right after
+//! the check for longer than its lease lasts, and no lock can prevent that. Only the resource
+//! itself can refuse work that comes too late. The lock blob does so for a
+//! [`guard.write`](LeaseGuard::write): the service refuses it from a holder that lost the lease.
+//! Any other resource can check a [fencing token](LeaseGuard::fencing_token). Fairness between
+//! machines is not promised either: a lease has no queue.
 //!
 //! # Two layers
 //!
@@ -57,38 +57,39 @@
 //! | name the account and the credential | [`MutexOptions`], [`Credential`] |
 //! | wait for a while, or not at all | [`Locker::try_lock_for`], [`Locker::try_lock`] |
 //! | stop waiting from another thread | [`StopToken`] |
-//! | hear what happens | [`LockerBuilder::observer`], [`Event`] |
-//! | ask "still held?" in worker threads | [`LeaseGuard::watch`], [`LeaseWatch`] |
-//! | wait for a loss | [`LeaseWatch::wait_lost`] |
+//! | be told what happens | [`LockerBuilder::observer`], [`Event`] |
+//! | check in worker threads that the lock is still held | [`LeaseGuard::watch`], [`LeaseWatch`] |
+//! | wait until the lock is lost | [`LeaseWatch::wait_lost`] |
 //! | see who holds a lock | [`AzureMutex::status`], [`Holder`] |
-//! | refuse a holder that was paused | [`LockerBuilder::fencing`], [`LeaseGuard::write`] |
-//! | know that the holder before died | [`LeaseGuard::previous`], [`Previous`] |
+//! | refuse the work of a holder that was paused | [`LockerBuilder::fencing`], [`LeaseGuard::write`] |
+//! | find out that the previous holder died | [`LeaseGuard::previous`], [`Previous`] |
 //! | tell failures apart | [`Error`], [`ErrorKind`], [`TryLockError`] |
 //! | test without an account | feature `emulator` |
 //!
 //! # Features
 //!
-//! - `rustls` (default): `https` with rustls and the web's root certificates.
+//! - `rustls` (default): `https` with rustls and Mozilla's root certificates.
 //! - `platform-verifier`: rustls, trusting what the system's certificate store trusts.
 //! - `native-tls`: `https` with the platform's TLS library.
 //! - `emulator`: an embedded server that answers lease requests as the real service does, with a
 //!   clock that tests can advance.
-//! - `cli`: the command-line tool `azmutex`, which runs a command under a lock. Nothing for
-//!   libraries.
+//! - `cli`: the command-line tool `azmutex`, which runs a command under a lock. Libraries do not
+//!   need it.
 //!
-//! Without a TLS feature the crate builds and reaches emulators on this machine only.
+//! Without a TLS feature the crate still builds, but reaches only emulators on this machine.
 //!
 //! # Logging
 //!
 //! With the [`log`] facade: `warn` for a lock that is lost or unproven, a renewal or a release that
-//! failed, and the first failure of a wait; `info` for a wait, at its start and then every 10 seconds,
-//! with the holder; `debug` for each step of a lease. Never a key, a signature, a token or a SAS. The
-//! HTTP client below has logs of its own, and what it logs at `trace` is **not** redacted: leave the
-//! target `ureq` at `debug`.
+//! failed, and the first failure of a wait; `info` while waiting, at first and then every 10
+//! seconds, with the holder; `debug` for each step of a lease. Keys, signatures, tokens and SAS are
+//! never logged. The HTTP client has logs of its own, and what it logs at `trace` is **not**
+//! redacted: keep the target `ureq` at `debug`.
 //!
 //! # Panics
 //!
-//! Nothing that comes from outside causes a panic: input, environment, network or service.
+//! No outside input causes a panic, whether from the caller, the environment, the network or the
+//! service.
 //!
 //! # What it is not
 //!
@@ -130,7 +131,7 @@ pub use mutex::lease::Lease;
 pub use mutex::locks::Locks;
 pub use mutex::options::MutexOptions;
 
-/// The README's examples are tested like any other.
+/// Tests the README's examples like any others.
 #[cfg(all(doctest, feature = "emulator"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,5 @@
-//! What threads share, and the threads: one place for a checker of interleavings to put its own in.
+//! Locks, atomics and threads, in one place so that the interleaving checker can substitute its
+//! own.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use std::thread;

@@ -28,7 +28,7 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// How long the library lets a request take.
 pub(crate) const TIMEOUT: Option<Duration> = Some(Duration::from_secs(5));
 pub(crate) const CONTAINER: &str = "locks";
-/// Set for a copy of the benchmark that this one starts: what the copy is to do.
+/// Tells a copy of the benchmark, which the benchmark starts, what to do.
 pub(crate) const ROLE: &str = "AZMUTEX_BENCH_ROLE";
 
 /// The role of this process, or `None` if it is the benchmark. Ends the process if it is the
@@ -59,7 +59,7 @@ fn serve() -> Result<()> {
     Ok(())
 }
 
-/// The server's process. It is ended on drop.
+/// The server's process. Dropping it ends the process.
 pub(crate) struct Server {
     process: Child,
     input: ChildStdin,
@@ -110,7 +110,7 @@ impl Drop for Server {
     }
 }
 
-/// Passes bytes on to the server, each way half a round trip later.
+/// Passes bytes on to the server and back, each half a round trip later.
 pub(crate) struct Proxy {
     pub(crate) connection_string: String,
     is_silent: Arc<AtomicBool>,
@@ -147,7 +147,7 @@ impl Proxy {
         })
     }
 
-    /// Passes nothing on any more. Connections stay open.
+    /// Stops passing anything on. Connections stay open.
     pub(crate) fn silence(&self) {
         self.is_silent.store(true, Ordering::SeqCst);
     }
@@ -200,7 +200,7 @@ fn read_line(from: &mut impl BufRead) -> Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// Acquire and release as one would write them without the library.
+/// Acquire and release, written without the library.
 pub(crate) struct Raw {
     agent: ureq::Agent,
     account: String,
@@ -210,8 +210,8 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// `timeout`: what a request may take. The library limits its requests; ureq by itself then
-    /// starts a thread to look up the host.
+    /// `timeout`: how long a request may take. The library limits its requests; with a limit, plain
+    /// ureq starts a thread to look up the host.
     pub(crate) fn new(
         connection_string: &str,
         blob: &str,
@@ -248,7 +248,7 @@ impl Raw {
     fn put(&self, action: &str, headers: &[(&str, &str)], expected: u16) -> Result<()> {
         let (account, path) = (&self.account, &self.path);
         let date = http_date();
-        // In the order in which they are signed.
+        // In the order of the signature.
         let mut signed = vec![("x-ms-date", date.as_str()), ("x-ms-lease-action", action)];
         signed.extend(headers);
         signed.push(("x-ms-version", "2021-08-06"));

@@ -19,7 +19,7 @@ use crate::lease::ids::{LeaseDuration, LeaseId};
 use crate::time::clock::Clock;
 use crate::time::dates;
 
-/// The most that a lock blob may hold as the value that it guards.
+/// The largest guarded value of a lock blob, in bytes.
 pub(crate) const MAX_CONTENT: usize = 4 * 1024 * 1024;
 
 /// A client of one container.
@@ -32,7 +32,7 @@ pub(crate) struct Client {
     /// The endpoint's own path: empty, or such as `/devstoreaccount1`.
     base: String,
     container: String,
-    /// What the IDs of this client's requests begin with.
+    /// The prefix of this client's request IDs.
     nonce: u64,
     requests: AtomicU64,
 }
@@ -98,7 +98,7 @@ impl Client {
                 // Neither granted nor refused: ask again.
                 Err(Error::new(
                     ErrorKind::Protocol,
-                    "the reply names another lease ID",
+                    "the reply has another lease ID",
                 ))
             })
             .map_err(|error| match error.service_code() {
@@ -109,7 +109,7 @@ impl Client {
             .map_err(|error| self.failed_to("acquire lease on", key, error))
     }
 
-    /// Renews. A reply that names another ID is a loss, not a success.
+    /// Renews. A reply with another ID is a loss, not a success.
     pub(crate) fn renew(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
         self.expect_id(requests::renew(&self.path(key), id), id, timeout)
             .map_err(missing_means_lost)
@@ -136,11 +136,11 @@ impl Client {
             .map_err(|error| self.failed_to("release lease on", key, error))
     }
 
-    /// Breaks whatever lease there is, on condition that the blob still has the ETag `if_match`, if
-    /// one is given. Returns how long the lease still runs.
+    /// Breaks the current lease; with `if_match`, only if the blob still has that ETag. Returns how
+    /// long the lease still runs.
     ///
-    /// Goes out on a new connection: by the time of an answer another client may hold the lease, so
-    /// a break must not be sent again once it may have been done.
+    /// Sent on a new connection: a break must not be repeated if it may have been done, since by
+    /// then another client may hold the lease.
     pub(crate) fn break_lease(
         &self,
         key: &str,
@@ -153,9 +153,10 @@ impl Client {
             .map(|(reply, _)| status::read_lease_time(&reply))
             .map_err(|error| match (error.kind(), error.service_code()) {
                 (ErrorKind::LeaseLost, _) => error.into_no_lease(),
-                (_, Some("ConditionNotMet")) if if_match.is_some() => {
-                    error.into_changed("somebody wrote to the blob, such as a new holder")
-                }
+                (_, Some("ConditionNotMet")) if if_match.is_some() => error.into_changed(
+                    "somebody has written to the blob since, perhaps a new \
+                                        holder",
+                ),
                 _ => error,
             })
             .map_err(|error| self.failed_to("break lease on", key, error))
@@ -168,7 +169,7 @@ impl Client {
             .map_err(|error| self.failed_to("read the status of", key, error))
     }
 
-    /// The service's clock, to the second, whatever else the reply says.
+    /// The service's clock, to the second, even if the reply is an error.
     pub(crate) fn service_time(&self, timeout: Duration) -> Result<OffsetDateTime, Error> {
         let request = requests::list_blobs(&self.container_path(), "azmutex-", None);
         self.exchange(request, Some(MAX_PAGE), timeout)
@@ -249,7 +250,7 @@ impl Client {
     ) -> Result<Page, Error> {
         let request = requests::list_blobs(&self.container_path(), prefix, marker);
         self.succeed(request, Some(MAX_PAGE), timeout)
-            // It came whole, so asking again would not make it readable.
+            // It arrived complete, so asking again would not make it readable.
             .and_then(|reply| status::read_page(&reply.body).map_err(Error::permanent))
             .map_err(|error| self.failed_to("list", prefix, error))
     }
@@ -298,7 +299,7 @@ impl Client {
         format!("{}/{}", self.base, self.container)
     }
 
-    /// `error`, with what was being done, to which blob and where.
+    /// Adds the operation, the blob and the host to `error`.
     fn failed_to(&self, verb: &'static str, key: &str, error: Error) -> Error {
         error
             .with_host(self.transport.host())
@@ -324,7 +325,7 @@ impl Client {
     ) -> Result<(Reply, String), Error> {
         let reply = self.succeed(request, max_body, timeout)?;
         match reply.header("etag").unwrap_or_default() {
-            "" => Err(without("ETag", &reply)),
+            "" => Err(missing_header("ETag", &reply)),
             etag => {
                 let etag = etag.to_owned();
                 Ok((reply, etag))
@@ -344,18 +345,20 @@ impl Client {
             200..=299 => Ok(reply),
             400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
             300..=399 => {
-                let text = "the reply is a redirect, and credentials do not follow one";
+                let text = "the reply is a redirect, which is not followed, to protect the \
+                            credential";
                 let error = Error::new(ErrorKind::Protocol, text);
                 Err(error.with_reply(reply.status, None, None, None).permanent())
             }
             status => Err(Error::new(
                 ErrorKind::Protocol,
-                format!("the reply has no status of HTTP but {status}"),
+                format!("the reply's status {status} is not an HTTP status"),
             )),
         }
     }
 
-    /// Sends one request and returns whatever the service replies, and the wall clock before.
+    /// Sends one request and returns whatever the service replies, and the wall-clock time before
+    /// it was sent.
     fn exchange(
         &self,
         mut request: Request<'_>,
@@ -392,8 +395,8 @@ fn missing_means_lost(error: Error) -> Error {
     }
 }
 
-/// A success that lacks what the service always sends.
-fn without(header: &str, reply: &Reply) -> Error {
+/// A success without a header that the service always sends.
+fn missing_header(header: &str, reply: &Reply) -> Error {
     let request_id = reply.header("x-ms-request-id").map(str::to_owned);
     Error::new(ErrorKind::Protocol, format!("the reply has no {header}")).with_reply(
         reply.status,
@@ -423,7 +426,7 @@ mod tests {
         )
     }
 
-    /// Every operation, with what its error says was being done.
+    /// Every operation, as its error names it, and its result.
     fn results_of_all_operations(client: &Client) -> Vec<(&'static str, Result<(), Error>)> {
         let (id, record) = (LeaseId::random().unwrap(), Record::default());
         let duration = LeaseDuration::MAX;

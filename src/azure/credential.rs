@@ -1,4 +1,4 @@
-//! PURE: what proves to the service who asks.
+//! PURE: credentials, and how they authorize requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::http::message::Request;
 use crate::time::dates;
 
-/// The right to use a storage account: its key, or a shared access signature (SAS).
+/// A credential for a storage account: its key, or a shared access signature (SAS).
 ///
 /// `Debug` shows the kind and never the secret; the secret's bytes are overwritten when the last
 /// clone is dropped.
@@ -41,7 +41,7 @@ enum Scheme {
 struct Sas {
     /// The token as it was given, without a leading `?`: already percent-encoded.
     token: Zeroizing<String>,
-    /// When it ends (`se`); a SAS with a stored access policy may not say.
+    /// When it expires (`se`); a SAS with a stored access policy may not say.
     expires: Option<OffsetDateTime>,
 }
 
@@ -60,7 +60,10 @@ impl Credential {
             .decode(key.trim())
             .map(Zeroizing::new)
             .map_err(|_| {
-                Error::config("invalid account key: it is not base64; copy it whole, `==` included")
+                Error::config(
+                    "invalid account key: it is not base64; copy all of it, including \
+                               the final `==`",
+                )
             })?;
         if key.is_empty() {
             return Err(Error::config("invalid account key: it is empty"));
@@ -77,7 +80,7 @@ impl Credential {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it has no `sig`, cannot be part of a URL,
-    /// or has ended already.
+    /// or has expired.
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/create-service-sas>
     pub fn sas(token: &str) -> Result<Self, Error> {
@@ -99,7 +102,7 @@ impl Credential {
         };
         if value("sig").is_none_or(|sig| sig.is_empty()) {
             return Err(Error::config(
-                "invalid SAS: it has no `sig`; copy the token whole",
+                "invalid SAS: it has no `sig`; copy the whole token",
             ));
         }
         let expires = match value("se") {
@@ -107,7 +110,7 @@ impl Credential {
             Some(text) => Some(dates::parse_utc(&text).ok_or_else(|| {
                 let text = text.escape_debug();
                 Error::config(format!(
-                    "invalid SAS: its end `se={text}` is not a time such as 2026-01-31T12:00:00Z"
+                    "invalid SAS: its expiry `se={text}` is not a time such as 2026-01-31T12:00:00Z"
                 ))
             })?),
         };
@@ -115,25 +118,25 @@ impl Credential {
             token: Zeroizing::new(token.to_owned()),
             expires,
         }));
-        credential.check_not_ended(crate::time::clock::Clock::System.wall())?;
+        credential.check_not_expired(crate::time::clock::Clock::System.wall())?;
         Ok(credential)
     }
 
-    /// Refuses a SAS that ended before `now`.
-    pub(crate) fn check_not_ended(&self, now: OffsetDateTime) -> Result<(), Error> {
-        match self.ended(now) {
+    /// Refuses a SAS that expired before `now`.
+    pub(crate) fn check_not_expired(&self, now: OffsetDateTime) -> Result<(), Error> {
+        match self.expired(now) {
             Some(end) => {
                 let end = dates::utc(end);
                 Err(Error::config(format!(
-                    "invalid SAS: it ended at {end}; make a new one"
+                    "invalid SAS: it expired at {end}; create a new one"
                 )))
             }
             None => Ok(()),
         }
     }
 
-    /// When the credential ended, if it has.
-    pub(crate) fn ended(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    /// When the credential expired, if it has.
+    pub(crate) fn expired(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         match &self.0 {
             Scheme::Sas(Sas {
                 expires: Some(end), ..
@@ -142,8 +145,8 @@ impl Credential {
         }
     }
 
-    /// Adds to `request` what proves who asks. `now` goes into `x-ms-date`, so every retry has to
-    /// be authorized afresh.
+    /// Adds the authorization to `request`. `now` goes into `x-ms-date`, so every retry must be
+    /// authorized again.
     pub(crate) fn authorize(&self, request: &mut Request<'_>, account: &str, now: OffsetDateTime) {
         request.headers.push(("x-ms-date".into(), dates::http(now)));
         match &self.0 {
@@ -175,12 +178,12 @@ impl Credential {
 
     /// What to check when the service did not accept the credential at `now`.
     pub(crate) fn hint(&self, now: OffsetDateTime) -> Cow<'static, str> {
-        match (&self.0, self.ended(now)) {
+        match (&self.0, self.expired(now)) {
             (_, Some(end)) => {
-                format!("the SAS ended at {}; make a new one", dates::utc(end)).into()
+                format!("the SAS expired at {}; create a new one", dates::utc(end)).into()
             }
             (Scheme::SharedKey(_), None) => "check the account name and key".into(),
-            (Scheme::Sas(_), None) => "check that the SAS is whole and covers this".into(),
+            (Scheme::Sas(_), None) => "check that the SAS is complete and allows this".into(),
         }
     }
 }
@@ -221,7 +224,7 @@ mod tests {
         );
         rejects(
             Credential::shared_key("bXkgc2VjcmV0IGtleQ"),
-            "`==` included",
+            "the final `==`",
             "bXkg",
         );
         rejects(Credential::shared_key(" "), "empty", "-");
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sas_has_a_signature_and_is_in_time() {
+    fn a_sas_has_a_signature_and_has_not_expired() {
         rejects(
             Credential::sas("sv=2021-08-06&se=2999-01-01"),
             "no `sig`",
@@ -238,7 +241,7 @@ mod tests {
         rejects(Credential::sas("se=2999-01-01&sig="), "no `sig`", "-");
         rejects(
             Credential::sas("sig=s3cret&se=2001-01-01"),
-            "ended at 2001-01-01T00",
+            "expired at 2001-01-01T00",
             "s3cret",
         );
         rejects(Credential::sas("sig=s3cret&se=soon"), "`se=soon`", "s3cret");

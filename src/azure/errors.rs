@@ -1,4 +1,4 @@
-//! PURE: whether a reply comes from the service, and what one with a status of 400 or more means.
+//! PURE: whether a reply comes from the service, and what an error reply means.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,36 +10,39 @@ use crate::error::{Error, ErrorKind, LossReason};
 use crate::http::message::Reply;
 use crate::time::dates;
 
-/// Refuses a reply that does not come from the service: a proxy, a web filter, a log-in page or
-/// another server answered in its place. None of them sends the headers that tell.
+/// Rejects a reply that does not come from the service but from a proxy, a web filter, a login page
+/// or another server. None of those sends the service's headers.
 ///
-/// What a gateway answers while it cannot reach the service (429, 5xx) passes, like the service's
-/// own failures; everything else is final.
+/// The answer of a gateway that cannot reach the service (429, 5xx) is transient, like the
+/// service's own failures. Everything else is final.
 pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<(), Error> {
-    // Replies of the service's front end to a malformed credential lack the version.
-    let telling = ["x-ms-request-id", "x-ms-version", "x-ms-error-code"];
-    if telling.iter().any(|name| reply.header(name).is_some()) {
+    // The service's front end omits the version if the credential is malformed.
+    let service_headers = ["x-ms-request-id", "x-ms-version", "x-ms-error-code"];
+    if service_headers
+        .iter()
+        .any(|name| reply.header(name).is_some())
+    {
         return Ok(());
     }
     let server = match printable(reply.header("server").unwrap_or_default(), 60) {
         server if server.is_empty() => String::new(),
         server => format!(" (Server: {server})"),
     };
-    let in_its_place =
-        format!("something between this machine and Azure answered in its place{server}");
+    let answered_instead =
+        format!("something between this machine and Azure answered instead{server}");
     let (kind, detail) = match reply.status {
         407 => {
             let text = "the proxy asks for credentials; put them into the proxy's URL, as in \
                         http://USER:PASSWORD@HOST:PORT";
             (ErrorKind::Transport, text.to_owned())
         }
-        429 | 503 => (ErrorKind::Throttled, in_its_place),
-        408 | 500 | 502 | 504 | 520..=530 => (ErrorKind::Service, in_its_place),
-        401 | 403 | 451 | 511 => (ErrorKind::Protocol, in_its_place),
+        429 | 503 => (ErrorKind::Throttled, answered_instead),
+        408 | 500 | 502 | 504 | 520..=530 => (ErrorKind::Service, answered_instead),
+        401 | 403 | 451 | 511 => (ErrorKind::Protocol, answered_instead),
         300..=399 => {
             let text = format!(
-                "this is not Azure Blob Storage: the reply is a redirect{server}, and credentials \
-                 do not follow one; check endpoint and proxy"
+                "this is not Azure Blob Storage: the reply is a redirect{server}, which is not \
+                 followed, to protect the credential; check endpoint and proxy"
             );
             (ErrorKind::Protocol, text)
         }
@@ -51,30 +54,30 @@ pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<()
             (ErrorKind::Protocol, text)
         }
     };
-    let passes = matches!(kind, ErrorKind::Throttled | ErrorKind::Service);
+    let transient = matches!(kind, ErrorKind::Throttled | ErrorKind::Service);
     let error = Error::new(kind, detail).with_reply(
         reply.status,
         None,
         None,
         read_retry_after(reply, sent),
     );
-    let error = if passes { error } else { error.permanent() };
-    // Who asks for something else first has not passed the request on.
+    let error = if transient { error } else { error.permanent() };
+    // A redirect or a proxy that requires credentials did not pass the request on.
     Err(match reply.status {
         300..=399 | 407 => error,
         _ => error.marked_foreign(),
     })
 }
 
-/// The error that a reply with a status of 400 or more stands for.
+/// The error for a reply with a status of 400 or more.
 ///
-/// `sent`: the wall clock when the request was sent; compared with the reply's date it shows whether
-/// the clock is off. `hint`: what to check if the credential was not accepted.
+/// `sent`: the wall clock when the request was sent; compared with the reply's date, it shows
+/// whether the clock is off. `hint`: what to check if the credential was not accepted.
 pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Error {
-    // HEAD replies have no body, so the header is the code's only sure place.
+    // HEAD replies have no body, so only the header is sure to have the code.
     let code = match reply.header("x-ms-error-code") {
         Some(code) => Some(code).filter(|code| is_code(code)).map(str::to_owned),
-        None => in_error_body(&reply.body, "Code").filter(|code| is_code(code)),
+        None => error_element(&reply.body, "Code").filter(|code| is_code(code)),
     };
     let request_id = reply.header("x-ms-request-id").map(str::to_owned);
     let retry_after = read_retry_after(reply, sent);
@@ -86,8 +89,8 @@ pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Err
     error.with_reply(reply.status, code, request_id, retry_after)
 }
 
-/// What a code says about a lease to its holder. A missing blob is not among them, since to those who
-/// hold no lease it means something else.
+/// The loss that a code means to the holder of the lease. A missing blob is left out, since without
+/// a lease it means something else.
 fn loss(code: Option<&str>) -> Option<LossReason> {
     match code? {
         "LeaseIsBrokenAndCannotBeRenewed"
@@ -102,8 +105,8 @@ fn loss(code: Option<&str>) -> Option<LossReason> {
     }
 }
 
-/// The kind of error, and what to say besides the code. The bare status counts only where the code
-/// is unknown.
+/// The kind of error, and the text after the code. The bare status counts only if the code is
+/// unknown.
 fn meaning(
     reply: &Reply,
     code: Option<&str>,
@@ -115,7 +118,7 @@ fn meaning(
         "LeaseIsBreakingAndCannotBeAcquired" => {
             return (
                 ErrorKind::WouldBlock,
-                "its lease was broken and has not ended yet".into(),
+                "its lease was broken but has not ended yet".into(),
             );
         }
         "BlobNotFound" => return (ErrorKind::NotFound, "the blob does not exist".into()),
@@ -138,7 +141,10 @@ fn meaning(
         "AuthenticationFailed" => {
             let text = clock_skew(reply, sent)
                 .unwrap_or_else(|| format!("the service does not accept the credential; {hint}"));
-            return (ErrorKind::Auth, quoting(text, sas_time_frame(&reply.body)));
+            return (
+                ErrorKind::Auth,
+                with_message(text, sas_time_frame(&reply.body)),
+            );
         }
         "AuthorizationFailure" => {
             "the account's network rules do not let this machine in, or the credential does not \
@@ -152,14 +158,14 @@ fn meaning(
         | "AuthorizationServiceMismatch"
         | "AuthorizationProtocolMismatch"
         | "AuthorizationSourceIPMismatch" => "the SAS does not cover this request",
-        "KeyBasedAuthenticationNotPermitted" => "the account does not allow its key to be used",
+        "KeyBasedAuthenticationNotPermitted" => "the account does not allow access with its key",
         "AccountIsDisabled" => "the storage account is disabled",
         "NoAuthenticationInformation" | "InvalidAuthenticationInfo" => {
             let text = format!("the service does not accept the credential; {hint}");
             return (ErrorKind::Auth, text.into());
         }
         _ => {
-            let said = message_in_body(&reply.body).unwrap_or_else(|| match code {
+            let message = error_message(&reply.body).unwrap_or_else(|| match code {
                 Some(_) => String::new(),
                 None => "the service gave no reason".to_owned(),
             });
@@ -169,30 +175,30 @@ fn meaning(
                 408 | 500.. => ErrorKind::Service,
                 _ => ErrorKind::Protocol,
             };
-            let said = match refused_value(&reply.body) {
-                Some(value) if said.is_empty() => value,
-                Some(value) => format!("{said} ({value})"),
-                None => said,
+            let message = match refused_value(&reply.body) {
+                Some(value) if message.is_empty() => value,
+                Some(value) => format!("{message} ({value})"),
+                None => message,
             };
-            return (kind, said.into());
+            return (kind, message.into());
         }
     };
-    let text = quoting(text.to_owned(), message_in_body(&reply.body));
+    let text = with_message(text.to_owned(), error_message(&reply.body));
     (ErrorKind::Auth, text)
 }
 
-/// `text`, and what the service says itself.
-fn quoting(text: String, said: Option<String>) -> Cow<'static, str> {
-    match said {
-        Some(said) => format!("{text}; the service says: {said}").into(),
+/// `text`, followed by the service's own message.
+fn with_message(text: String, message: Option<String>) -> Cow<'static, str> {
+    match message {
+        Some(message) => format!("{text}; the service says: {message}").into(),
         None => text.into(),
     }
 }
 
-/// That a SAS is not valid yet, or no more. Other details of a failed authentication may quote what
-/// was signed, and are never shown.
+/// The detail that says that a SAS is not valid yet or has expired. Other details of a failed
+/// authentication may quote the string that was signed, and are never shown.
 fn sas_time_frame(body: &[u8]) -> Option<String> {
-    let detail = in_error_body(body, "AuthenticationErrorDetail")?;
+    let detail = error_element(body, "AuthenticationErrorDetail")?;
     let line = printable(detail.lines().next()?, 200);
     line.starts_with("Signature not valid in the specified time frame")
         .then_some(line)
@@ -200,11 +206,11 @@ fn sas_time_frame(body: &[u8]) -> Option<String> {
 
 /// The header or query parameter that the service refused, and its value; never a credential's.
 fn refused_value(body: &[u8]) -> Option<String> {
-    let (name, value) = match in_error_body(body, "HeaderName") {
-        Some(name) => (name, in_error_body(body, "HeaderValue")),
+    let (name, value) = match error_element(body, "HeaderName") {
+        Some(name) => (name, error_element(body, "HeaderValue")),
         None => (
-            in_error_body(body, "QueryParameterName")?,
-            in_error_body(body, "QueryParameterValue"),
+            error_element(body, "QueryParameterName")?,
+            error_element(body, "QueryParameterValue"),
         ),
     };
     let name = printable(&name, 60);
@@ -227,18 +233,18 @@ fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
             "behind"
         };
         format!(
-            "this machine's clock is {minutes} minutes {direction} the service's, and 15 are \
-             allowed; set the clock"
+            "this machine's clock is {minutes} minutes {direction} the service's, and at most 15 \
+             are allowed; set the clock"
         )
     })
 }
 
-/// Whether it looks like a code of the service's.
+/// Whether it looks like one of the service's codes.
 fn is_code(code: &str) -> bool {
     (1..=100).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Foreign text, made fit to be shown.
+/// Text from the reply, shortened and without control characters.
 fn printable(text: &str, longest: usize) -> String {
     text.trim()
         .chars()
@@ -247,15 +253,15 @@ fn printable(text: &str, longest: usize) -> String {
         .collect()
 }
 
-/// The first line of the message; request ID and time are on the next ones.
-fn message_in_body(body: &[u8]) -> Option<String> {
-    let message = in_error_body(body, "Message")?;
+/// The first line of the message; the next ones hold the request ID and the time.
+fn error_message(body: &[u8]) -> Option<String> {
+    let message = error_element(body, "Message")?;
     let line = printable(message.lines().next()?, 300);
     (!line.is_empty()).then_some(line)
 }
 
-/// Error bodies are XML with a `Code` and a `Message`, behind a byte order mark.
-fn in_error_body(body: &[u8], name: &str) -> Option<String> {
+/// An element of an error body, which is XML with a `Code` and a `Message` after a byte order mark.
+fn error_element(body: &[u8], name: &str) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let document = xml::parse(text).ok()?;
     let root = document.root_element();
@@ -304,7 +310,7 @@ mod tests {
         )
     }
 
-    /// What each code means to who wants, holds, or looks at a lease.
+    /// What each code means to a client that wants, holds or looks at a lease.
     #[test]
     fn codes_have_their_meaning() {
         use ErrorKind::*;
@@ -412,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn detail_of_the_service_s_is_kept_where_it_says_more() {
+    fn service_detail_is_kept_if_it_says_more() {
         let refused = |status, code, message, more| {
             let body = body(code, message, more);
             read_error(&reply(status, &[], &body), wall(), "check it").to_string()
@@ -543,10 +549,10 @@ mod tests {
 
         let not_azure = "this is not Azure Blob Storage: the reply has no x-ms headers (Server: \
                          nginx); check endpoint and proxy";
-        let in_its_place =
-            "something between this machine and Azure answered in its place (Server: nginx)";
+        let answered_instead =
+            "something between this machine and Azure answered instead (Server: nginx)";
         let redirect = "this is not Azure Blob Storage: the reply is a redirect (Server: nginx), \
-                        and credentials do not follow one; check endpoint and proxy";
+                        which is not followed, to protect the credential; check endpoint and proxy";
         let rows = [
             (200, Protocol, Refused, not_azure),
             (201, Protocol, Refused, not_azure),
@@ -554,21 +560,21 @@ mod tests {
             (302, Protocol, Refused, redirect),
             (307, Protocol, Refused, redirect),
             (400, Protocol, Refused, not_azure),
-            (401, Protocol, Refused, in_its_place),
-            (403, Protocol, Refused, in_its_place),
+            (401, Protocol, Refused, answered_instead),
+            (403, Protocol, Refused, answered_instead),
             (404, Protocol, Refused, not_azure),
             (405, Protocol, Refused, not_azure),
             (409, Protocol, Refused, not_azure),
             (412, Protocol, Refused, not_azure),
-            (408, Service, Unknown, in_its_place),
-            (429, Throttled, Unknown, in_its_place),
-            (500, Service, Unknown, in_its_place),
+            (408, Service, Unknown, answered_instead),
+            (429, Throttled, Unknown, answered_instead),
+            (500, Service, Unknown, answered_instead),
             (501, Protocol, Refused, not_azure),
-            (502, Service, Unknown, in_its_place),
-            (503, Throttled, Unknown, in_its_place),
-            (504, Service, Unknown, in_its_place),
-            (511, Protocol, Refused, in_its_place),
-            (522, Service, Unknown, in_its_place),
+            (502, Service, Unknown, answered_instead),
+            (503, Throttled, Unknown, answered_instead),
+            (504, Service, Unknown, answered_instead),
+            (511, Protocol, Refused, answered_instead),
+            (522, Service, Unknown, answered_instead),
         ];
         for (status, kind, delivery, text) in rows {
             let headers = [("server", "nginx"), ("etag", "\"5\""), ("retry-after", "7")];

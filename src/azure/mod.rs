@@ -1,4 +1,4 @@
-//! The Blob service's protocol. PURE but for `client`: what to send, and what a reply means.
+//! The Blob service's protocol. PURE except for `client`: what to send, and what a reply means.
 
 pub(crate) mod client;
 pub(crate) mod credential;

@@ -1,14 +1,14 @@
-//! PURE: what goes out on the wire, and what comes back.
+//! PURE: the requests of the Blob service.
 
 use crate::holder::record::Record;
 use crate::http::message::{Method, Request, encode_path};
 use crate::lease::ids::{LeaseDuration, LeaseId};
 
-/// The newest version whose answers are known for certain. Every service that is up today
-/// takes it, and so does every emulator since early 2022.
+/// The newest version whose answers are known for certain. The service accepts it everywhere today,
+/// as has every emulator since early 2022.
 pub(crate) const VERSION: &str = "2021-08-06";
 
-/// What the header of a metadata value begins with.
+/// The prefix of a metadata header.
 pub(super) const METADATA: &str = "x-ms-meta-";
 
 /// Acquire Lease.
@@ -37,8 +37,7 @@ pub(crate) fn release(path: &str, id: LeaseId) -> Request<'static> {
     lease(path, "release").header("x-ms-lease-id", id.to_string())
 }
 
-/// Break Lease, on condition that the blob still has the ETag `if_match`, if one is given. `period`
-/// has been checked.
+/// Break Lease; with `if_match`, only if the blob still has that ETag. `period` has been checked.
 pub(crate) fn break_lease(
     path: &str,
     period: Option<String>,
@@ -68,8 +67,8 @@ pub(crate) fn create_container(path: &str) -> Request<'static> {
     request(Method::Put, path.to_owned()).query("restype", "container")
 }
 
-/// Put Blob, empty, unless there is one. Never with a lease ID: with the held one the service
-/// overwrites in spite of the condition.
+/// Put Blob, empty, unless the blob exists. Never with a lease ID: given the current one, the
+/// service overwrites the blob despite the condition.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
 pub(crate) fn create_blob(path: &str) -> Request<'static> {
@@ -79,7 +78,7 @@ pub(crate) fn create_blob(path: &str) -> Request<'static> {
         .header("if-none-match", "*")
 }
 
-/// Get Blob Properties. With a lease ID the service answers only its holder.
+/// Get Blob Properties. With a lease ID, only the lease's holder gets an answer.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>
 pub(crate) fn get_properties(path: &str, id: Option<LeaseId>) -> Request<'static> {
@@ -116,9 +115,9 @@ pub(crate) fn get_content(path: &str, id: LeaseId) -> Request<'static> {
     request(Method::Get, path.to_owned()).header("x-ms-lease-id", id.to_string())
 }
 
-/// Put Blob, content and metadata, under a lease, which it keeps.
+/// Put Blob, content and metadata, under a lease. The lease stays.
 ///
-/// `if_match`: the ETag of what it replaces.
+/// `if_match`: the ETag of the version it replaces.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/put-blob>
 pub(crate) fn put_content<'a>(

@@ -85,7 +85,7 @@ fn canonicalize_resource<'a>(
     query.sort_unstable();
     let mut last = None;
     for (name, value) in &query {
-        // Values of a repeated name stand behind it, sorted, with commas between.
+        // The values of a repeated name are sorted and joined with commas.
         if last == Some(name) {
             out.push(',');
         } else {

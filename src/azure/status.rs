@@ -12,10 +12,10 @@ use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
 use crate::time::dates;
 
-/// The state of a lease, as the service tells it.
+/// The state of a lease, as the service reports it.
 ///
-/// Until somebody acquires the lease again, it also tells how the last one ended, whoever held it:
-/// released (`Available`), run out (`Expired`) or broken (`Broken`).
+/// Until somebody acquires the lease again, it also shows how the last one ended, whoever held it:
+/// it was released (`Available`), ran out (`Expired`) or was broken (`Broken`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaseState {
@@ -25,7 +25,7 @@ pub enum LeaseState {
     Leased,
     /// Nobody holds the lease: it ran out, because its last holder neither renewed nor released it.
     Expired,
-    /// The lease was broken, and lasts until the end of the break period.
+    /// The lease was broken, but lasts until the end of the break period.
     Breaking,
     /// Nobody holds the lease: it was broken.
     Broken,
@@ -65,18 +65,18 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// The state of one lock, and what is recorded of its holders. Read by
+/// The state of one lock, and what is recorded about its holders. Read by
 /// [`AzureMutex::status`](crate::AzureMutex::status) and [`list`](crate::AzureMutex::list).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseStatus {
     key: String,
     state: LeaseState,
-    /// Whether the lease has no end. Only told while it is leased.
+    /// Whether the lease is infinite. Known only while it is leased.
     infinite: Option<bool>,
     etag: String,
     last_modified: Option<SystemTime>,
     pub(crate) record: Record,
-    /// Whoever Terraform took the lock for.
+    /// The holder that Terraform recorded.
     terraform: Option<Holder>,
 }
 
@@ -93,24 +93,25 @@ impl LeaseStatus {
         self.state
     }
 
-    /// Whether the lease is infinite. Only known while it is leased.
+    /// Whether the lease is infinite. Known only while it is leased; otherwise false.
     #[must_use]
     pub fn is_infinite(&self) -> bool {
         self.infinite == Some(true)
     }
 
-    /// Who holds the lock, as far as that is known.
+    /// Who holds the lock, if known.
     ///
-    /// Terraform's locks are recognised, too: the [`reason`](Holder::reason) is then the operation.
+    /// Terraform's locks are recognised too; the [`reason`](Holder::reason) is then the operation.
     ///
-    /// `None` if the lock is free, and also if its holder has not written who it is: it took the lock a
-    /// moment ago, does not say, or uses another library. A record that contradicts the lease is not
-    /// this holder's: one that says that its holder released, or one of a finite lease where the
-    /// service says infinite, or the reverse.
+    /// `None` if the lock is free, or if its holder has not written who it is: because it took the
+    /// lock a moment ago, has holder information turned off, or uses another library. A record that
+    /// contradicts the lease belongs to an earlier holder and is ignored: one that is marked as
+    /// released, or that has a finite lease while the service reports an infinite one, or the
+    /// reverse.
     ///
-    /// The service does not tell one lease from the next. Where nothing contradicts it, an earlier
-    /// holder is shown until the new one has written who it is; if that one never does, for as long as
-    /// it holds the lock.
+    /// The service does not distinguish one lease from the next. If its record does not contradict
+    /// the lease, an earlier holder is shown until the new one has written who it is; if that one
+    /// never does, for as long as it holds the lock.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
         let ours = self.record.holder.as_ref();
@@ -120,17 +121,17 @@ impl LeaseStatus {
         later(ours, terraform)
     }
 
-    /// The current or last holder among those that wrote who they are.
+    /// The current holder, or the last one that wrote who it was.
     ///
-    /// If the lock is free, [`state`](Self::state) tells whether the last lease was released, ran out
-    /// or was broken. A holder that wrote nothing may have had that lease.
+    /// If the lock is free, [`state`](Self::state) tells whether the last lease was released, ran
+    /// out or was broken. That lease may have belonged to a later holder that wrote nothing.
     #[must_use]
     pub fn last_holder(&self) -> Option<&Holder> {
         self.holder()
             .or_else(|| later(self.record.holder.as_ref(), self.terraform.as_ref()))
     }
 
-    /// Whether the lease may be one of this duration, or infinite for `None`.
+    /// Whether the lease may have this duration; `None` is infinite.
     fn may_have_lease(&self, duration: Option<Duration>) -> bool {
         match self.state {
             LeaseState::Leased => self

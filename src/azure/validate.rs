@@ -1,4 +1,4 @@
-//! PURE: what the service takes as a name, checked before anything is sent.
+//! PURE: the service's rules for names, checked before anything is sent.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata>
 
@@ -58,13 +58,13 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
         return wrong("the service turns `\\` into `/`, so use `/`");
     }
     if key.chars().any(char::is_control) {
-        return wrong("a blob name has no control characters");
+        return wrong("a blob name cannot contain control characters");
     }
     if key.starts_with('/') || key.ends_with('/') {
-        return wrong("a blob name neither starts nor ends with `/`");
+        return wrong("a blob name cannot start or end with `/`");
     }
     if key.ends_with('.') {
-        return wrong("a blob name does not end with `.`");
+        return wrong("a blob name cannot end with `.`");
     }
     if key.split('/').count() > 254 {
         return wrong("a blob name has at most 254 path segments");
@@ -73,12 +73,12 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
         .split('/')
         .any(|segment| segment == "." || segment == "..")
     {
-        return wrong("`.` and `..` are not path segments of a blob name: they get lost in URLs");
+        return wrong("a blob name cannot have `.` or `..` as a path segment: URLs drop them");
     }
     Ok(())
 }
 
-/// A break period as the service takes it.
+/// A break period as its header's value.
 pub(crate) fn break_period(period: Duration) -> Result<String, Error> {
     if period.subsec_nanos() != 0 || period.as_secs() > 60 {
         return Err(Error::config(format!(
@@ -162,12 +162,12 @@ mod tests {
             (&too_deep, "at most 254 path segments"),
             ("a\\b", "use `/`"),
             ("a\nb", "control characters"),
-            ("/a", "starts nor ends"),
-            ("a/", "starts nor ends"),
-            ("a.", "does not end with `.`"),
-            ("a/../b", "not path segments"),
-            ("./b", "not path segments"),
-            ("..", "does not end with `.`"),
+            ("/a", "start or end"),
+            ("a/", "start or end"),
+            ("a.", "cannot end with `.`"),
+            ("a/../b", "as a path segment"),
+            ("./b", "as a path segment"),
+            ("..", "cannot end with `.`"),
         ];
         for (key, rule) in rows {
             rejects(check_key(key), rule);

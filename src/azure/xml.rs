@@ -12,8 +12,8 @@ const MAX_NODES: u32 = 500_000;
 /// together. The service sends at most two, and no namespaces.
 const MAX_ATTRIBUTES: usize = 64;
 
-/// Parses a reply, which may come from anyone: time and memory stay proportional to its length. Skips
-/// the byte order mark that the service sends.
+/// Parses a reply. It may come from anyone, so time and memory stay proportional to its length.
+/// Skips the byte order mark that the service sends.
 pub(super) fn parse(text: &str) -> Result<Document<'_>, Error> {
     if !has_few_attributes(text) {
         return Err(Error::AttributesLimitReached);

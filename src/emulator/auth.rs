@@ -20,16 +20,16 @@ pub(super) const ACCOUNT: &str = "devstoreaccount1";
 pub(super) const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// By how much the date of a request may differ from the service's clock.
+/// How far the date of a request may differ from the service's clock.
 const DATE_TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
 /// Checks whether a request is authorized.
-pub(super) struct Guard {
+pub(super) struct Authorizer {
     key: Vec<u8>,
     sas: Vec<Sas>,
 }
 
-impl Guard {
+impl Authorizer {
     pub(super) fn new(sas: Vec<Sas>) -> Self {
         let key = STANDARD.decode(KEY).expect("the key is base64");
         Self { key, sas }
@@ -96,7 +96,7 @@ fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure
     let text = text.unwrap_or_default();
     match dates::parse_http(text) {
         Some(date) if (wall - date).unsigned_abs() <= DATE_TOLERANCE => Ok(()),
-        // The service says so of dates in the future, too.
+        // The service says this of dates in the future, too.
         Some(_) => Err(Failure::authentication(&format!(
             "Request date header too old: '{text}'"
         ))),

@@ -1,4 +1,4 @@
-//! Refusals of the service: status, code and text.
+//! The service's refusals: status, code and text.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>
 
@@ -15,14 +15,14 @@ pub(super) struct Failure {
     pub(super) origin: Origin,
 }
 
-/// Which part of the service refuses: it shows in the headers.
+/// Which part of the service refuses. The headers differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The Blob service.
     Service,
     /// The front end, which knows signatures but neither versions nor client request IDs.
     FrontDoor,
-    /// The HTTP library below both, for what it cannot parse.
+    /// The HTTP library below both, for requests that it cannot parse.
     Http,
 }
 
@@ -133,7 +133,7 @@ impl Failure {
     }
 }
 
-/// What a lease belongs to: codes and texts differ.
+/// What a lease belongs to. Codes and texts differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Blob,
@@ -141,7 +141,7 @@ pub(super) enum Resource {
 }
 
 impl Refusal {
-    /// The refusal in the words that the service has for this kind of resource.
+    /// The refusal as the service words it for this kind of resource.
     pub(super) fn of(self, resource: Resource) -> Failure {
         let (status, code, on_blob, on_container) = match self {
             Self::AlreadyPresent => (

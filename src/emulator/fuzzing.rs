@@ -1,7 +1,7 @@
 //! What the fuzz targets feed to the emulator, without a socket.
 
 use super::Clock;
-use super::auth::{ACCOUNT, Guard, Sas};
+use super::auth::{ACCOUNT, Authorizer, Sas};
 use super::request::Target;
 use super::server::{Server, Step};
 
@@ -12,10 +12,10 @@ const REQUESTS: usize = 32;
 ///
 /// # Panics
 ///
-/// If an answer is no HTTP reply.
+/// If an answer is not an HTTP reply.
 pub fn connection(data: &[u8]) {
     let sas = Sas::parse("sig=s").expect("a SAS");
-    let server = Server::detached(Clock::frozen(), Guard::new(vec![sas]));
+    let server = Server::detached(Clock::frozen(), Authorizer::new(vec![sas]));
     let mut rest = data;
     for _ in 0..REQUESTS {
         let Step::Answered {
@@ -49,11 +49,11 @@ pub fn connection(data: &[u8]) {
     }
 }
 
-/// That the blob of this path has this name.
+/// Checks that the blob at this path has this name.
 ///
 /// # Panics
 ///
-/// If it has another.
+/// If it has another name.
 pub(crate) fn check_path(path: &str, key: &str) {
     let path = path.strip_prefix("/account").expect("the account");
     let path = format!("/{ACCOUNT}{path}");

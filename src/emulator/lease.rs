@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::time::tick::Tick;
 
-/// What the service shows of a lease.
+/// A lease's state, as the service shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Available,
@@ -185,7 +185,7 @@ impl Lease {
         Ok(held.until.since(now))
     }
 
-    /// Whether a read that names `id` may go on. One that names none always may.
+    /// Whether a read that names `id` may go on. A read without an ID always may.
     pub(super) fn check_read(&self, id: Option<Uuid>, now: Tick) -> Result<(), Refusal> {
         let Some(id) = id else {
             return Ok(());
@@ -225,7 +225,7 @@ mod tests {
     const A: Uuid = Uuid::from_u128(0xa);
     const B: Uuid = Uuid::from_u128(0xb);
     const C: Uuid = Uuid::from_u128(0xc);
-    /// The time at which the tables ask.
+    /// The time at which the tables are checked.
     const NOW: Tick = at(100);
 
     const fn at(secs: u64) -> Tick {
@@ -250,7 +250,7 @@ mod tests {
         lease
     }
 
-    /// Never leased, released, leased, breaking, broken and expired; but for the first all by A.
+    /// Never leased, released, leased, breaking, broken and expired; all but the first by A.
     fn situations() -> [(Lease, State); 6] {
         let mut released = leased(secs(60), 90);
         released.release(A).expect("it is leased");
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn renew_starts_the_whole_duration_anew() {
+    fn renew_starts_the_whole_duration_again() {
         let mut lease = leased(secs(15), 90);
         lease.renew(A, NOW).expect("it is leased");
         assert_eq!(lease.state(at(114)), Leased);

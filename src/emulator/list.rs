@@ -16,7 +16,7 @@ use crate::time::dates;
 /// The most blobs that a page holds.
 const PAGE: usize = 5000;
 
-/// The document behind its declaration. `endpoint`: the account's, without a slash at its end.
+/// The document after its XML declaration. `endpoint`: the account's, without a trailing slash.
 pub(super) fn xml(
     endpoint: &str,
     container: &str,
@@ -64,7 +64,7 @@ pub(super) fn xml(
     out
 }
 
-/// Which elements a blob has besides those that it always has.
+/// Which optional elements a blob has.
 struct Form {
     has_crc: bool,
     has_or_metadata: bool,
@@ -124,7 +124,7 @@ fn push_blob(out: &mut String, name: &str, blob: &Blob, form: &Form, now: Moment
     out.push_str("</Blob>");
 }
 
-/// The number of blobs on a page, from what a client asks for: 5000 at most.
+/// The number of blobs on a page: as many as the client asks for, and 5000 at most.
 pub(super) fn page_size(text: &str) -> Result<usize, Failure> {
     if text.is_empty() {
         return Ok(PAGE);
@@ -135,13 +135,13 @@ pub(super) fn page_size(text: &str) -> Result<usize, Failure> {
     }
 }
 
-/// The marker of a page that begins with `name`. Clients hand it back as it is.
+/// The marker of a page that begins with `name`. Clients return it unchanged.
 fn marker(name: &str) -> String {
     let name = STANDARD.encode(name);
     format!("2!{}!{name}", name.len())
 }
 
-/// The name that a page begins with, from the marker that the page before it gave.
+/// The name that a page begins with, from the marker of the page before it.
 pub(super) fn first_name(marker: &str) -> Result<Cow<'static, str>, Failure> {
     if marker.is_empty() {
         return Ok(Cow::Borrowed(""));

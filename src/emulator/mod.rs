@@ -49,7 +49,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use self::auth::{ACCOUNT, Guard, KEY, Sas};
+use self::auth::{ACCOUNT, Authorizer, KEY, Sas};
 use self::server::Server;
 use crate::error::Error;
 use crate::mutex::options::MutexOptions;
@@ -233,7 +233,7 @@ impl EmulatorBuilder {
         }
         let sas: Option<Vec<Sas>> = self.sas.iter().map(|token| Sas::parse(token)).collect();
         let sas = sas.ok_or_else(|| invalid("malformed shared access signature"))?;
-        let (server, thread) = Server::start(self.address, self.clock, Guard::new(sas))?;
+        let (server, thread) = Server::start(self.address, self.clock, Authorizer::new(sas))?;
         Ok(Emulator {
             server,
             thread: Some(thread),

@@ -15,7 +15,7 @@ const CHALLENGE: &str = "Bearer authorization_uri=https://login.microsoftonline.
 /// What every XML body begins with: a byte order mark and the declaration.
 const XML: &str = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?>";
 
-/// What a reply needs to know of the request and the time.
+/// What a reply depends on: the request and the time.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     /// Counts the replies.
@@ -37,7 +37,7 @@ impl Context<'_> {
     }
 
     fn request_id(&self) -> String {
-        // Spread by a multiplication, so that IDs look as unlike as the service's do.
+        // Multiplied, so that IDs differ from each other as much as the service's do.
         let mixed = (self.serial + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         format!(
             "{:08x}-{:02x}1e-00{:02x}-{:04x}-{:06x}000000",
@@ -179,7 +179,7 @@ impl Failure {
         if is_service {
             echo(&mut head, context);
         }
-        // Older versions name the code in the body alone.
+        // Older versions have the code in the body only.
         if context.is_since("2017-07-29") {
             header(&mut head, "x-ms-error-code", self.code);
         }
@@ -217,7 +217,7 @@ fn header(out: &mut String, name: &str, value: &str) {
     }
 }
 
-/// What the service returns of the request.
+/// The headers of the request that the service echoes.
 fn echo(out: &mut String, context: &Context<'_>) {
     if let Some(id) = context.client_request_id
         && context.is_since("2020-04-08")
@@ -257,14 +257,14 @@ pub(super) fn element(out: &mut String, name: &str, text: &str) {
     }
 }
 
-/// Only what XML text needs: quotes and letters beyond ASCII stay as they are.
+/// Escapes only what XML text needs: quotes and non-ASCII letters stay as they are.
 fn escape(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
-            // XML has no way to say these.
+            // XML cannot represent these.
             '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' => out.push('\u{fffd}'),
             c => out.push(c),
         }

@@ -91,7 +91,7 @@ impl<'a> Request<'a> {
         found.map_or("", |(_, value)| value)
     }
 
-    /// The version of the service that is asked for, by the header or by a SAS.
+    /// The version of the service that the header or a SAS asks for.
     pub(super) fn version(&self) -> Option<&str> {
         let signed = Some(self.parameter("sv")).filter(|version| !version.is_empty());
         self.header("x-ms-version").or(signed)

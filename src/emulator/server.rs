@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::auth::{ACCOUNT, Guard};
+use super::auth::{ACCOUNT, Authorizer};
 use super::failure::{self, Failure};
 use super::reply::{Context, Reply};
 use super::request::Request;
@@ -21,19 +21,19 @@ use crate::time::test_clock::Clock;
 const HEAD_LIMIT: usize = 64 * 1024;
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 const HEADERS_LIMIT: usize = 128;
-/// The stack of a connection's thread. It is small, as thousands may be open at a time.
+/// The stack of a connection's thread. It is small, since thousands may be open at once.
 const STACK: usize = 256 * 1024;
 /// How long a connection may be idle, as at the service.
 const IDLE: Duration = Duration::from_secs(120);
 /// How long to read on after a refusal that ends the connection, so that the client can read it.
 const LINGER: Duration = Duration::from_millis(200);
-/// One in so many empty successes is chunked.
+/// One in this many empty successes is chunked.
 const CHUNK_EVERY: u64 = 8;
 
 /// The server behind an emulator, shared by its threads.
 pub(super) struct Server {
     clock: Clock,
-    guard: Guard,
+    authorizer: Authorizer,
     endpoint: String,
     address: SocketAddr,
     store: Mutex<Store>,
@@ -50,11 +50,11 @@ impl Server {
     pub(super) fn start(
         address: SocketAddr,
         clock: Clock,
-        guard: Guard,
+        authorizer: Authorizer,
     ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        let server = Arc::new(Self::new(address, clock, guard));
+        let server = Arc::new(Self::new(address, clock, authorizer));
         let shared = Arc::clone(&server);
         let thread = thread::Builder::new()
             .name("azmutex-emulator".to_owned())
@@ -62,10 +62,10 @@ impl Server {
         Ok((server, thread))
     }
 
-    fn new(address: SocketAddr, clock: Clock, guard: Guard) -> Self {
+    fn new(address: SocketAddr, clock: Clock, authorizer: Authorizer) -> Self {
         Self {
             clock,
-            guard,
+            authorizer,
             endpoint: format!("http://{address}/{ACCOUNT}"),
             address,
             store: Mutex::default(),
@@ -77,10 +77,10 @@ impl Server {
         }
     }
 
-    /// One that does not listen.
+    /// A server that does not listen.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn detached(clock: Clock, guard: Guard) -> Self {
-        Self::new(ANY_PORT, clock, guard)
+    pub(super) fn detached(clock: Clock, authorizer: Authorizer) -> Self {
+        Self::new(ANY_PORT, clock, authorizer)
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -162,7 +162,7 @@ impl Server {
         true
     }
 
-    /// Answers the request that `bytes` begin with, if it is whole.
+    /// Answers the request that `bytes` begin with, if it is complete.
     pub(super) fn step(&self, bytes: &[u8]) -> Step {
         let refused = |failure| Step::Answered {
             used: bytes.len(),
@@ -227,7 +227,7 @@ impl Server {
         is_last: bool,
     ) -> Vec<u8> {
         let result = body.and_then(|body| {
-            self.guard.check(request, self.clock.wall())?;
+            self.authorizer.check(request, self.clock.wall())?;
             let mut store = self.store.lock();
             let now = Moment {
                 tick: self.clock.now(),

@@ -1,4 +1,4 @@
-//! PURE: containers and blobs, and what may be done with them.
+//! PURE: containers and blobs, and the operations on them.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api>
 
@@ -86,7 +86,7 @@ impl Access<'_> {
         self.check_conditions(stamp, 304)
     }
 
-    /// The lease is judged before the conditions.
+    /// The lease is checked before the conditions.
     fn check_write(
         &self,
         resource: Resource,
@@ -102,7 +102,7 @@ impl Access<'_> {
 
 type Checked = Result<(), Failure>;
 
-/// A blob as Put Blob brings it.
+/// The blob of a Put Blob request.
 #[derive(Debug)]
 pub(super) struct NewBlob {
     pub(super) kind: &'static str,
@@ -278,7 +278,7 @@ impl Store {
             if access.lease_id.is_none() {
                 return Err(failure::BLOB_ALREADY_EXISTS);
             }
-            // Who names the lease that is held knows of the blob: the service overwrites it.
+            // A client that names the current lease knows the blob: the service overwrites it.
             access.if_none_match = None;
         }
         access.check_write(Resource::Blob, &old.lease, &old.stamp, now)?;

@@ -2,7 +2,7 @@
 
 use std::env;
 
-/// `user@host`, or the one of them that is known.
+/// `user@host`, or whichever of them is known.
 pub(crate) fn default_owner() -> Option<String> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER")

@@ -1,7 +1,7 @@
 //! PURE: what a holder writes into the lock blob's metadata: who it is, and its fencing token.
 //!
-//! Acquiring, breaking and releasing a lock need none of this. What others wrote into the metadata is
-//! kept, as far as it fits.
+//! None of this is needed to acquire, break or release a lock. Metadata that others wrote is kept,
+//! if it fits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,14 +13,14 @@ use super::text::{decode, encode};
 use crate::lease::ids::LeaseDuration;
 use crate::time::dates;
 
-/// The most that the service takes: names and values of all metadata of a blob, in bytes.
+/// The most metadata that the service accepts for a blob: names and values together, in bytes.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources>
 const MAX_METADATA: usize = 8 * 1024;
 
-/// The most pairs, so that a reply has room for 32 other headers: one with more than 128 could not be
-/// read again. A request's metadata then takes less than 10 KiB of headers, of the 16 that servers
-/// commonly take.
+/// The most pairs. A reply with more than 128 headers could not be read; this leaves room for 32
+/// others. In a request, the metadata then takes less than 10 KiB of the 16 KiB of headers that
+/// servers commonly accept.
 const MAX_PAIRS: usize = 96;
 
 const OWNER: &str = "azmutexowner";
@@ -32,12 +32,12 @@ const VERSION: &str = "azmutexversion";
 const STATE: &str = "azmutexstate";
 const FENCE: &str = "azmutexfence";
 
-/// Who holds a lock, or held it last, as that process wrote it into the lock blob's metadata.
+/// Who holds a lock, or held it last, as the holder wrote it into the lock blob's metadata.
 ///
 /// This is information for people, and nothing depends on it: anyone who may write to the blob can
 /// write anything there. A holder that keeps the lock for less than
-/// [`holder_delay`](crate::LockerBuilder::holder_delay) writes nothing. Texts come without control
-/// characters and others that a screen does not show.
+/// [`holder_delay`](crate::LockerBuilder::holder_delay) writes nothing. Texts are returned without
+/// control characters and other invisible ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pub(crate) owner: Option<String>,
@@ -50,7 +50,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// One of whom nothing is known.
+    /// A holder about which nothing is known.
     pub(crate) fn unknown() -> Self {
         Self {
             owner: None,
@@ -63,8 +63,8 @@ impl Holder {
         }
     }
 
-    /// What a holder says of itself in [`AzureMutex::write_holder`](crate::AzureMutex::write_holder):
-    /// `user@host`, this process, since now.
+    /// This process as a holder, for [`AzureMutex::write_holder`](crate::AzureMutex::write_holder):
+    /// `user@host`, its process ID, the lease duration and, when it is written, the time.
     #[must_use]
     pub fn current(lease: LeaseDuration) -> Self {
         Self {
@@ -78,21 +78,21 @@ impl Holder {
         }
     }
 
-    /// Names another owner than `user@host`.
+    /// Sets an owner other than `user@host`.
     #[must_use]
     pub fn with_owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    /// Names the process that the lock is held for, instead of this one.
+    /// Sets the process that the lock is held for, instead of this one.
     #[must_use]
     pub fn with_pid(mut self, pid: u32) -> Self {
         self.pid = Some(pid);
         self
     }
 
-    /// Says what the lock is held for. Everyone who can read the container can read it.
+    /// Says why the lock is held. Everyone who can read the container can read it.
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
@@ -117,7 +117,7 @@ impl Holder {
         self.since
     }
 
-    /// What it holds the lock for, as set by [`reason`](crate::LockerBuilder::reason).
+    /// Why it holds the lock, as set by [`reason`](crate::LockerBuilder::reason).
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -136,12 +136,12 @@ impl Holder {
         self.version.as_deref()
     }
 
-    /// Whether it wrote that it released the lock.
+    /// Whether it recorded that it released the lock.
     ///
-    /// Only holders with [`fencing`](crate::LockerBuilder::fencing) on write that, and those that call
-    /// [`write_released`](crate::AzureMutex::write_released). Whether the last lease was released, ran
-    /// out or was broken is what [`LeaseStatus::state`](crate::LeaseStatus::state) tells, whoever held
-    /// it.
+    /// Only holders with [`fencing`](crate::LockerBuilder::fencing) on record that, and those that
+    /// call [`write_released`](crate::AzureMutex::write_released). For any holder,
+    /// [`LeaseStatus::state`](crate::LeaseStatus::state) tells whether the last lease was released,
+    /// ran out or was broken.
     #[must_use]
     pub fn released(&self) -> bool {
         self.released
@@ -163,8 +163,8 @@ impl fmt::Display for Holder {
 /// How the previous holder of a lock left it. See
 /// [`LeaseGuard::previous`](crate::LeaseGuard::previous).
 ///
-/// A holder without [`fencing`](crate::LockerBuilder::fencing) does not write that it releases, so it
-/// counts as one that did not. Turn fencing on for all lockers of a lock, or for none.
+/// A holder without [`fencing`](crate::LockerBuilder::fencing) does not record its release, so it
+/// counts as abandoned. Turn fencing on for all lockers of a lock, or for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Previous {
@@ -173,8 +173,8 @@ pub enum Previous {
     Unknown,
     /// It released the lock.
     Released(Holder),
-    /// It did not release the lock: it was killed or cut off, or its lease was broken. What it was
-    /// doing may be half done.
+    /// It did not release the lock: it was killed or cut off, or its lease was broken. Its work may
+    /// be half done.
     Abandoned(Holder),
 }
 
@@ -233,12 +233,13 @@ impl Record {
         record
     }
 
-    /// What others wrote under this name, which is in lower case.
+    /// What others wrote under this name. `name` is in lower case.
     pub(crate) fn other(&self, name: &str) -> Option<&str> {
         self.others.get(name).map(String::as_str)
     }
 
-    /// The metadata to write, without the header's prefix: what [`fitted`](Self::fitted) leaves of it.
+    /// The metadata to write, without the header's prefix, as [`fitted`](Self::fitted) cuts it
+    /// down.
     pub(crate) fn metadata(&self) -> Vec<(String, String)> {
         let (record, _) = self.clone().fitted();
         let ours = record.essentials().into_iter().chain(record.details());
@@ -248,11 +249,11 @@ impl Record {
         out
     }
 
-    /// The record as the service takes it, and what had to be left out of it.
+    /// The record, cut down to what the service accepts, and what was left out.
     ///
     /// State, lease and fencing token always fit. What others wrote comes next, the shortest first,
-    /// and then the rest of what this holder says of itself. What others wrote is also left out if it
-    /// cannot be sent: a name that is no identifier, a value that is not ASCII.
+    /// and then the rest of this holder's description. What others wrote is also left out if it
+    /// cannot be sent: if the name is not an identifier, or the value is not ASCII.
     pub(crate) fn fitted(mut self) -> (Self, Dropped) {
         let mut room = Room::default();
         let mut dropped = Dropped::default();
@@ -285,7 +286,7 @@ impl Record {
         (self, dropped)
     }
 
-    /// What makes a record usable: whether the lock is held, with which lease, and the token.
+    /// What a record must have: whether the lock is held, with which lease, and the token.
     fn essentials(&self) -> Vec<(&'static str, String)> {
         let mut out = Vec::new();
         if let Some(holder) = &self.holder {
@@ -301,7 +302,7 @@ impl Record {
         out
     }
 
-    /// What else the holder says of itself, the most useful first.
+    /// The rest of the holder's description, the most useful first.
     fn details(&self) -> Vec<(&'static str, String)> {
         let Some(holder) = &self.holder else {
             return Vec::new();
@@ -341,7 +342,7 @@ impl Record {
         self
     }
 
-    /// What the record tells its next reader about the holder that wrote it.
+    /// The holder in the record, as the next holder sees it.
     pub(crate) fn as_previous(&self) -> Previous {
         match &self.holder {
             None => Previous::Unknown,
@@ -351,7 +352,7 @@ impl Record {
     }
 }
 
-/// What is left of the metadata that a blob may have.
+/// What the metadata written so far takes of the blob's limits.
 #[derive(Default)]
 struct Room {
     pairs: usize,
@@ -359,7 +360,7 @@ struct Room {
 }
 
 impl Room {
-    /// Whether the pair still fits; if so, it takes its part.
+    /// Adds the pair if it still fits. Returns whether it does.
     fn take(&mut self, name: &str, value: &str) -> bool {
         let (pairs, bytes) = (self.pairs + 1, self.bytes + name.len() + value.len());
         let fits = pairs <= MAX_PAIRS && bytes <= MAX_METADATA;
@@ -373,9 +374,9 @@ impl Room {
 /// Metadata that was not written because it did not fit or could not be sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Dropped {
-    /// Of this holder.
+    /// This holder's.
     ours: Vec<&'static str>,
-    /// Of others.
+    /// Other programs'.
     others: Vec<String>,
 }
 
@@ -386,7 +387,7 @@ impl Dropped {
     }
 }
 
-/// Fit for a warning: what was left out, by name.
+/// The names of what was left out, for a warning.
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ours = self.ours.iter().copied();
@@ -402,7 +403,7 @@ impl fmt::Display for Dropped {
     }
 }
 
-/// Whether the service takes a pair that somebody else wrote, and the signature covers it as it is.
+/// Whether the service accepts a pair that somebody else wrote, and signs it unchanged.
 fn can_be_sent(name: &str, value: &str) -> bool {
     let mut bytes = name.bytes();
     bytes

@@ -1,5 +1,5 @@
-//! PURE: who holds a lock of Terraform and its relatives, which take an infinite lease on the state's
-//! blob and describe the lock in its metadata.
+//! PURE: who holds a lock of Terraform or one of its relatives. They take an infinite lease on the
+//! state's blob and describe the lock in its metadata.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use super::text::visible;
 /// The name of the metadata value.
 pub(crate) const NAME: &str = "terraformlockid";
 
-/// A blob's metadata may have 8 KiB.
+/// The most metadata that a blob may have.
 const MAX_LENGTH: usize = 8 * 1024;
 
 /// Reads the metadata value: JSON in base64. `None` if it does not describe a lock.
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn lock_with_parts_missing_tells_the_rest() {
+    fn lock_with_parts_missing_has_the_rest() {
         let rows = [
             (r#"{"Who":"a"}"#, Some((Some("a"), None))),
             (r#"{"ID":"x"}"#, Some((None, None))),

@@ -1,17 +1,17 @@
-//! PURE: text that anyone may have written, such that a screen only shows it.
+//! PURE: text that anyone may have written, made safe to show on a screen.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 /// The longest encoded value in bytes, and the longest decoded one in characters.
 pub(super) const MAX_LENGTH: usize = 1024;
 
-/// What is percent-encoded in a metadata value, which is a header's: all but visible ASCII, and the
-/// percent sign itself.
+/// What is percent-encoded in a metadata value, which is sent as a header: everything except
+/// visible ASCII, and the percent sign itself.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
 
-/// Whether a screen shows nothing for this character, or acts on it: Unicode's general categories Cc
-/// (control), Cf (format, with all that change the direction of writing), Zl and Zp (separators of
-/// lines and paragraphs), and the property Default_Ignorable_Code_Point.
+/// Whether a screen shows nothing for this character, or acts on it: Unicode's general categories
+/// Cc (control), Cf (format, which includes all that change the direction of writing), Zl and Zp
+/// (separators of lines and paragraphs), and the property Default_Ignorable_Code_Point.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -52,8 +52,8 @@ pub(super) fn visible(text: &str) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Any text as a metadata value, cut at a whole character where it would be too long. Control
-/// characters become spaces, and what else cannot be seen is left out.
+/// Encodes any text as a metadata value, cut at a whole character if it is too long. Control
+/// characters become spaces; other invisible characters are left out.
 pub(super) fn encode(text: &str) -> String {
     let mut out = String::new();
     let mut one = [0; 4];

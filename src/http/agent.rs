@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::{HeaderMap, Method, Request as HttpRequest, Uri};
-// Not covered by ureq's promise of compatibility, hence the `~` in the manifest.
+// Not covered by ureq's semver promise, hence the `~` in the manifest.
 use ureq::unversioned::resolver::{self, DefaultResolver, ResolvedSocketAddrs};
 use ureq::unversioned::transport::{
     self, Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, TcpConnector,
@@ -23,17 +23,17 @@ use super::progress::{self, Progress};
 use super::resolver::{Lookup, Resolver};
 use crate::error::{Error, Phase};
 
-/// What a service may send. Headers hold a blob's metadata, up to 8 KiB, and have to fit into a buffer
-/// that each connection has; error bodies are small, a list page is not.
+/// Limits on replies. Headers hold up to 8 KiB of a blob's metadata and must fit into each
+/// connection's buffer; error bodies are small, a page of a list is not.
 const MAX_HEADERS: usize = 16 * 1024;
 const MAX_BODY: u64 = 64 * 1024;
 pub(crate) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 
-/// How many addresses of a host are of use; ureq's list has room for 16.
+/// The most addresses used for one host; ureq's list has room for 16.
 const MAX_ADDRESSES: usize = 16;
 
-/// How many connections may be idle. There are never more than were in use at once: with 1,000 guards
-/// some 20, a few only for most programs. A lower limit would only have them made anew.
+/// The most idle connections. There are never more than were in use at once: about 20 with 1,000
+/// guards, and a few in most programs. With a lower limit, connections would only be made again.
 const MAX_IDLE: usize = 32;
 
 /// Connections to one service, shared by all threads of a process.
@@ -64,10 +64,10 @@ impl Transport {
             .user_agent(concat!("azmutex/", env!("CARGO_PKG_VERSION")))
             .accept("*/*")
             .max_response_header_size(MAX_HEADERS)
-            // Headers have to fit in whole; more than the limit shows that they are too large.
+            // All headers must fit; one byte over the limit shows that they are too large.
             .input_buffer_size(MAX_HEADERS + 1)
             .output_buffer_size(16 * 1024)
-            // Renewals are 20 seconds apart, and should find their connection still there.
+            // Renewals are 20 seconds apart, and should find their connection still open.
             .max_idle_age(Duration::from_secs(90))
             .max_idle_connections(MAX_IDLE)
             .max_idle_connections_per_host(MAX_IDLE);
@@ -94,8 +94,8 @@ impl Transport {
         &self.host
     }
 
-    /// Sends `request` and reads the reply whole, both within `timeout`, name resolution and
-    /// connecting included.
+    /// Sends `request` and reads the whole reply within `timeout`, which includes name resolution
+    /// and connecting.
     ///
     /// If it fails on an established connection, all idle connections are closed, since what breaks
     /// one (a NAT table, a VPN, a failover) breaks all of them at once: the next attempt makes a new
@@ -114,13 +114,13 @@ impl Transport {
             pool.agent.clone()
         };
         progress::start();
-        // It is not known to panic; if it does, a guard has to outlive that.
+        // ureq is not known to panic; if it does, a guard must survive that.
         catch_unwind(AssertUnwindSafe(|| {
             self.send_on(&agent, request, max_body, timeout)
         }))
         .unwrap_or_else(|_| Err(ureq::Error::Other("it panicked".into()).into()))
         .map_err(|failure| {
-            connections.resolver.doubt();
+            connections.resolver.expire_cached();
             let progress = progress::current();
             if progress.phase >= Phase::Send {
                 connections.close_idle(&pool, &self.config);
@@ -173,7 +173,7 @@ impl Transport {
             let limit = max_body.unwrap_or(MAX_BODY);
             let body = response.body_mut().with_config().limit(limit).read_to_vec();
             body.map_err(|error| Failure {
-                // It will not be smaller the next time, and reading changes nothing.
+                // The body would be as large the next time, and reading changes nothing.
                 permanent: matches!(error, ureq::Error::BodyExceedsLimit(_))
                     && request.method == message::Method::Get,
                 error,
@@ -206,8 +206,8 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// The proxy to use. The environment's is not asked to reach this machine, which for it would be
-/// another one.
+/// The proxy to use. None for this machine: what a proxy calls `localhost` is the proxy's own
+/// machine.
 fn proxy(
     loopback: bool,
     from_environment: impl FnOnce() -> Option<ureq::Proxy>,
@@ -215,7 +215,7 @@ fn proxy(
     if loopback { None } else { from_environment() }
 }
 
-/// What one process has of a [`Transport`].
+/// One process's connections of a [`Transport`].
 struct Connections {
     pool: RwLock<Pool>,
     connector: SharedConnector,
@@ -226,7 +226,7 @@ struct Connections {
 #[derive(Clone)]
 struct Pool {
     agent: Agent,
-    /// Tells one pool from the next.
+    /// Distinguishes one pool from the next.
     identity: Arc<()>,
 }
 
@@ -298,8 +298,8 @@ impl resolver::Resolver for SharedResolver {
     }
 }
 
-/// ureq's own way to connect, with the steps noted. Shared by the agents that follow one another,
-/// so that TLS sessions can be resumed.
+/// ureq's own connectors, with each step recorded. Successive agents share them, so that TLS
+/// sessions can be resumed.
 #[derive(Debug, Clone)]
 struct SharedConnector(Arc<dyn Connector<(), Out = Connection>>);
 
@@ -329,7 +329,7 @@ impl Connector for SharedConnector {
     }
 }
 
-/// Notes that a TLS handshake begins.
+/// Records that a TLS handshake begins.
 #[derive(Debug)]
 struct Handshaking;
 
@@ -348,7 +348,7 @@ impl<In: transport::Transport> Connector<In> for Handshaking {
     }
 }
 
-/// Makes a [`Connection`] of what the connectors before it made.
+/// Wraps the transport of the connectors before it in a [`Connection`].
 #[derive(Debug)]
 struct Connected;
 
@@ -364,7 +364,7 @@ impl<In: transport::Transport> Connector<In> for Connected {
     }
 }
 
-/// A connection that notes when something is sent.
+/// A connection that records when something is sent.
 #[derive(Debug)]
 struct Connection(Box<dyn transport::Transport>);
 
@@ -411,7 +411,7 @@ fn tls(
     } else {
         TlsProvider::NativeTls
     };
-    // The platform's TLS library goes by the platform's certificates.
+    // The platform's TLS library uses the platform's certificates.
     let roots = if cfg!(any(feature = "platform-verifier", not(feature = "rustls"))) {
         RootCerts::PlatformVerifier
     } else {
@@ -428,7 +428,7 @@ fn tls(
 fn read_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     let mut out = Vec::with_capacity(headers.len());
     for (name, value) in headers {
-        // Names are in lower case already. Values are text, or of no interest.
+        // Names are already in lower case. Values that are not text are not needed.
         if let Ok(value) = value.to_str() {
             out.push((name.as_str().to_owned(), value.to_owned()));
         }
@@ -439,7 +439,7 @@ fn read_headers(headers: &HeaderMap) -> Vec<(String, String)> {
 /// A request that failed.
 struct Failure {
     error: ureq::Error,
-    /// Whether sending it again is of no use.
+    /// Whether sending it again is pointless.
     permanent: bool,
 }
 
@@ -458,10 +458,10 @@ impl Failure {
         use ureq::Error as E;
 
         let phase = progress.phase;
-        let (detail, permanent, tells_more) = match &self.error {
+        let (detail, permanent, has_details) = match &self.error {
             E::BadUri(_) | E::Http(_) => {
                 // Their text may quote the URL.
-                return Error::config("the endpoint and the names do not make a URL");
+                return Error::config("the endpoint, container and key do not form a valid URL");
             }
             E::Timeout(_) => ("timed out".into(), false, false),
             E::HostNotFound => ("the host was not found".into(), false, false),
@@ -497,7 +497,7 @@ impl Failure {
             "" => endpoint.to_owned(),
             host => host.to_owned(),
         });
-        let error = match tells_more {
+        let error = match has_details {
             true => error.with_source(self.error.into_io()),
             false => error,
         };
@@ -508,7 +508,7 @@ impl Failure {
     }
 }
 
-/// What a connection failed with, and whether it would fail in the same way again.
+/// Why a connection failed, and whether it would fail in the same way again.
 fn io_failure(error: &io::Error, phase: Phase) -> (&'static str, bool) {
     use io::ErrorKind as K;
 
@@ -521,16 +521,16 @@ fn io_failure(error: &io::Error, phase: Phase) -> (&'static str, bool) {
         (K::UnexpectedEof, Phase::Reply) => "the connection was closed before the reply",
         (K::UnexpectedEof, _) => "the connection was closed",
         (K::HostUnreachable | K::NetworkUnreachable | K::NetworkDown, _) => {
-            "the network does not reach it"
+            "the host is unreachable"
         }
         (K::TimedOut, _) => "timed out",
         (K::InvalidData, _) => {
-            let said = error.to_string();
-            // What rustls says of every certificate that it refuses.
-            if !said.contains("peer certificate") {
+            let message = error.to_string();
+            // rustls says this of every certificate that it refuses.
+            if !message.contains("peer certificate") {
                 return ("TLS failed", false);
             }
-            if said.contains("UnknownIssuer") && !cfg!(feature = "platform-verifier") {
+            if message.contains("UnknownIssuer") && !cfg!(feature = "platform-verifier") {
                 let text = "the server's certificate was refused; if your organization issued it, \
                             build with the feature `platform-verifier`, which trusts what the \
                             system trusts";
@@ -543,7 +543,7 @@ fn io_failure(error: &io::Error, phase: Phase) -> (&'static str, bool) {
     (text, false)
 }
 
-/// What a proxy answered instead of making a connection, and whether it would answer it again.
+/// Why a proxy did not connect, and whether it would answer the same again.
 fn proxy_refusal(reason: &str) -> (Cow<'static, str>, bool) {
     let mut numbers = reason.split(|c: char| !c.is_ascii_digit());
     match numbers.find(|number| !number.is_empty()) {
@@ -572,7 +572,7 @@ mod tests {
     use super::*;
     use crate::error::{Delivery, ErrorKind};
 
-    /// Ends a test that fails.
+    /// How long a failing test may take.
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(50);
 
@@ -655,14 +655,14 @@ mod tests {
         assert_eq!(
             error.delivery(),
             Delivery::Refused,
-            "it stays too large: {error}"
+            "it would be too large again: {error}"
         );
     }
 
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     #[test]
     fn failure_of_the_tls_handshake_means_that_nothing_was_sent() {
-        // The system makes the connection, and nobody ever reads from it.
+        // The system accepts the connection, but nobody ever reads from it.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let transport = by_name("https", move |_| Ok(vec![addr]));
@@ -754,7 +754,7 @@ mod tests {
         dead.store(true, Ordering::SeqCst);
         get(&transport, SHORT).unwrap_err();
         get(&transport, LONG).unwrap();
-        // Nothing was wrong with this one.
+        // This connection works, and is used again.
         get(&transport, LONG).unwrap();
         assert_eq!(server.connections(), CONNECTIONS + 1);
     }
@@ -792,7 +792,7 @@ mod tests {
         get(&transport, LONG).unwrap();
         let before = transport.connections().pool.read().clone();
         fails.store(true, Ordering::SeqCst);
-        transport.connections().resolver.doubt();
+        transport.connections().resolver.expire_cached();
         let mut request = Request::new(message::Method::Get, "/".to_owned());
         request.needs_new_connection = true;
         transport.send(&request, None, LONG).unwrap_err();

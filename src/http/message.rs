@@ -1,4 +1,4 @@
-//! PURE: a request and a reply, apart from how they are exchanged.
+//! PURE: requests and replies, without how they are exchanged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-/// What stays as it is in a blob's URL: the unreserved characters and the path's own slash.
+/// Left unencoded in a blob's URL: the unreserved characters and the path's slashes.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -14,7 +14,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'/');
 
-/// What stays as it is in a query value.
+/// Left unencoded in a query value.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -58,8 +58,8 @@ pub(crate) struct Request<'a> {
     pub(crate) body: &'a [u8],
     /// Appended to the query as it is.
     pub(crate) sas: Option<Zeroizing<String>>,
-    /// For a request that must not be sent again once it may have been done: it goes out on a new
-    /// connection, so that it cannot fail because an idle one was closed meanwhile.
+    /// For a request that must not be repeated if it may have been done: it is sent on a new
+    /// connection, so that it cannot fail because an idle one was closed in the meantime.
     pub(crate) needs_new_connection: bool,
 }
 
@@ -90,7 +90,7 @@ impl Request<'_> {
         self
     }
 
-    /// The path and query as they are sent. Secret if there is a SAS in it.
+    /// The path and query as they are sent. Secret if they hold a SAS.
     pub(crate) fn target(&self) -> Zeroizing<String> {
         let mut target = self.path.clone();
         let mut mark = '?';

@@ -7,16 +7,16 @@ use once_cell::race::OnceBox;
 
 /// One value for each process that uses it.
 ///
-/// A fork copies the parent's memory in the middle of whatever its other threads were doing, and
-/// leaves the child with the same sockets. So the child gets a value of its own, neither waits for a
-/// lock within the parent's value nor drops that value: a lock may be held by a thread that the
-/// child does not have, and closing a connection could end it for the parent as well.
+/// A fork copies the parent's memory while the parent's other threads are at work, and the child
+/// inherits its sockets. So the child gets its own value. It never waits for a lock in the parent's
+/// value, since a thread that the child does not have may hold it. And it never drops that value,
+/// since closing a connection could end it for the parent too.
 #[derive(Debug)]
 pub(super) struct PerProcess<T> {
     process: u32,
     /// Only taken out in `drop`.
     value: Option<T>,
-    /// The child's, once this is the memory of a child. Filled without a lock.
+    /// The child's value, in a forked child. Set without a lock.
     child: OnceBox<Self>,
 }
 
@@ -33,7 +33,7 @@ impl<T> PerProcess<T> {
         }
     }
 
-    /// This process's value; made by `make` if it has none yet.
+    /// This process's value. Calls `make` if there is none yet.
     pub(super) fn get(&self, make: impl Fn() -> T) -> &T {
         self.get_in(process::id(), make)
     }

@@ -1,7 +1,7 @@
-//! How far the request of this thread has come, for the error that it may end in.
+//! How far this thread's request has got, for its error message.
 //!
-//! ureq reports most failures without the step that failed. It does all work of a request on the
-//! calling thread, so the resolver, the connector and the connection note their steps here.
+//! Most of ureq's errors do not say which step failed. It does all the work of a request on the
+//! calling thread, so the resolver, the connector and the connection record their steps here.
 
 use std::cell::RefCell;
 
@@ -13,9 +13,9 @@ use crate::error::Phase;
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     pub(super) phase: Phase,
-    /// The host and port that the step concerns, as errors show it. Empty: the endpoint's.
+    /// The host and port of the step, as errors show it; empty for the endpoint's.
     pub(super) host: String,
-    /// How many connections are being made: two while a proxy is being connected to.
+    /// How many connections are being made: two while connecting to a proxy.
     connecting: u8,
 }
 
@@ -24,7 +24,7 @@ thread_local! {
 }
 
 impl Progress {
-    /// With an idle connection at hand, sending is the first step.
+    /// On an idle connection, sending is the first step.
     const START: Self = Self {
         phase: Phase::Send,
         host: String::new(),
@@ -40,12 +40,12 @@ pub(super) fn current() -> Progress {
     PROGRESS.with_borrow(Progress::clone)
 }
 
-/// Runs a lookup of the host of `uri`.
+/// Runs `resolve`, which looks up the host of `uri`.
 pub(super) fn resolving<T, E>(uri: &Uri, resolve: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let before = current();
     PROGRESS.with_borrow_mut(|progress| {
         progress.phase = Phase::Resolve;
-        progress.host = shown(uri, progress.connecting > 0);
+        progress.host = host_and_port(uri, progress.connecting > 0);
     });
     let result = resolve();
     if result.is_ok() {
@@ -54,17 +54,17 @@ pub(super) fn resolving<T, E>(uri: &Uri, resolve: impl FnOnce() -> Result<T, E>)
     result
 }
 
-/// Runs what makes a connection to the host of `uri`, to a proxy's from within another.
+/// Runs `connect`, which connects to the host of `uri`. Nested if that is a proxy's.
 pub(super) fn connecting<T, E>(uri: &Uri, connect: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     PROGRESS.with_borrow_mut(|progress| {
         progress.phase = Phase::Connect;
-        progress.host = shown(uri, progress.connecting > 0);
+        progress.host = host_and_port(uri, progress.connecting > 0);
         progress.connecting += 1;
     });
     let result = connect();
     PROGRESS.with_borrow_mut(|progress| {
         progress.connecting -= 1;
-        // Behind a connection to a proxy comes the request to it to connect.
+        // Connecting to a proxy is followed by the CONNECT request to it.
         if result.is_ok() && progress.connecting == 0 {
             *progress = Progress::START;
         }
@@ -76,23 +76,23 @@ pub(super) fn connecting<T, E>(uri: &Uri, connect: impl FnOnce() -> Result<T, E>
 pub(super) fn handshaking(uri: &Uri) {
     PROGRESS.with_borrow_mut(|progress| {
         progress.phase = Phase::Tls;
-        progress.host = shown(uri, progress.connecting > 1);
+        progress.host = host_and_port(uri, progress.connecting > 1);
     });
 }
 
-/// Runs what sends a part of a request, or of what comes before it on a connection that is still
-/// being made.
+/// Runs `send`, which sends a part of the request or, on a connection still being made, of the
+/// setup.
 pub(super) fn sending<T, E>(send: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    set_phase_of_the_request(Phase::Send);
+    set_request_phase(Phase::Send);
     let result = send();
     if result.is_ok() {
         // It may have been the last part.
-        set_phase_of_the_request(Phase::Reply);
+        set_request_phase(Phase::Reply);
     }
     result
 }
 
-fn set_phase_of_the_request(phase: Phase) {
+fn set_request_phase(phase: Phase) {
     PROGRESS.with_borrow_mut(|progress| {
         if progress.connecting == 0 {
             progress.phase = phase;
@@ -101,7 +101,7 @@ fn set_phase_of_the_request(phase: Phase) {
 }
 
 /// The host and port, without the credentials that a proxy's URL may hold.
-fn shown(uri: &Uri, is_proxy: bool) -> String {
+fn host_and_port(uri: &Uri, is_proxy: bool) -> String {
     let default = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => 443,
         _ => 80,
@@ -114,5 +114,5 @@ fn shown(uri: &Uri, is_proxy: bool) -> String {
 
 /// The host and port of `uri`.
 pub(super) fn host_of(uri: &Uri) -> String {
-    shown(uri, false)
+    host_and_port(uri, false)
 }

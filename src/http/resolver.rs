@@ -1,9 +1,9 @@
-//! Looks up host names, and remembers the answers.
+//! Looks up host names, and caches the answers.
 //!
-//! ureq asks for every request, also when a connection is open already. A renewal should not fail
-//! because a name server is slow for a moment, so a known answer is used for a while without asking,
-//! and for longer if there is no other. The system's lookup cannot be given a time limit, so it runs
-//! on a thread of its own: at most one per host, however many requests wait for it.
+//! ureq resolves the host for every request, even if a connection is open. A renewal should not
+//! fail because a name server is slow for a moment, so an answer is reused for a while without
+//! asking, and for longer if there is no newer one. The system's lookup takes no time limit, so it
+//! runs on its own thread: at most one per host, however many requests wait for it.
 
 use std::fmt;
 use std::io;
@@ -34,7 +34,7 @@ struct Host {
     name: String,
     /// The last addresses that were found; empty before the first.
     addresses: Vec<SocketAddr>,
-    /// When they were found; `None` once they are in doubt.
+    /// When they were found; `None` once they have expired.
     since: Option<Instant>,
     /// Whether a lookup is running.
     pending: bool,
@@ -79,7 +79,7 @@ impl Host {
 }
 
 impl Resolver {
-    /// Asks the system.
+    /// The system's own lookup.
     pub(super) fn system() -> Arc<Lookup> {
         Arc::new(|host| host.to_socket_addrs().map(Iterator::collect))
     }
@@ -92,8 +92,8 @@ impl Resolver {
         }))
     }
 
-    /// Has names looked up again: a request failed, maybe because an address is no longer right.
-    pub(super) fn doubt(&self) {
+    /// Expires the cached answers: a request failed, perhaps because an address is out of date.
+    pub(super) fn expire_cached(&self) {
         for host in self.0.hosts.lock().iter_mut() {
             host.since = None;
         }
@@ -140,7 +140,7 @@ impl Resolver {
         }
     }
 
-    /// Starts a lookup on a thread that nobody has to wait for.
+    /// Starts a lookup on its own thread.
     fn start(&self, name: &str, now: Instant) -> io::Result<()> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         thread::Builder::new()
@@ -156,7 +156,7 @@ impl Resolver {
     }
 }
 
-/// Hosts are only ever added, so an index stays right while the lock is not held.
+/// Hosts are only ever added, so an index stays valid while the lock is not held.
 fn index_of(hosts: &mut Vec<Host>, name: &str) -> usize {
     hosts
         .iter()
@@ -183,15 +183,15 @@ mod tests {
     use super::*;
 
     const SEC: Duration = Duration::from_secs(1);
-    /// Ends a test that fails.
+    /// How long a failing test may take.
     const LONG: Duration = Duration::from_secs(60);
 
     fn address(last: u8) -> Vec<SocketAddr> {
         vec![SocketAddr::from(([192, 0, 2, last], 443))]
     }
 
-    /// A resolver whose lookups find these, one after the other: zero stands for a host without an
-    /// address, `None` for a failure.
+    /// A resolver whose lookups return these, one after the other: zero stands for a host without
+    /// an address, `None` for a failure.
     fn answering(answers: &'static [Option<u8>]) -> Resolver {
         let asked = AtomicUsize::new(0);
         Resolver::new(Arc::new(move |_| {
@@ -213,22 +213,22 @@ mod tests {
     }
 
     #[test]
-    fn answer_that_is_doubted_is_asked_for_again() {
+    fn expired_answer_is_looked_up_again() {
         let (resolver, start) = (answering(&[Some(1), Some(2)]), Instant::now());
         let at = |now| resolver.resolve_at("a:443", LONG, now).unwrap();
         assert_eq!(at(start), address(1));
-        resolver.doubt();
+        resolver.expire_cached();
         assert_eq!(at(start), address(2));
         assert_eq!(at(start), address(2));
     }
 
     #[test]
-    fn old_answer_serves_while_names_cannot_be_looked_up() {
+    fn old_answer_is_used_while_names_cannot_be_looked_up() {
         let resolver = answering(&[Some(1), None, Some(0), None]);
         let resolve = |name| resolver.resolve(name, LONG);
         assert_eq!(resolve("a:443").unwrap(), address(1));
         for failure in ["an error", "no address"] {
-            resolver.doubt();
+            resolver.expire_cached();
             assert_eq!(resolve("a:443").unwrap(), address(1), "{failure}");
         }
         let error = resolve("b:443").unwrap_err();
@@ -241,7 +241,8 @@ mod tests {
         assert_eq!(error.to_string(), "it has no address");
     }
 
-    /// A resolver whose lookups say that they have begun, and hang until they are told the answer.
+    /// A resolver whose lookups report that they have begun, and hang until they are given the
+    /// answer.
     fn hanging() -> (Resolver, mpsc::Receiver<String>, mpsc::Sender<u8>) {
         let (begun, beginnings) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn lookup_that_hangs_is_shared_and_not_started_again() {
         let (resolver, beginnings, answer) = hanging();
-        // Each waits no longer than its own time.
+        // Each waits no longer than its own timeout.
         for _ in 0..3 {
             let error = resolver
                 .resolve("a:443", Duration::from_millis(1))
@@ -282,12 +283,12 @@ mod tests {
         answer.send(1).unwrap();
         resolver.resolve("a:443", LONG).unwrap();
         for _ in 0..3 {
-            resolver.doubt();
+            resolver.expire_cached();
             let timeout = Duration::from_millis(4);
             assert_eq!(resolver.resolve("a:443", timeout).unwrap(), address(1));
         }
         answer.send(2).unwrap();
-        // The one that hung has its answer by now, or is waited for.
+        // The lookup that hung has ended by now, or is waited for.
         assert_eq!(resolver.resolve("a:443", LONG).unwrap(), address(2));
         assert_eq!(beginnings.try_iter().count(), 2);
     }

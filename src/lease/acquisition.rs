@@ -63,7 +63,8 @@ pub(crate) enum Step {
 /// What became of an answer.
 #[derive(Debug)]
 pub(crate) enum Progress {
-    GoesOn,
+    /// It goes on, and this is worth telling.
+    GoesOn(Option<Notice>),
     /// The lease is granted; its deadline is measured from `since`.
     Granted {
         since: Tick,
@@ -136,18 +137,19 @@ impl Acquisition {
         now: Moment,
         result: Result<Answer, Error>,
         random: u64,
-        notices: &mut impl Extend<Notice>,
     ) -> Progress {
         if *request == Request::ReadHolder {
             // Whatever it brought is worth telling, and it is no fault if it brought nothing.
             self.look = now.real + LOOK_EVERY;
             self.reported = None;
-            return Progress::GoesOn;
+            return Progress::GoesOn(None);
         }
         self.concluded = true;
         match (request, result) {
             (Request::Acquire, Ok(Answer::Granted { metadata })) => {
                 self.faults.reset();
+                self.held_by_another = None;
+                self.failure = None;
                 match self
                     .proposal
                     .granted(sent.lease, now.lease, self.terms.usable())
@@ -167,9 +169,9 @@ impl Acquisition {
                     self.proposal.refused();
                 }
                 match error.kind() {
-                    ErrorKind::WouldBlock => self.held_by_another(error, now, random, notices),
-                    ErrorKind::NotFound => self.missing(error, now, random, notices),
-                    _ => self.failed(error, now, random, notices),
+                    ErrorKind::WouldBlock => self.held_by_another(error, now, random),
+                    ErrorKind::NotFound => self.missing(error, now, random),
+                    _ => self.failed(error, now, random),
                 }
             }
             (Request::CreateContainer, Ok(_)) => {
@@ -181,9 +183,9 @@ impl Acquisition {
                 self.go_on(Request::Acquire, now)
             }
             (_, Err(error)) if error.kind() == ErrorKind::NotFound => {
-                self.missing(error, now, random, notices)
+                self.missing(error, now, random)
             }
-            (_, Err(error)) => self.failed(error, now, random, notices),
+            (_, Err(error)) => self.failed(error, now, random),
         }
     }
 
@@ -192,6 +194,16 @@ impl Acquisition {
         self.proposal = Proposal::default();
         self.next = Request::Acquire;
         self.due = now.real;
+    }
+
+    /// The lease was granted, and its fencing token could not be stored. That is tried again.
+    pub(crate) fn token_failed(&mut self, error: Error, now: Moment) -> Notice {
+        self.failure = Some(error.clone());
+        Notice::AcquireFailed {
+            attempt: self.attempts,
+            error,
+            report: self.report(now.real),
+        }
     }
 
     /// Whether the service may have granted the lease although nobody has it.
@@ -207,10 +219,6 @@ impl Acquisition {
     /// How long failures in a row are retried.
     pub(crate) fn fault_wait(&self) -> Duration {
         self.faults.limit()
-    }
-
-    pub(crate) fn attempts(&self) -> u32 {
-        self.attempts
     }
 
     /// When a limited wait is over.
@@ -235,16 +243,10 @@ impl Acquisition {
     fn go_on(&mut self, next: Request, now: Moment) -> Progress {
         self.next = next;
         self.due = now.real;
-        Progress::GoesOn
+        Progress::GoesOn(None)
     }
 
-    fn held_by_another(
-        &mut self,
-        error: Error,
-        now: Moment,
-        random: u64,
-        notices: &mut impl Extend<Notice>,
-    ) -> Progress {
+    fn held_by_another(&mut self, error: Error, now: Moment, random: u64) -> Progress {
         self.accepted = true;
         self.faults.reset();
         self.next = Request::Acquire;
@@ -252,44 +254,30 @@ impl Acquisition {
             return Progress::Failed(error);
         }
         self.held_by_another = Some(error);
-        let report = self.report(now.real);
-        notices.extend([Notice::HeldByAnother {
-            attempt: self.attempts,
-            elapsed: now.lease.since(self.started.lease),
-            report,
-        }]);
         let delay = self.polls.delay(random);
         self.wait(now.real + delay, now);
-        Progress::GoesOn
+        Progress::GoesOn(Some(Notice::HeldByAnother {
+            attempt: self.attempts,
+            elapsed: now.lease.since(self.started.lease),
+            report: self.report(now.real),
+        }))
     }
 
-    fn missing(
-        &mut self,
-        error: Error,
-        now: Moment,
-        random: u64,
-        notices: &mut impl Extend<Notice>,
-    ) -> Progress {
+    fn missing(&mut self, error: Error, now: Moment, random: u64) -> Progress {
         let create = match error.service_code() {
             Some("BlobNotFound") => Request::CreateBlob,
-            Some("ContainerBeingDeleted") => return self.failed(error, now, random, notices),
+            Some("ContainerBeingDeleted") => return self.failed(error, now, random),
             _ => Request::CreateContainer,
         };
         if !self.terms.create_missing || self.creations == CREATIONS {
-            return self.failed(error, now, random, notices);
+            return self.failed(error, now, random);
         }
         self.creations += 1;
         self.go_on(create, now)
     }
 
     /// Tries again after a failure that may pass, for a while.
-    fn failed(
-        &mut self,
-        error: Error,
-        now: Moment,
-        random: u64,
-        notices: &mut impl Extend<Notice>,
-    ) -> Progress {
+    fn failed(&mut self, error: Error, now: Moment, random: u64) -> Progress {
         let delivery = match error.delivery() {
             // Roles that are being replicated, and a container that somebody replaces.
             Delivery::Refused
@@ -306,15 +294,13 @@ impl Acquisition {
             let before = self.failure.take();
             return Progress::Failed(self.faults.conclude(now.real, error, before));
         };
-        let report = self.report(now.real);
-        notices.extend([Notice::AcquireFailed {
-            attempt: self.attempts,
-            error: error.clone(),
-            report,
-        }]);
-        self.failure = Some(error);
+        self.failure = Some(error.clone());
         self.wait(due, now);
-        Progress::GoesOn
+        Progress::GoesOn(Some(Notice::AcquireFailed {
+            attempt: self.attempts,
+            error,
+            report: self.report(now.real),
+        }))
     }
 
     /// Waits until `due`, but makes the last attempt of a limited wait shortly before its end.

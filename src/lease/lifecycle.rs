@@ -140,17 +140,26 @@ impl Lifecycle {
             hold::Step::Wait(until) => until,
         };
         // A lease that is ready is handed over however late it came.
-        let prepares = !held.handed_over && held.writing.due().is_some();
-        if prepares && now.lease >= self.acquisition.end() {
-            self.failure = Some(self.acquisition.unmet());
-            self.let_go(Then::End, now);
-            return self.step(now);
+        let limit = if held.handed_over {
+            Tick::NEVER
+        } else {
+            self.acquisition.end()
+        };
+        if now.lease >= limit && held.writing.due().is_some() {
+            if self.terms.fencing {
+                self.failure = Some(self.acquisition.unmet());
+                self.let_go(Then::End, now);
+                return self.step(now);
+            }
+            // Nothing depends on the holder.
+            held.writing.stop();
         }
         // Under a lease that ran out a write is refused as lost, where a renewal may succeed.
         let is_held = held.hold.claim(now.lease) == Claim::Held;
         match held.writing.due().filter(|_| is_held) {
             Some(due) if now.lease >= due.lease || now.real >= due.real => {
-                let longest = self.terms.attempt_timeout.min(until.since(now.lease));
+                let longest = self.terms.attempt_timeout;
+                let longest = longest.min(until.min(limit).since(now.lease));
                 let (request, timeout) = held.writing.send(now, longest);
                 Step::Send { request, timeout }
             }
@@ -202,9 +211,11 @@ impl Lifecycle {
         }
         match &mut self.phase {
             Phase::Acquiring => {
-                let (acquisition, notices) = (&mut self.acquisition, &mut self.notices);
-                match acquisition.answered(request, sent, now, result, random, notices) {
-                    Progress::GoesOn => {}
+                match self
+                    .acquisition
+                    .answered(request, sent, now, result, random)
+                {
+                    Progress::GoesOn(notice) => self.notices.extend(notice),
                     Progress::Failed(error) => self.fail(error, now),
                     Progress::Granted { since, metadata } => {
                         self.granted(since, metadata, now, random);
@@ -235,10 +246,11 @@ impl Lifecycle {
                 // The acquisition was given up while this was on its way.
                 Request::Acquire => {
                     self.phase = Phase::Acquiring;
-                    let (acquisition, notices) = (&mut self.acquisition, &mut Vec::new());
-                    match acquisition.answered(request, sent, now, result, random, notices) {
-                        Progress::Granted { since, .. } => self.granted(since, None, now, random),
-                        Progress::GoesOn | Progress::Failed(_) => {}
+                    let progress = self
+                        .acquisition
+                        .answered(request, sent, now, result, random);
+                    if let Progress::Granted { since, .. } = progress {
+                        self.granted(since, None, now, random);
                     }
                     self.let_go(Then::End, now);
                 }
@@ -297,7 +309,9 @@ impl Lifecycle {
     pub(crate) fn wait_end(&self) -> Tick {
         match self.phase {
             Phase::Acquiring => self.acquisition.end(),
-            Phase::Held(ref held) if held.writing.due().is_some() => self.acquisition.end(),
+            Phase::Held(ref held) if self.terms.fencing && held.writing.due().is_some() => {
+                self.acquisition.end()
+            }
             Phase::Held(_) | Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => {
                 Tick::NEVER
             }
@@ -415,11 +429,10 @@ impl Lifecycle {
         };
         match outcome {
             Outcome::GoesOn => {}
-            Outcome::Retried(error) => self.notices.push_back(Notice::AcquireFailed {
-                attempt: self.acquisition.attempts(),
-                error,
-                report: true,
-            }),
+            Outcome::Retried(error) => {
+                let notice = self.acquisition.token_failed(error, now);
+                self.notices.push_back(notice);
+            }
             Outcome::HolderFailed(error) => {
                 if !held.handed_over {
                     held.writing.stop();

@@ -19,7 +19,7 @@ const LEAST_POLL: Duration = Duration::from_millis(10);
 /// A time without an end would overflow what it is added to.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Settings of a [`Locker`]. Made by [`Locker::builder`].
+/// Settings of a [`Locker`](crate::Locker), made by [`Locker::builder`](crate::Locker::builder).
 #[must_use = "a builder does nothing until `build`"]
 pub struct LockerBuilder {
     mutex: AzureMutex,
@@ -62,46 +62,49 @@ impl LockerBuilder {
         }
     }
 
-    /// How long the service keeps the lease after a process that held it is gone: 15 to 60
-    /// seconds. Defaults to 60 seconds.
+    /// How long the service keeps the lease if it is not renewed: 15 to 60 whole seconds. Defaults to
+    /// 60 seconds.
     ///
-    /// In whole seconds; [`build`](Self::build) checks it. Longer leases survive longer outages of the
-    /// network; shorter ones come back sooner after a crash.
+    /// [`build`](Self::build) checks it. A longer lease survives a longer network outage; a shorter
+    /// one lets others in sooner after a crash.
     pub fn lease_duration(mut self, duration: Duration) -> Self {
         self.duration = duration;
         self
     }
 
-    /// How often the lease is renewed. Defaults to a third of the lease duration.
+    /// How often the lease is renewed: every second at most. Defaults to a third of the lease
+    /// duration.
     ///
-    /// Together with the margin it may take three quarters of the lease duration, so that there is
-    /// time to try a failed renewal again.
+    /// Guards that were acquired together are not renewed together: the first renewal comes up to a
+    /// third of the interval early, and each later one up to a tenth, at random. The interval and the
+    /// margin together may take up to three quarters of the lease duration, which leaves time to retry a
+    /// failed renewal. A lease that somebody breaks is noticed at the next renewal.
     pub fn renewal_interval(mut self, interval: Duration) -> Self {
         self.renewal_interval = Some(interval);
         self
     }
 
-    /// How long before the end of the lease the guard stops to claim it. Defaults to a twelfth of
-    /// the lease duration: 5 seconds at 60.
+    /// How long before the lease ends the guard stops claiming it. Defaults to a twelfth of the lease
+    /// duration: 5 seconds for a lease of 60.
     ///
-    /// It covers clocks that run at different rates, and the time from a check to its effect.
+    /// It covers clocks that run at different rates, and the time between a check and its effect.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = Some(margin);
         self
     }
 
-    /// After this time a guard is no longer renewed, and is lost when its lease runs out. Defaults
-    /// to no limit.
+    /// How long a guard is renewed. After that it is lost when its lease runs out. Defaults to no
+    /// limit.
     ///
-    /// It bounds a guard that was leaked, or whose work hangs.
+    /// This bounds a guard that was leaked, or whose work hangs.
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
         self
     }
 
-    /// How long to sleep between attempts while another client holds the lock: `initial` at first,
-    /// then half as long again each time up to `cap`; each drawn at random from its upper half.
-    /// Defaults to 50 milliseconds and 1 second.
+    /// How long to wait between attempts while another client holds the lock: `initial` at first, then
+    /// half as long again each time up to `cap`. Each delay is drawn at random from the upper half of
+    /// that. Defaults to 50 milliseconds and 1 second; the minimum is 10 milliseconds.
     ///
     /// Every attempt is a billed request.
     pub fn backoff(mut self, initial: Duration, cap: Duration) -> Self {
@@ -109,33 +112,43 @@ impl LockerBuilder {
         self
     }
 
-    /// How long `lock` puts up with failures in a row that may pass. Defaults to 60 seconds.
+    /// How long failures are retried while the lock is acquired, counted from the first of several in
+    /// a row. Defaults to 60 seconds.
     ///
-    /// `try_lock` puts up with them for no longer than the
-    /// [`request_timeout`](crate::MutexOptions::request_timeout).
+    /// A failure is a missing reply, or the reply of a service that is overloaded or fails. Once the
+    /// service has accepted the credential during this wait, a refused credential and a container that
+    /// is being deleted count as failures too, because both can pass. Any other answer, such as that
+    /// another client holds the lock, ends the row. The service's `Retry-After` is honoured, but there
+    /// is always one more attempt before the time is up. The same rule holds for reading and storing
+    /// the fencing token.
+    ///
+    /// [`try_lock`](crate::Locker::try_lock) retries for no longer than the
+    /// [`request_timeout`](crate::MutexOptions::request_timeout), and a limited wait for no longer than
+    /// its limit.
     pub fn fault_wait(mut self, fault_wait: Duration) -> Self {
         self.fault_wait = fault_wait;
         self
     }
 
-    /// How long [`LeaseGuard::release`] and `Drop` may take. Defaults to 5 seconds.
+    /// How long [`LeaseGuard::release`](crate::LeaseGuard::release) and dropping a guard may take.
+    /// Defaults to 5 seconds.
     pub fn release_timeout(mut self, timeout: Duration) -> Self {
         self.release_timeout = timeout;
         self
     }
 
-    /// Who holds the lock, for the others to see. Defaults to `user@host`.
+    /// Who holds the lock, for others to see. Defaults to `user@host`.
     ///
-    /// Any text; what is longer than about a thousand bytes is cut.
+    /// Any text; it is cut at about a thousand bytes.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    /// What the lock is held for, for the others to see. Defaults to nothing.
+    /// What the lock is held for, for others to see. Defaults to nothing.
     ///
-    /// Any text; what is longer than about a thousand bytes is cut. Everyone who can read the
-    /// container can read it, so it is no place for secrets.
+    /// Any text; it is cut at about a thousand bytes. Everyone who can read the container can read it,
+    /// so keep secrets out of it.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
@@ -144,17 +157,21 @@ impl LockerBuilder {
     /// Whether a holder writes who it is into the lock blob's metadata, for
     /// [`AzureMutex::status`] to show. Defaults to true.
     ///
-    /// Written by the renewal thread a moment after the lock is held and once more before it is
-    /// released, so that a short hold costs no extra request. It replaces what metadata the blob
-    /// had. It is never needed to break or release a lock, and a failure loses nothing.
+    /// It is written once, when the lock has been held for the [`holder_delay`](Self::holder_delay), so
+    /// a short hold costs no extra request. Until then the blob still shows the holder before. Nothing
+    /// is written on release, unless [`fencing`](Self::fencing) is on: the service itself tells a lease
+    /// that was released from one that ran out or was broken. Metadata that others wrote is kept as far
+    /// as there is room. Neither locking nor breaking needs this information, and a failure to write it
+    /// is harmless: it is reported and retried later.
     pub fn holder_info(mut self, on: bool) -> Self {
         self.named = on;
         self
     }
 
-    /// How long the lock is held before its holder writes who it is. Defaults to 250 milliseconds;
-    /// less than 20 milliseconds may become as much. Zero writes before `lock` returns, for which
-    /// it takes up to half a [`request_timeout`](crate::MutexOptions::request_timeout) more.
+    /// How long the lock is held before its holder writes who it is. Defaults to 250 milliseconds.
+    ///
+    /// With zero, the holder is written before `lock` returns. That takes one or two requests, each of
+    /// which may take half of the [`request_timeout`](crate::MutexOptions::request_timeout).
     pub fn holder_delay(mut self, delay: Duration) -> Self {
         self.holder_delay = delay;
         self
@@ -163,34 +180,36 @@ impl LockerBuilder {
     /// Whether every hold gets a fencing token, and learns whether the holder before it released.
     /// Defaults to false.
     ///
-    /// The token is stored before `lock` returns, together with the holder information. It is
-    /// greater than any handed out before, also after the blob was deleted as long as clocks are
-    /// right; it is the time in milliseconds where that is greater than the last token plus one.
-    /// Costs up to three requests more for a lock and unlock. If the token cannot be stored within
-    /// the [`request_timeout`](crate::MutexOptions::request_timeout), the lease is released within
-    /// the [`release_timeout`](Self::release_timeout) and `lock` fails; with
-    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if it was broken meanwhile. Both are
-    /// added to the time that a bounded wait may take.
+    /// The token is stored before `lock` returns, together with who the holder is. It is greater than
+    /// every token handed out before: the time in milliseconds, or the last token plus one if that is
+    /// more. If the blob is deleted, and the last token with it, the order still holds as long as
+    /// clocks are right.
     ///
-    /// All lockers of a key should agree on this setting: one without it that says who it is erases
-    /// the last token, and then clocks alone keep the order.
+    /// Locking takes one more request, or two if another client wrote to the blob last. The release
+    /// takes one more, which writes that the holder released. If the token cannot be read or stored within the
+    /// [`fault_wait`](Self::fault_wait), the lease is released, for which the
+    /// [`release_timeout`](Self::release_timeout) applies, and `lock` fails. If the lease is lost before
+    /// the token is stored, because somebody broke it, `lock` goes back to waiting.
+    ///
+    /// All lockers of a key should agree on this setting. One without it leaves the last token alone,
+    /// but its holds get none, and it does not write that it released.
     pub fn fencing(mut self, on: bool) -> Self {
         self.fencing = on;
         self
     }
 
-    /// Hears what happens to the lock, for logs and metrics.
+    /// Calls `observer` with everything that happens to the lock, for logs and metrics.
     ///
-    /// Called on the thread where it happens: the caller's for acquired and released and for what a
-    /// read or write of the guarded value finds, the renewal thread for what concerns renewals, and
-    /// either for waiting. It holds that thread up, so one that blocks delays renewals. A panic in it
-    /// is caught and logged.
+    /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB;
+    /// what happens during the release is reported on the thread that releases. It delays that thread,
+    /// so an observer that blocks delays renewals. It may use the guard, and even drop it. A panic in
+    /// it is caught and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }
 
-    /// Lets another thread stop a waiting `lock` at once.
+    /// Lets another thread end a waiting `lock` at once. See [`StopToken`].
     pub fn stop_token(mut self, stop: &StopToken) -> Self {
         self.stop = Some(stop.clone());
         self

@@ -13,18 +13,18 @@ use crate::lease::ids::LeaseId;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another client holds the lock. The next attempt follows after a while.
+    /// Another client holds the lock. There is another attempt after a while.
     #[non_exhaustive]
     Waiting {
         /// How many attempts were made, from 1.
         attempt: u32,
         /// The time since the first.
         elapsed: Duration,
-        /// Who holds the lock, once that is known: it is looked at after a second of waiting, and
+        /// Who holds the lock, if that is known. The service is asked after a second of waiting, and
         /// then every 10 seconds.
         holder: Option<Holder>,
     },
-    /// An attempt to acquire failed in a way that may pass. The next attempt follows after a while.
+    /// An attempt to acquire failed in a way that may pass. There is another attempt after a while.
     #[non_exhaustive]
     AcquireFailed {
         /// How many attempts were made, from 1.
@@ -42,24 +42,24 @@ pub enum Event {
     },
     /// The service confirmed a renewal.
     Renewed,
-    /// A renewal failed: the lease is neither renewed nor known to be lost. It is tried again.
+    /// A renewal failed, and is tried again. The lease may or may not be renewed.
     #[non_exhaustive]
     RenewalFailed {
         /// Why.
         error: Error,
-        /// How long the lock still counts as held. Zero once it is unproven.
+        /// How much longer the lock is held without a renewal. Zero once it is unproven.
         remaining: Duration,
     },
-    /// Holder information could not be written, or not that the lock is about to be released. The
-    /// lock itself is not affected.
+    /// The holder could not be written to the blob, or that it is about to release the lock. The lock
+    /// itself is not affected.
     #[non_exhaustive]
     RecordFailed {
         /// Why.
         error: Error,
     },
-    /// The deadline passed without a confirmed renewal: the lock no longer counts as held.
+    /// The deadline passed without a confirmed renewal. The lock may be lost, or become held again.
     Unproven,
-    /// After it was unproven, a renewal was confirmed: nobody held the lock in between.
+    /// A renewal was confirmed after the lock was unproven. Nobody else held it in between.
     HeldAgain,
     /// The lock is lost for good.
     #[non_exhaustive]
@@ -145,5 +145,72 @@ impl fmt::Debug for Events {
         f.debug_struct("Events")
             .field("target", &self.target)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Phase;
+
+    const SEC: Duration = Duration::from_secs(1);
+
+    fn silence() -> Error {
+        Error::transport("no reply in time", Phase::Reply).during("renew lease on", "a/c/key")
+    }
+
+    #[test]
+    fn events_read_as_a_line_for_people() {
+        let holder = Holder {
+            owner: Some("ci@build-07".to_owned()),
+            pid: Some(42),
+            ..Holder::unknown()
+        };
+        let waiting = |holder| Event::Waiting {
+            attempt: 3,
+            elapsed: 12 * SEC,
+            holder,
+        };
+        let failed = |remaining| Event::RenewalFailed {
+            error: silence(),
+            remaining,
+        };
+        let error = silence();
+        let rows = [
+            (
+                waiting(Some(holder)),
+                "waiting: held by ci@build-07 (pid 42), 12 s so far",
+            ),
+            (
+                waiting(None),
+                "waiting: another client holds it, 12 s so far",
+            ),
+            (
+                Event::AcquireFailed { attempt: 1, error },
+                "failed to renew lease on `a/c/key`: no reply in time; trying again",
+            ),
+            (
+                failed(35 * SEC),
+                "failed to renew lease on `a/c/key`: no reply in time; held for another 35 s",
+            ),
+            (
+                failed(Duration::ZERO),
+                "failed to renew lease on `a/c/key`: no reply in time; trying again",
+            ),
+            (
+                Event::Unproven,
+                "no renewal was confirmed in time; it may be lost, and may be held again",
+            ),
+            (
+                Event::Lost {
+                    reason: LossReason::Broken,
+                },
+                "lost: the lease was broken by another client",
+            ),
+            (Event::Released, "released"),
+        ];
+        for (event, text) in rows {
+            assert_eq!(event.to_string(), text);
+        }
     }
 }

@@ -12,26 +12,36 @@ use crate::holder::record::Previous;
 use crate::lease::ids::LeaseId;
 use crate::mutex::lease::Lease;
 
-/// A held lock. Renews its lease from a thread of its own, and releases it when dropped.
+/// A held lock. A thread of its own renews the lease, and dropping the guard releases it.
 ///
-/// Made by [`Locker::lock`](crate::Locker::lock) and its kin. It borrows nothing and may be sent to
-/// another thread; threads that do the work take a [`watch`](Self::watch).
+/// Made by [`Locker::lock`](crate::Locker::lock), [`try_lock`](crate::Locker::try_lock) and its timed
+/// forms. It borrows nothing and can be sent to another thread. Threads that do the work take a
+/// [`watch`](Self::watch).
 ///
-/// # What it claims
+/// # Held, unproven and lost
 ///
-/// While [`is_held`](Self::is_held) answers true, no other client holds the lease. The answer is
-/// computed from the clock at the moment it is asked for, and waits for nothing: a renewal thread
-/// that hangs cannot make it wrong. When no renewal was confirmed in time the lock is *unproven*:
-/// `is_held` answers false and [`check`](Self::check) fails, while renewals go on; if one is
-/// confirmed, nobody held the lock in between, and it is held again. (A network that delivers a copy
-/// of an unanswered acquire more than a lease late could hide a holder in between; that nobody else
-/// holds the lock *now* is true all the same.) *Lost* is final.
+/// The lock is *held* until the deadline: the moment at which the last confirmed request was sent,
+/// plus the lease duration, less the [`margin`](crate::LockerBuilder::margin). While
+/// [`is_held`](Self::is_held) answers true, no other client holds the lease, unless somebody broke it
+/// with a period shorter than what it had left, or deleted the blob. The answer is computed from the
+/// clock when it is asked for and waits for nothing, so a renewal that hangs cannot make it wrong.
+///
+/// When the deadline passes without a confirmed renewal, the lock is *unproven*: `is_held` answers
+/// false and [`check`](Self::check) fails, while renewals go on. If one is confirmed, nobody held the
+/// lock in between, and it is held again. (A network that delivers a copy of an unanswered acquire
+/// more than a lease late could hide a holder in between; that nobody else holds the lock *now* is
+/// true all the same.)
+///
+/// *Lost* is final: the lease was broken or taken, or the blob was deleted. The guard learns that at
+/// its next renewal, up to a [`renewal_interval`](crate::LockerBuilder::renewal_interval) later, which
+/// is 20 seconds by default. Work that must learn sooner calls [`read`](Self::read), which asks the
+/// service. [`wait_lost`](Self::wait_lost) waits for the end of the hold.
 ///
 /// # What it cannot promise
 ///
-/// That the work between a check and its effect is not overtaken: a process can be stopped right
-/// after the check, for longer than the lease lasts. Only the resource itself can refuse work that
-/// comes too late.
+/// That work is not overtaken between a check and its effect: a process can be stopped right after
+/// the check, for longer than the lease lasts. Only the resource itself can refuse work that comes
+/// too late.
 ///
 /// # When it does not release
 ///
@@ -40,7 +50,7 @@ use crate::mutex::lease::Lease;
 /// process that is gone renews nothing, so its lease runs out within its duration. A leaked guard
 /// in a process that lives is renewed for ever, unless
 /// [`max_hold`](crate::LockerBuilder::max_hold) bounds it. The copy in a forked child hears of no
-/// renewal and of no release: it is not to be asked.
+/// renewal and no release: do not use it.
 ///
 /// # Examples
 ///
@@ -52,7 +62,7 @@ use crate::mutex::lease::Lease;
 /// for _step in 0..3 {
 ///     guard.check()?; // before each step that must not run twice
 /// }
-/// drop(guard); // or guard.release()? to see what became of it
+/// guard.release()?; // fails if the lock was lost; dropping the guard would only log it
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "if unused the lease is released immediately"]
@@ -88,7 +98,7 @@ impl LeaseGuard {
 
     /// Whether the lock is held now. Never blocks.
     ///
-    /// A false answer is final only if the lock is lost; [`check`](Self::check) tells.
+    /// If it is not, [`check`](Self::check) tells whether it is lost for good.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.watch.is_held()
@@ -96,7 +106,7 @@ impl LeaseGuard {
 
     /// Fails unless the lock is held now. Never blocks on the network.
     ///
-    /// To be called before each step that must not run twice.
+    /// Call it before each step that must not run twice.
     ///
     /// # Errors
     ///
@@ -108,23 +118,25 @@ impl LeaseGuard {
         self.watch.check()
     }
 
-    /// When the claim ends unless the lease is renewed before. In the past if it is not held.
+    /// Until when the lock is held, unless the lease is renewed before that. In the past if it is not
+    /// held.
     ///
-    /// `Instant` stands still while the machine sleeps, and the lease does not: ask again after
-    /// waiting, rather than keep the answer.
+    /// On some systems `Instant` stands still while the machine is suspended, and the lease does not:
+    /// after waiting, ask again.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.watch.deadline()
     }
 
-    /// How long the claim lasts unless the lease is renewed before. Zero if it is not held.
+    /// How much longer the lock is held, unless the lease is renewed before that. Zero if it is not
+    /// held.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.watch.remaining()
     }
 
-    /// The ID of the lease, for writes to the lock blob that the service is to refuse once the
-    /// lease is lost. Not a fencing token: lease IDs have no order.
+    /// The ID of the lease. The service refuses writes to the lock blob that carry it once the lease
+    /// is lost. Not a fencing token: lease IDs have no order.
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
         self.watch.lease_id()
@@ -143,15 +155,15 @@ impl LeaseGuard {
         self.watch.wait_lost(timeout)
     }
 
-    /// A handle for the threads that do the work: it tells whether the lock is held, and does not
-    /// keep it.
+    /// A handle for the threads that do the work. It tells whether the lock is held, and does not
+    /// keep it held.
     #[must_use]
     pub fn watch(&self) -> LeaseWatch {
         self.watch.clone()
     }
 
-    /// A number greater than any that was handed out for this lock before, for resources that
-    /// refuse work with a smaller one than they have seen. `None` unless
+    /// A number greater than every one that was handed out for this lock before, for resources that
+    /// refuse work with a smaller number than they have seen. `None` unless
     /// [`fencing`](crate::LockerBuilder::fencing) is on.
     #[must_use]
     pub fn fencing_token(&self) -> Option<i64> {
@@ -176,9 +188,10 @@ impl LeaseGuard {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease is lost; the guard is then lost at once. Others as for
-    /// [`AzureMutex::acquire`](crate::AzureMutex::acquire); [`ErrorKind::Transport`] also if the
-    /// content is larger than 4 MiB.
+    /// - [`ErrorKind::LeaseLost`] if the service says that the lease is lost. So is the lock, from
+    ///   then on.
+    /// - [`ErrorKind::Transport`] also if the content is larger than 4 MiB.
+    /// - Others as for [`AzureMutex::acquire`](crate::AzureMutex::acquire).
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob>
     pub fn read(&self) -> Result<Vec<u8>, Error> {
@@ -187,15 +200,15 @@ impl LeaseGuard {
 
     /// Replaces the value that the lock guards: the content of the lock blob, up to 4 MiB.
     ///
-    /// The *service* refuses it from a holder that has lost the lease, however late it comes: this
-    /// is the one write that no pause can bring out of order. Holder information and fencing token
-    /// stay. Blocks for at most the
+    /// The *service* refuses it from a holder that has lost the lease, however late it arrives: no
+    /// pause can bring this write out of order. The metadata stays, and if the holder was not written
+    /// yet, it is written with it. Blocks for at most the
     /// [`request_timeout`](crate::MutexOptions::request_timeout).
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::LeaseLost`] if the lease is lost: nothing was written, and the guard is lost
-    ///   at once.
+    /// - [`ErrorKind::LeaseLost`] if the service says that the lease is lost. Nothing was written, and
+    ///   the lock is lost from then on.
     /// - [`ErrorKind::Config`] if `value` is larger than 4 MiB.
     /// - Others as for [`AzureMutex::acquire`](crate::AzureMutex::acquire). If the service did not
     ///   answer, the value may have been written; writing it again does no harm.
@@ -211,20 +224,21 @@ impl LeaseGuard {
         self.lease.write_content(self.watch.lease_id(), value)
     }
 
-    /// Releases the lock. `Drop` does the same, and logs a failure.
+    /// Releases the lock. Dropping the guard does the same, and logs a failure.
     ///
-    /// Succeeds only if the service confirmed the release of a lease that was held until then: work
-    /// that lost its lock does not end as a success by accident. If the lease was broken this ends
-    /// its break period, so that nobody waits for a holder that is done.
+    /// Succeeds only if the lock was not lost before and the service confirmed the release, so work
+    /// that lost its lock does not end as a success by accident. If the lease was broken, this ends
+    /// the break period, so that nobody waits for a holder that is done.
     ///
     /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5 seconds
-    /// by default. If another release has just waited so long in vain for a service that does not
-    /// answer, it does not block, and the lease is released in the background.
+    /// by default. If another release has just waited that long in vain for a service that does not
+    /// answer, this one does not wait: the lease is released in the background, and the error is
+    /// `Transport`.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::LeaseLost`] if the lock had been lost before;
-    ///   [`loss_reason`](Error::loss_reason) says why.
+    /// - [`ErrorKind::LeaseLost`] if the lock was lost before; [`loss_reason`](Error::loss_reason)
+    ///   says why. Also if it was unproven, and another client has had the lease since.
     /// - [`ErrorKind::Transport`], [`ErrorKind::Service`], [`ErrorKind::Throttled`],
     ///   [`ErrorKind::Auth`] or [`ErrorKind::Protocol`] if the service did not confirm the release.
     ///   The lease is no longer renewed and runs out within its duration.

@@ -14,7 +14,7 @@ use crate::mutex::options::MutexOptions;
 /// One lock: a key, and how to wait for it and keep it.
 ///
 /// Cheap to clone; clones are the same lock with the same settings. Any number of threads may wait
-/// at once. Not reentrant: a second `lock` waits for the first guard, also in the same thread.
+/// at once. Not reentrant: a second `lock` waits for the first guard, even in the same thread.
 ///
 /// # Fairness
 ///
@@ -84,31 +84,38 @@ impl Locker {
 
     /// Acquires the lock, waiting for as long as another client holds it.
     ///
-    /// Blocks the calling thread. The first attempt is made at once; between attempts it sleeps,
-    /// 50 milliseconds at first and up to a second later, with a random share. Returns within a
-    /// request's time if the lock is free. A [`StopToken`] ends the waiting.
+    /// Blocks the calling thread. The first attempt is made at once. While another client holds the
+    /// lock there is another attempt after 50 milliseconds, and then after longer and longer delays up
+    /// to a second; see [`backoff`](LockerBuilder::backoff). A [`StopToken`](crate::StopToken) ends the wait. A wait is
+    /// logged at `info` when it begins and then about every 10 seconds, with the holder if it is known.
     ///
-    /// Failures that may pass (no reply, an overloaded or failing service) are put up with for
+    /// Failures that may pass, such as a missing reply or an overloaded service, are retried for
     /// [`fault_wait`](LockerBuilder::fault_wait), 60 seconds by default.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Auth`](crate::ErrorKind::Auth) at once if the credential is refused.
-    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the container is being deleted, or
-    ///   something is missing and not to be created.
+    /// - [`ErrorKind::Auth`](crate::ErrorKind::Auth) if the credential is refused: at once if that is
+    ///   the first answer, and otherwise if it goes on for longer than `fault_wait`.
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the container is being deleted, under
+    ///   the same rule, or if something is missing and not to be created.
     /// - [`ErrorKind::Transport`](crate::ErrorKind::Transport),
     ///   [`Service`](crate::ErrorKind::Service), [`Throttled`](crate::ErrorKind::Throttled) or
-    ///   [`Protocol`](crate::ErrorKind::Protocol) if that goes on for longer than it is put up with.
-    /// - [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) if a stop token ended it.
-    /// - [`ErrorKind::System`](crate::ErrorKind::System) if there is no thread to renew from.
+    ///   [`Protocol`](crate::ErrorKind::Protocol) if failures go on for longer than `fault_wait`.
+    /// - [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) if a stop token ended the wait.
+    /// - [`ErrorKind::System`](crate::ErrorKind::System) if the system has no thread or no random
+    ///   numbers to give.
+    ///
+    /// A lease that the service may have granted all the same is released in the background; see
+    /// [`settle`](Self::settle) and [`Error::lease_id`].
     pub fn lock(&self) -> Result<LeaseGuard, Error> {
         self.acquire(WaitLimit::Forever).map_err(Error::from)
     }
 
     /// Acquires the lock if nobody holds it. Does not wait for a holder.
     ///
-    /// Blocks for one request, or for at most the
-    /// [`request_timeout`](crate::MutexOptions::request_timeout) if the service does not answer.
+    /// Blocks for one request if the service answers, and otherwise for at most the
+    /// [`request_timeout`](crate::MutexOptions::request_timeout); with
+    /// [`fencing`](LockerBuilder::fencing), for at most as long again to store the token.
     ///
     /// # Errors
     ///
@@ -117,14 +124,16 @@ impl Locker {
         self.acquire(WaitLimit::Once)
     }
 
-    /// Acquires the lock, waiting for at most `timeout`. Zero makes one attempt.
+    /// Acquires the lock, waiting for at most `timeout`. With zero, the same as
+    /// [`try_lock`](Self::try_lock).
     ///
-    /// A service that is slow to answer the last attempt can hold it up for a second more.
+    /// There is a last attempt shortly before the time is up. The first attempt is given a second even
+    /// if `timeout` is less.
     ///
     /// # Errors
     ///
-    /// [`TryLockError::WouldBlock`] if another client held it for all that time; others as for
-    /// [`lock`](Self::lock), and the last failure if there was no other answer in that time.
+    /// [`TryLockError::WouldBlock`] if another client held it until then, as far as is known; others as
+    /// for [`lock`](Self::lock). If the service never answered, the last failure.
     pub fn try_lock_for(&self, timeout: Duration) -> Result<LeaseGuard, TryLockError> {
         if timeout.is_zero() {
             return self.try_lock();
@@ -133,7 +142,8 @@ impl Locker {
         self.acquire(WaitLimit::Until(clock.now() + timeout))
     }
 
-    /// Acquires the lock, waiting until `deadline` at most. One in the past makes one attempt.
+    /// Acquires the lock, waiting until `deadline` at most. With one in the past, the same as
+    /// [`try_lock`](Self::try_lock).
     ///
     /// # Errors
     ///
@@ -154,12 +164,14 @@ impl Locker {
         &self.0.mutex
     }
 
-    /// Waits until leases that given-up attempts may have left behind are released, for at most
+    /// Waits until leases that abandoned attempts may have left behind are released, for at most
     /// `timeout`. Returns whether all are.
     ///
-    /// An attempt that is stopped or runs out of time while the service has not answered may have
-    /// been granted the lease all the same. It is released in the background; a process that is
-    /// about to exit can wait for that here. Returns at once if there is nothing to wait for.
+    /// When a wait is stopped or runs out of time before the service has answered, the service may have
+    /// granted the lease all the same. It is released in the background, as is that of a guard whose
+    /// release did not wait for a silent service. A process that is about to exit can wait for that
+    /// here. Returns at once if there is nothing to wait for. A release that fails is not retried for
+    /// ever: such a lease runs out by itself.
     #[must_use]
     pub fn settle(&self, timeout: Duration) -> bool {
         self.0.abandoned.settle(timeout)

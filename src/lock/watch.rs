@@ -7,10 +7,10 @@ use crate::lease::hold::Claim;
 use crate::lease::ids::LeaseId;
 use crate::time::tick::Moment;
 
-/// Tells whether a [`LeaseGuard`]'s lock is held, without keeping it.
+/// Tells whether the lock of a [`LeaseGuard`](crate::LeaseGuard) is held, and does not keep it held.
 ///
-/// Cheap to clone and to share with the threads that do the work. After the guard is gone it
-/// answers that the lock was released.
+/// Made by [`LeaseGuard::watch`](crate::LeaseGuard::watch). Cheap to clone and to share with the
+/// threads that do the work. Once the guard is gone it answers that the lock was released.
 #[derive(Clone)]
 pub struct LeaseWatch {
     lease: LeaseThread,
@@ -28,13 +28,13 @@ impl LeaseWatch {
         &self.lease.settings.key
     }
 
-    /// See [`LeaseGuard::is_held`].
+    /// See [`LeaseGuard::is_held`](crate::LeaseGuard::is_held).
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.lease.state.now().lease < self.lease.state.deadline()
     }
 
-    /// See [`LeaseGuard::check`].
+    /// See [`LeaseGuard::check`](crate::LeaseGuard::check).
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl LeaseWatch {
         Err(error.during("keep the lock", &self.lease.settings.events.target))
     }
 
-    /// See [`LeaseGuard::deadline`].
+    /// See [`LeaseGuard::deadline`](crate::LeaseGuard::deadline).
     #[must_use]
     pub fn deadline(&self) -> Instant {
         let (now, deadline) = (self.lease.state.now().lease, self.lease.state.deadline());
@@ -66,14 +66,14 @@ impl LeaseWatch {
             .unwrap_or(instant)
     }
 
-    /// See [`LeaseGuard::remaining`].
+    /// See [`LeaseGuard::remaining`](crate::LeaseGuard::remaining).
     #[must_use]
     pub fn remaining(&self) -> Duration {
         let state = &self.lease.state;
         state.deadline().since(state.now().lease)
     }
 
-    /// See [`LeaseGuard::lease_id`].
+    /// See [`LeaseGuard::lease_id`](crate::LeaseGuard::lease_id).
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
         self.id
@@ -88,12 +88,12 @@ impl LeaseWatch {
         }
     }
 
-    /// Blocks until the lock no longer counts as held, for at most `timeout`, and returns why it was
-    /// lost: also when it was released.
+    /// Blocks until the lock is no longer held, for at most `timeout`, and returns why it was lost. A
+    /// release counts as one: [`LossReason::Released`].
     ///
-    /// Woken at once by a loss, by the deadline and by the release. `None` if the time is up, or if
-    /// the lock is unproven: [`check`](Self::check) tells them apart. A lease that was broken is
-    /// noticed at the next renewal.
+    /// Returns `None` if the time is up, and also if the lock became unproven;
+    /// [`check`](Self::check) tells them apart. It returns as soon as the guard knows: at the release,
+    /// at the deadline, and for a lease that was broken at the next renewal.
     ///
     /// # Examples
     ///

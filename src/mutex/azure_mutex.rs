@@ -27,12 +27,12 @@ use crate::time::jitter::Jitter;
 /// Lease operations by key, one REST action per call. No threads.
 ///
 /// For work that fits into one lease, for scripts that keep the lease ID themselves, and for
-/// looking at locks. [`Locker`](crate::Locker) stands on it and renews.
+/// looking at locks. [`Locker`](crate::Locker) is built on it and renews.
 ///
 /// Cheap to clone; clones share their connections, and any number of threads may use them at once.
-/// Every call blocks for at most the
-/// [`request_timeout`](MutexOptions::request_timeout), 10 seconds by default. An operation that is
-/// not answered is sent again within that time where that is safe: all of them but break.
+/// Every call blocks for at most the [`request_timeout`](MutexOptions::request_timeout), 10 seconds
+/// by default. Within that time a request that failed is sent again where that can do no harm. All
+/// of them can be repeated, except for a break that the service may have carried out.
 ///
 /// # Examples
 ///
@@ -91,12 +91,17 @@ impl AzureMutex {
     /// # Errors
     ///
     /// - [`ErrorKind::WouldBlock`] if another client holds it.
-    /// - [`ErrorKind::Config`] if `key` is no blob name.
+    /// - [`ErrorKind::Config`] if `key` is not a valid blob name.
     /// - [`ErrorKind::NotFound`] if the container is being deleted, or something is missing and not
     ///   to be created.
     /// - [`ErrorKind::Auth`], [`ErrorKind::Throttled`], [`ErrorKind::Service`],
     ///   [`ErrorKind::Transport`], [`ErrorKind::Protocol`] if the service refused or did not
-    ///   answer. A lease that may have been granted all the same is released.
+    ///   answer.
+    /// - [`ErrorKind::System`] if the system has no random numbers to give.
+    ///
+    /// If the service may have granted the lease although it did not say so, the lease is released
+    /// before this returns. If that release is not confirmed either, [`Error::lease_id`] is the ID of
+    /// the lease, which [`release`](Self::release) takes: an infinite lease would stay otherwise.
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn acquire(&self, key: &str, duration: LeaseDuration) -> Result<Lease, Error> {
@@ -106,14 +111,13 @@ impl AzureMutex {
     /// Acquires the lease on `key` with an ID that the caller chose, if nobody holds it. Does not
     /// wait.
     ///
-    /// For a lease that has to be found again whatever happens: a caller who writes the ID down
-    /// first can release the lease even if no reply ever came. Use an ID for one acquisition only.
-    /// See [`acquire`](Self::acquire) for the rest.
+    /// Otherwise the same as [`acquire`](Self::acquire). A program that stores the ID first can
+    /// release the lease after a crash in the middle of this call. Use each ID for one acquisition
+    /// only: with the ID of a lease that is held, the service grants the lease again.
     ///
     /// # Errors
     ///
-    /// As for [`acquire`](Self::acquire). If the service may have granted the lease all the same, and
-    /// did not confirm its release, [`Error::lease_id`] is the ID.
+    /// As for [`acquire`](Self::acquire).
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn acquire_with_id(
@@ -170,12 +174,12 @@ impl AzureMutex {
     /// Renews `lease`: its duration starts again.
     ///
     /// Also succeeds after the lease ran out, as long as nobody acquired it or wrote to the blob
-    /// in between. An answer that names another lease ID counts as a loss.
+    /// in between. A reply that names another lease ID counts as a loss.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease is no longer this one. All other kinds leave open
-    /// whether it still is; see [`acquire`](Self::acquire).
+    /// [`ErrorKind::LeaseLost`] if `lease` is no longer the blob's lease. After any other error, for
+    /// which see [`acquire`](Self::acquire), it may or may not be.
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn renew(&self, lease: &Lease) -> Result<(), Error> {
@@ -187,8 +191,8 @@ impl AzureMutex {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease is no longer this one. Other kinds as for
-    /// [`acquire`](Self::acquire); then the lease may have either ID.
+    /// [`ErrorKind::LeaseLost`] if `lease` is no longer the blob's lease. Others as for
+    /// [`acquire`](Self::acquire); after them the lease may have either ID.
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn change(&self, lease: &Lease, proposed: LeaseId) -> Result<Lease, Error> {
@@ -202,14 +206,17 @@ impl AzureMutex {
 
     /// Releases `lease`, so that others can acquire it at once.
     ///
-    /// An attempt that was not answered is made again. If the lease is then no longer this one, the
-    /// earlier attempt counts as having released it.
+    /// A release without a reply is sent again. If the service then says that the lease is gone, the
+    /// earlier request is assumed to have released it. [`LeaseGuard::release`] knows better, since it
+    /// knows until when the lease was held.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease had been lost before. Others as for
-    /// [`acquire`](Self::acquire), but for `WouldBlock`: the lease then runs out by itself, unless it
-    /// is infinite.
+    /// [`ErrorKind::LeaseLost`] if the lease was lost before. Others as for
+    /// [`acquire`](Self::acquire), except for `WouldBlock`; after them the lease runs out by itself,
+    /// unless it is infinite.
+    ///
+    /// [`LeaseGuard::release`]: crate::LeaseGuard::release
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn release(&self, lease: &Lease) -> Result<(), Error> {
@@ -228,13 +235,13 @@ impl AzureMutex {
     /// Breaks the lease on `key`, whoever holds it. Returns how long it still runs; until then
     /// nobody can acquire it.
     ///
-    /// `period`: 0 to 60 whole seconds; a period can only shorten what the lease had left. `None`
-    /// lets a lease run out as it would have, so a holder that lives notices in time, and breaks
-    /// an infinite lease at once. With a period shorter than what the lease has left, its holder
-    /// may go on for a while **after** another client acquired it.
+    /// `period`: 0 to 60 whole seconds; it can only shorten what the lease has left. With `None` the
+    /// lease runs out when it would have anyway, so its holder notices in time; an infinite lease
+    /// ends at once. With a period shorter than what the lease has left, its holder may go on for a
+    /// while **after** another client acquired it.
     ///
-    /// Unlike other operations it is not sent again if there is no answer: by then another client
-    /// may hold the lease. Look at the [`status`](Self::status) before you break again.
+    /// A break that may have been carried out is not sent again, since by then another client may hold
+    /// the lease. Look at the [`status`](Self::status) before you break again.
     ///
     /// # Errors
     ///
@@ -250,10 +257,10 @@ impl AzureMutex {
     /// Breaks the lease on `key` as [`break_lease`](Self::break_lease) does, unless the blob was
     /// written to since it had `etag`.
     ///
-    /// For a decision that took time, such as a person's: lease operations do not change the
+    /// For a decision that takes time, such as a person's. Lease operations do not change the
     /// [`etag`](LeaseStatus::etag), but a new holder that writes who it is does, so a holder other
-    /// than the one that was looked at is left alone. It cannot tell holders apart that write
-    /// nothing.
+    /// than the one that was looked at is left alone. Holders that write nothing cannot be told
+    /// apart.
     ///
     /// # Errors
     ///
@@ -305,12 +312,12 @@ impl AzureMutex {
     /// Writes who holds `lease`, for [`status`](Self::status) to show, and returns the next
     /// fencing token, which is stored with it.
     ///
-    /// A [`Locker`](crate::Locker) does so by itself. It replaces what an earlier holder wrote,
-    /// which otherwise seems to be the one that holds the lock now.
+    /// A [`Locker`](crate::Locker) does this by itself. Otherwise the holder before still appears to
+    /// hold the lock.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease is no longer this one. Others as for
+    /// [`ErrorKind::LeaseLost`] if `lease` is no longer the blob's lease. Others as for
     /// [`acquire`](Self::acquire).
     ///
     /// # Examples
@@ -353,8 +360,8 @@ impl AzureMutex {
         Ok(writing.token().unwrap_or_default())
     }
 
-    /// Marks the holder that [`write_holder`](Self::write_holder) wrote as one that released, so
-    /// that the next does not take it for one that was cut off. Call it before
+    /// Writes that the holder named by [`write_holder`](Self::write_holder) released the lock, so that
+    /// the next holder does not take its work for unfinished. Call it before
     /// [`release`](Self::release).
     ///
     /// # Errors
@@ -397,8 +404,8 @@ impl AzureMutex {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease is not the one, or no longer, also if it ran out and
-    /// could still be renewed. Other kinds leave it open; see [`acquire`](Self::acquire).
+    /// [`ErrorKind::LeaseLost`] if it is not, also if it ran out and could still be renewed. After any
+    /// other error, for which see [`acquire`](Self::acquire), it may or may not be.
     ///
     /// # Examples
     ///
@@ -423,10 +430,10 @@ impl AzureMutex {
         })
     }
 
-    /// What the service's clock says, to the second. Asks once, and also takes the date of a
-    /// refusal, so it needs no permission.
+    /// The time on the service's clock, to the second. Sends one request, and takes the date of a
+    /// refusal too, so it needs no permission.
     ///
-    /// Signatures are refused when the clocks differ by more than 15 minutes.
+    /// The service refuses signatures when the clocks differ by more than 15 minutes.
     ///
     /// # Errors
     ///
@@ -439,11 +446,11 @@ impl AzureMutex {
         })
     }
 
-    /// What the service says of the lock blob `key`.
+    /// What the service says about the lock blob `key`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] if the blob or the container does not exist, as before the first
+    /// [`ErrorKind::NotFound`] if the blob or the container does not exist, as is so before the first
     /// use of a lock. Others as for [`acquire`](Self::acquire).
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/get-blob-properties>

@@ -2,10 +2,10 @@ use crate::azure::validate::check_key;
 use crate::error::Error;
 use crate::lease::ids::LeaseId;
 
-/// A lease that somebody acquired: its key and ID.
+/// An acquired lease: its key and ID.
 ///
-/// Whoever has both can renew, change and release it; [`Lease::new`] takes up one that another
-/// process acquired.
+/// Anyone who has both can renew, change and release it. For a lease that another process acquired,
+/// use [`Lease::new`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
     key: String,
@@ -13,11 +13,11 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The lease on `key` with a known ID. Asks nobody whether it still exists.
+    /// The lease on `key` with a known ID. Sends nothing, so the lease may no longer exist.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `key` is no blob name.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `key` is not a valid blob name.
     pub fn new(key: &str, id: LeaseId) -> Result<Self, Error> {
         check_key(key)?;
         Ok(Self {

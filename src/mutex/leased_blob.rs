@@ -1,4 +1,4 @@
-//! Carries out on the service what a lease asks for.
+//! Sends a lease's requests to the service.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::lease::ids::{LeaseDuration, LeaseId};
 use crate::lease::step::{Answer, Metadata, Request};
 use crate::sync::Mutex;
 
-/// A lock blob, and the ID that requests for its lease are made with.
+/// A lock blob, and the lease ID for requests to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeasedBlob<'a> {
     pub(crate) operations: &'a Operations,
@@ -22,16 +22,16 @@ pub(crate) struct LeasedBlob<'a> {
     pub(crate) seen: &'a Mutex<Seen>,
 }
 
-/// What was seen of the blob so far.
+/// What is known about the blob so far.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Its metadata, as it was read or written last under this lease.
+    /// Its metadata, as last read or written under this lease.
     pub(crate) stored: Option<StoredRecord>,
     /// Whether it was written under this lease.
     pub(crate) written: bool,
     /// The holder before this lease.
     pub(crate) previous: Previous,
-    /// Who holds the lease that is waited for.
+    /// The current holder, while waiting for the lease.
     pub(crate) holder: Option<Holder>,
 }
 
@@ -87,7 +87,7 @@ impl LeasedBlob<'_> {
         result
     }
 
-    /// Replaces the blob's content, and keeps its metadata, within `timeout`. Returns the blob's
+    /// Replaces the blob's content within `timeout`, and keeps its metadata. Returns the blob's
     /// ETag.
     pub(crate) fn write_content(&self, content: &[u8], timeout: Duration) -> Result<String, Error> {
         let client = &self.operations.client;
@@ -96,19 +96,19 @@ impl LeasedBlob<'_> {
             Some(stored) => stored,
             None => until_answered(timeout / 2, true, |timeout| self.read(timeout))?,
         };
-        let record = if self.recorder.named && !self.seen.lock().written {
+        let record = if self.recorder.holder_info && !self.seen.lock().written {
             self.fitted(record.held_by(self.holder()))
         } else {
             self.fitted(record)
         };
-        // Only over what is known to be there: so a copy of this request that arrives late undoes
-        // no later write, and a blob that was deleted is not made again without its lease.
+        // Only over the version that is known: so a late copy of this request cannot undo a later
+        // write, and a deleted blob is not created again without its lease.
         let written = until_answered(timeout, true, |timeout| {
             let (key, id) = (self.key, self.id);
             let result = client.write_content(key, id, &record, content, &etag, timeout);
             match result {
-                // Written under this lease since: by an earlier attempt, by the renewal thread, or by
-                // whoever else was given the lease ID.
+                // Written under this lease since: by an earlier attempt, by the renewal thread, or
+                // by another process that has the lease ID.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
                     etag = self.read(timeout)?.etag;
                     client.write_content(key, id, &record, content, &etag, timeout)
@@ -144,7 +144,7 @@ impl LeasedBlob<'_> {
         self.recorder.holder(wall)
     }
 
-    /// The metadata as it was seen last, or as it is.
+    /// The metadata as last seen, or else read now.
     fn stored(&self, timeout: Duration) -> Result<StoredRecord, Error> {
         let seen = self.seen.lock().stored.clone();
         seen.map_or_else(|| self.read(timeout), Ok)
@@ -174,7 +174,7 @@ impl LeasedBlob<'_> {
         Ok(Answer::Written { etag })
     }
 
-    /// The record as the service takes it. What does not fit is left out, with a warning.
+    /// The record, cut down to what the service accepts, with a warning about what is left out.
     fn fitted(&self, record: Record) -> Record {
         let (record, dropped) = record.fitted();
         if !dropped.is_empty() {

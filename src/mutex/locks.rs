@@ -55,7 +55,7 @@ impl Iterator for Locks {
             match page {
                 Ok(page) => {
                     self.next = match page.next {
-                        // The same page again would never end.
+                        // A marker that repeats would never end.
                         Some(next) if Some(&next) != marker.as_ref() => Next::Page(next),
                         _ => Next::End,
                     };

@@ -8,7 +8,7 @@ use crate::time::clock::Clock;
 use crate::time::jitter::Jitter;
 use crate::time::retry::Retry;
 
-/// The operations of one container, each sent until it is answered or its time is over.
+/// The operations of one container, each sent until it is answered or its time is up.
 #[derive(Debug)]
 pub(crate) struct Operations {
     pub(crate) client: Client,
@@ -18,7 +18,7 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
-    /// Sends a request that may be sent twice without harm.
+    /// Sends a request that may be repeated without harm.
     pub(crate) fn until_answered<T>(
         &self,
         send: impl FnMut(Duration) -> Result<T, Error>,
@@ -26,7 +26,7 @@ impl Operations {
         until_answered(self.request_timeout, true, send)
     }
 
-    /// Sends a request that is not sent again if it may have been done.
+    /// Sends a request that must not be repeated if it may have been done.
     pub(crate) fn at_most_once<T>(
         &self,
         send: impl FnMut(Duration) -> Result<T, Error>,
@@ -35,8 +35,8 @@ impl Operations {
     }
 }
 
-/// Sends a request until it is answered or `timeout` is over. `send` gets the time that the attempt
-/// may take.
+/// Sends a request until it is answered or `timeout` has passed. `send` gets the time that the
+/// attempt may take.
 pub(crate) fn until_answered<T>(
     timeout: Duration,
     repeatable: bool,

@@ -14,7 +14,7 @@ const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
 const EMULATOR_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// Where the locks are and who asks: an account, a container and a credential.
+/// Where the locks are, and the credential for them: an account, a container and its access.
 ///
 /// Everything is parsed and checked here or in [`AzureMutex::new`](crate::AzureMutex::new), before
 /// any request is sent. `Debug` never shows a secret.
@@ -73,12 +73,12 @@ impl MutexOptions {
     ///
     /// Takes `DefaultEndpointsProtocol`, `AccountName`, `AccountKey`, `SharedAccessSignature`,
     /// `BlobEndpoint`, `EndpointSuffix` (`core.windows.net` by default), `UseDevelopmentStorage`
-    /// and `DevelopmentStorageProxyUri`, in any case of letters; passes over the endpoints of other
+    /// and `DevelopmentStorageProxyUri`, in upper or lower case; ignores the endpoints of other
     /// services.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a part is missing, is there twice,
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a part is missing, appears twice,
     /// contradicts another, or breaks its rule.
     ///
     /// Source: <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
@@ -86,15 +86,16 @@ impl MutexOptions {
         ConnectionString::parse(text)?.into_options(container)
     }
 
-    /// What the environment names: `AZURE_STORAGE_CONNECTION_STRING`, or else
+    /// Options from the environment: `AZURE_STORAGE_CONNECTION_STRING`, or else
     /// `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`.
     ///
-    /// These are the variables that the `az` command line reads. An empty one counts as not set.
+    /// These are the variables that the `az` command line reads. An empty variable counts as not
+    /// set.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if they are not set, or a value breaks its
-    /// rule; the text names the variables.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the variables are not set, or a value
+    /// breaks its rule; the text names them.
     pub fn from_env(container: &str) -> Result<Self, Error> {
         Self::from_variables(
             |name| match env::var(name) {
@@ -127,7 +128,7 @@ impl MutexOptions {
             (None, None) => {
                 return Err(Error::config(
                     "AZURE_STORAGE_ACCOUNT is set, but neither AZURE_STORAGE_KEY nor \
-                     AZURE_STORAGE_SAS_TOKEN",
+                     AZURE_STORAGE_SAS_TOKEN is",
                 ));
             }
         };
@@ -146,21 +147,21 @@ impl MutexOptions {
 
     /// Another blob endpoint: a sovereign cloud, a private link, a DNS-zone account, an emulator.
     ///
-    /// `url`: `https://HOST[:PORT][/PATH]`; the path is for emulators, whose URLs hold the account
+    /// `url`: `https://HOST[:PORT][/PATH]`; the path is for emulators, whose URLs have the account
     /// there. Defaults to `https://ACCOUNT.blob.core.windows.net`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `url` is no such URL.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `url` is not such a URL.
     pub fn endpoint(mut self, url: &str) -> Result<Self, Error> {
         self.endpoint = Endpoint::parse(url)?;
         Ok(self)
     }
 
-    /// How long one operation may take, its retries included.
+    /// How long one operation may take, including its retries.
     ///
-    /// A lease operation can be sent again without harm, so one that is not answered within half
-    /// of this time is. Defaults to 10 seconds.
+    /// Lease operations can be repeated without harm, so one that is not answered within half of
+    /// this time is sent again. Defaults to 10 seconds.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
@@ -169,7 +170,7 @@ impl MutexOptions {
 
     /// Whether a missing container or blob is created on first use. Defaults to true.
     ///
-    /// Nothing is asked up front: only when the service says that it is missing.
+    /// Nothing is checked in advance: it is created once the service says that it is missing.
     #[must_use]
     pub fn create_missing(mut self, create: bool) -> Self {
         self.create_missing = create;
@@ -178,7 +179,8 @@ impl MutexOptions {
 
     /// Allows `http://` to a host that is not this machine. Defaults to false.
     ///
-    /// Everyone on the way can then read what is sent, and answer in the service's place.
+    /// Anyone on the network path can then read what is sent, and answer as if they were the
+    /// service.
     #[must_use]
     pub fn allow_insecure_http(mut self, allow: bool) -> Self {
         self.allow_insecure_http = allow;
@@ -212,14 +214,14 @@ impl MutexOptions {
         })
     }
 
-    /// The rules that hold between values, once all are set.
+    /// Checks the rules between values, once all are set.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.request_timeout.is_zero() {
             return Err(Error::config(
                 "invalid request timeout 0: use more, such as 10 seconds",
             ));
         }
-        self.credential.check_not_ended(self.clock.wall())?;
+        self.credential.check_not_expired(self.clock.wall())?;
         let tls = cfg!(any(feature = "rustls", feature = "native-tls"));
         match self.endpoint.secure {
             true if !tls => Err(Error::config(format!(
@@ -244,7 +246,7 @@ impl MutexOptions {
 pub(crate) struct Endpoint {
     /// Scheme, host and port.
     pub(crate) origin: String,
-    /// The path, without a slash at its end: empty, or such as `/devstoreaccount1`.
+    /// The path, without a trailing slash: empty, or such as `/devstoreaccount1`.
     pub(crate) base: String,
     secure: bool,
     pub(crate) loopback: bool,
@@ -287,7 +289,7 @@ impl Endpoint {
             .authority()
             .is_some_and(|authority| authority.as_str() != host);
         if named && uri.port_u16().is_none_or(|port| port == 0) {
-            return wrong("its port is not one of 1 to 65535");
+            return wrong("its port is not between 1 and 65535");
         }
         let base = uri.path().trim_end_matches('/');
         if base
@@ -295,7 +297,7 @@ impl Endpoint {
             .skip(1)
             .any(|s| s.is_empty() || s == "." || s == "..")
         {
-            return wrong("its path has an empty segment or one of dots");
+            return wrong("its path has an empty segment, or `.` or `..` as a segment");
         }
         Ok(Self {
             origin: format!(
@@ -308,8 +310,8 @@ impl Endpoint {
         })
     }
 
-    /// The account that the URL speaks of, where none is named: what comes first in the host, or
-    /// in the path on an emulator.
+    /// The account in the URL, for when none is named: the first label of the host, or the first
+    /// segment of an emulator's path.
     pub(crate) fn account(&self) -> &str {
         match self.base.split('/').nth(1) {
             Some(first) => first,
@@ -351,7 +353,7 @@ impl<'a> ConnectionString<'a> {
             // Values may hold `=` themselves.
             let Some((name, value)) = part.split_once('=') else {
                 return Err(wrong(
-                    "a part has no `=`; parts are `Name=value` with `;` between",
+                    "a part has no `=`; parts are `Name=value`, separated by `;`",
                 ));
             };
             let (name, value) = (name.trim(), value.trim());
@@ -370,7 +372,7 @@ impl<'a> ConnectionString<'a> {
                 return Err(wrong(&format!("`{name}` is empty")));
             }
             if slot.replace(value).is_some() {
-                return Err(wrong(&format!("`{name}` is there twice")));
+                return Err(wrong(&format!("`{name}` appears twice")));
             }
         }
         Ok(this)
@@ -409,7 +411,7 @@ impl<'a> ConnectionString<'a> {
             (None, Some(token)) => Credential::sas(token)?,
             (None, None) => {
                 return Err(wrong(
-                    "neither `AccountKey` nor `SharedAccessSignature` is there",
+                    "it has neither `AccountKey` nor `SharedAccessSignature`",
                 ));
             }
         };
@@ -423,7 +425,7 @@ impl<'a> ConnectionString<'a> {
                     Endpoint::of_account(protocol, account, suffix)?,
                 )
             }
-            // A SAS is all that the service asks for; the name is for messages.
+            // With a SAS, the service does not need the account's name; it is for messages.
             (None, Some(endpoint)) if self.sas.is_some() => {
                 let endpoint = Endpoint::parse(endpoint)?;
                 let account = endpoint.account().to_owned();
@@ -446,7 +448,8 @@ impl<'a> ConnectionString<'a> {
         ];
         if others.iter().any(Option::is_some) {
             return Err(wrong(
-                "`UseDevelopmentStorage=true` stands for a whole account; leave the others out",
+                "`UseDevelopmentStorage=true` names a whole account; leave out the other account \
+                 parts",
             ));
         }
         let host = self

@@ -106,7 +106,7 @@ fn connection_strings_are_refused_with_the_reason() {
         ),
         (
             format!("AccountName=acct;AccountKey={KEY};AccountName=other"),
-            "there twice",
+            "appears twice",
         ),
         (
             format!("AccountName=acct;AccountKey={KEY};SharedAccessSignature={SAS}"),
@@ -169,10 +169,10 @@ fn endpoints_are_refused_with_the_reason() {
         ("ftp://host", "use https"),
         ("https://user:s3cret@host", "user name or password"),
         ("https://host?sig=s3cret", "it has a query"),
-        ("https://host:99999", "1 to 65535"),
-        ("https://host:0", "1 to 65535"),
+        ("https://host:99999", "between 1 and 65535"),
+        ("https://host:0", "between 1 and 65535"),
         ("https://host/a//b", "empty segment"),
-        ("https://host/../b", "one of dots"),
+        ("https://host/../b", "`.` or `..` as a segment"),
         ("https://ho st", "use a URL"),
     ] {
         let error = options.clone().endpoint(url).expect_err(url);

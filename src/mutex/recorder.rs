@@ -15,13 +15,13 @@ use crate::time::dates;
 pub(crate) struct Recorder {
     pub(crate) owner: Option<String>,
     pub(crate) reason: Option<String>,
-    /// `None` if the lease has no end.
+    /// `None` if the lease is infinite.
     pub(crate) lease: Option<Duration>,
-    /// `None` is this process, whichever that is then.
+    /// `None` for the current process.
     pub(crate) pid: Option<u32>,
-    /// Whether holders say who they are.
-    pub(crate) named: bool,
-    /// What was written last. As long as the blob has that ETag, nobody else wrote to it.
+    /// Whether holders write who they are.
+    pub(crate) holder_info: bool,
+    /// What was written last. As long as the blob has that ETag, nobody else has written to it.
     last: Mutex<Option<StoredRecord>>,
 }
 
@@ -38,45 +38,49 @@ impl Recorder {
         owner: Option<String>,
         reason: Option<String>,
         lease: Duration,
-        named: bool,
+        holder_info: bool,
     ) -> Self {
         Self {
             owner,
             reason,
             lease: Some(lease),
             pid: None,
-            named,
+            holder_info,
             last: Mutex::default(),
         }
     }
 
-    /// Writes for a holder who describes itself.
+    /// Writes for a holder that describes itself.
     pub(crate) fn of(holder: Holder) -> Self {
         Self {
             owner: holder.owner,
             reason: holder.reason,
             lease: holder.lease,
             pid: holder.pid,
-            named: true,
+            holder_info: true,
             last: Mutex::default(),
         }
     }
 
-    /// What the holder says of itself.
+    /// The holder's description of itself.
     pub(crate) fn holder(&self, now: OffsetDateTime) -> Holder {
-        let named = self.named;
+        let holder_info = self.holder_info;
         Holder {
-            owner: self.owner.clone().or_else(default_owner).filter(|_| named),
-            pid: named.then(|| self.pid.unwrap_or_else(process::id)),
+            owner: self
+                .owner
+                .clone()
+                .or_else(default_owner)
+                .filter(|_| holder_info),
+            pid: holder_info.then(|| self.pid.unwrap_or_else(process::id)),
             since: dates::to_system(now),
-            reason: self.reason.clone().filter(|_| named),
+            reason: self.reason.clone().filter(|_| holder_info),
             lease: self.lease,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             released: false,
         }
     }
 
-    /// What the blob holds, if it is what was written last.
+    /// The blob's record, if nobody else has written since.
     pub(crate) fn known(&self, etag: &str) -> Option<StoredRecord> {
         let last = self.last.lock().clone();
         last.filter(|stored| !etag.is_empty() && stored.etag == etag)

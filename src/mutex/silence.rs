@@ -1,31 +1,31 @@
-//! How long to wait for a service that says nothing: once, and not once for every lease.
+//! Waiting for a service that does not answer: once, instead of once for every lease.
 
 use std::time::Duration;
 
 use crate::sync::Mutex;
 use crate::time::tick::Tick;
 
-/// Whether somebody has just waited in vain for the service.
+/// Whether a release has just waited in vain for the service.
 #[derive(Debug, Default)]
 pub(crate) struct Silence(Mutex<Option<Until>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Until {
-    /// When the wait in vain began.
+    /// When that wait began.
     since: Tick,
-    /// Until when nobody else waits as long.
+    /// Until when other releases do not wait.
     until: Tick,
 }
 
 impl Silence {
-    /// Whether a release that begins at `now` would wait for a service that another one has just
-    /// waited for in vain.
+    /// Whether a release that begins at `now` should not wait, since another one has just waited in
+    /// vain.
     pub(crate) fn is_known(&self, now: Tick) -> bool {
         self.0.lock().is_some_and(|silence| now < silence.until)
     }
 
-    /// A release that began at `since` got no answer until `now`. For as long again it is not worth
-    /// waiting.
+    /// A release that began at `since` got no answer until `now`. For as long again, others do not
+    /// wait.
     pub(crate) fn waited_in_vain(&self, since: Tick, now: Tick) {
         let length: Duration = now.since(since);
         *self.0.lock() = Some(Until {
@@ -61,7 +61,10 @@ mod tests {
 
         silence.waited_in_vain(at(20), at(25));
         silence.answered(at(19));
-        assert!(silence.is_known(at(26)), "that was sent before the silence");
+        assert!(
+            silence.is_known(at(26)),
+            "the request was sent before the silence"
+        );
         silence.answered(at(26));
         assert!(!silence.is_known(at(27)));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Delays that grow by half from `initial` to `cap`, each drawn from its upper half.
 ///
-/// The random part keeps waiters that started together from asking together for ever.
+/// The random part keeps waiters that started together from asking in step forever.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Backoff {
     initial: Duration,
@@ -22,7 +22,7 @@ impl Backoff {
         }
     }
 
-    /// The next delay. `random`: any number, all 64 bits used.
+    /// The next delay. `random`: any number; all 64 bits are used.
     pub(crate) fn delay(&mut self, random: u64) -> Duration {
         let whole = self.next;
         self.next = whole.saturating_add(whole / 2).min(self.cap);
@@ -30,18 +30,18 @@ impl Backoff {
         half + share(whole - half, random)
     }
 
-    /// The next delay when the service asked to be left alone for a while: no shorter than that.
+    /// The next delay, no shorter than the one the service asked for, if it did.
     pub(crate) fn delay_at_least(&mut self, random: u64, asked: Option<Duration>) -> Duration {
         let delay = self.delay(random);
         match asked {
-            // Spread what the service asked for too: it asks all its clients for the same.
+            // Spread this delay too: the service asks all its clients for the same one.
             Some(asked) => delay.max(asked.saturating_add(share(asked / 8, random))),
             None => delay,
         }
     }
 }
 
-/// From nothing to all of `whole`, as `random` goes from zero to its maximum.
+/// A share of `whole`: from none to all of it, as `random` goes from zero to its maximum.
 pub(crate) fn share(whole: Duration, random: u64) -> Duration {
     let parts = u128::from(u32::MAX);
     let nanos = whole.as_nanos() / parts * u128::from(random >> 32)

@@ -1,8 +1,8 @@
 //! The only reader of clocks.
 //!
-//! Deadlines are counted on a clock that never goes back and that counts time spent in suspend:
+//! Deadlines are measured on a clock that never goes back and includes time spent in suspend.
 //! `std::time::Instant` stops in suspend on Linux and macOS (rust-lang/rust#87906), so a guard
-//! built on it would believe in a lease that ended while the machine slept.
+//! built on it would still claim a lease that ended while the machine slept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::sync::{Condvar, MutexGuard};
 use crate::time::test_clock;
 use crate::time::tick::{Moment, Tick};
 
-/// Where the library reads the time: the system, or a clock that a test steps.
+/// Where the library reads the time: the system's clock, or one that a test advances.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Clock {
     #[default]
@@ -51,7 +51,7 @@ impl Clock {
         }
     }
 
-    /// The wall clock now, for what goes on the wire. Never for deadlines.
+    /// The wall-clock time, for values sent to the service. Never for deadlines.
     pub(crate) fn wall(&self) -> OffsetDateTime {
         match self {
             Self::System => OffsetDateTime::now_utc(),
@@ -79,8 +79,8 @@ impl Clock {
         }
     }
 
-    /// Has whoever advances the clock wait until the calling thread waits by it, for as long as the
-    /// returned value exists.
+    /// While the returned value exists, advancing a test clock waits until the calling thread has
+    /// acted on the new time.
     pub(crate) fn enter(&self) -> Presence {
         Presence {
             #[cfg(feature = "emulator")]
@@ -95,12 +95,12 @@ impl Clock {
     }
 }
 
-/// Condition variables sleep on a clock that stops in suspend: how soon a thread notices that the
-/// machine was suspended.
+/// The longest single sleep. Condition variables use a clock that stops in suspend, so this is how
+/// soon a thread notices that the machine was suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
-/// That a thread acts by a clock. See [`Clock::enter`].
-#[must_use = "it counts until it is dropped"]
+/// Keeps a thread registered with a test clock. See [`Clock::enter`].
+#[must_use = "the thread is registered until this is dropped"]
 pub(crate) struct Presence {
     #[cfg(feature = "emulator")]
     clock: Option<test_clock::Clock>,
@@ -115,8 +115,8 @@ impl Drop for Presence {
     }
 }
 
-/// Linux: `CLOCK_BOOTTIME`. Apple: `CLOCK_MONOTONIC`, which there is the time since boot, sleep
-/// included. Other Unixes: the monotonic clock, the best that is common to them.
+/// Linux: `CLOCK_BOOTTIME`. Apple: `CLOCK_MONOTONIC`, which on Apple's systems includes sleep.
+/// Other Unixes: the monotonic clock, the best they have in common.
 #[cfg(unix)]
 fn system_now() -> Tick {
     use rustix::time::{ClockId, clock_gettime};
@@ -131,7 +131,7 @@ fn system_now() -> Tick {
     Tick::default() + Duration::new(secs, nanos)
 }
 
-/// Windows: `Instant` is the performance counter, which counts suspend.
+/// Windows: `Instant` is the performance counter, which includes suspend.
 #[cfg(not(unix))]
 fn system_now() -> Tick {
     use std::sync::OnceLock;
@@ -149,6 +149,25 @@ mod tests {
     fn system_clock_does_not_go_back() {
         let first = Clock::System.now();
         assert!(Clock::System.now() >= first);
+    }
+
+    #[test]
+    fn thread_that_waits_looks_at_the_clock_now_and_then_although_nobody_wakes_it() {
+        use std::sync::mpsc;
+        use std::thread;
+
+        use crate::sync::Mutex;
+
+        let (looked, is_up) = mpsc::channel();
+        thread::spawn(move || {
+            let (changed, lock) = (Arc::new(Condvar::new()), Mutex::new(()));
+            let mut guard = lock.lock();
+            // As before a renewal that becomes due while the machine is suspended.
+            Clock::System.wait(&changed, &mut guard, Moment::NEVER);
+            looked.send(())
+        });
+        let soon = LONGEST_SLEEP + Duration::from_secs(5);
+        is_up.recv_timeout(soon).expect("it looks up");
     }
 
     #[cfg(target_os = "linux")]

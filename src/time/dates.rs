@@ -1,4 +1,4 @@
-//! PURE: the two ways in which the service writes dates.
+//! PURE: the two date formats that the service uses.
 
 use std::time::SystemTime;
 
@@ -53,8 +53,8 @@ pub(crate) fn utc(at: OffsetDateTime) -> String {
     )
 }
 
-/// Reads the forms that the service takes: `YYYY-MM-DD`, with `Thh:mmZ`, with `Thh:mm:ssZ`, and
-/// with a fraction of a second.
+/// Reads the forms that the service accepts: `YYYY-MM-DD`, optionally with `Thh:mmZ`, `Thh:mm:ssZ`,
+/// or a fraction of a second.
 pub(crate) fn parse_utc(text: &str) -> Option<OffsetDateTime> {
     let number = |part: &str, digits: usize| {
         let fits = part.len() == digits && part.bytes().all(|b| b.is_ascii_digit());
@@ -88,7 +88,8 @@ pub(crate) fn parse_utc(text: &str) -> Option<OffsetDateTime> {
     )
 }
 
-/// The time as the system represents it. `None` if it cannot: Windows begins in 1601.
+/// The time as a `SystemTime`. `None` if the system cannot represent it: on Windows, time begins in
+/// 1601.
 pub(crate) fn to_system(at: OffsetDateTime) -> Option<SystemTime> {
     let since = at - OffsetDateTime::UNIX_EPOCH;
     if since.is_negative() {
@@ -98,7 +99,7 @@ pub(crate) fn to_system(at: OffsetDateTime) -> Option<SystemTime> {
     }
 }
 
-/// The time on the calendar. `None` if its year has more than four digits.
+/// The time as a date. `None` if its year has more than four digits.
 pub(crate) fn from_system(at: SystemTime) -> Option<OffsetDateTime> {
     let (span, sign) = match at.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => (since, 1),
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_converted_as_far_as_they_can_be_represented() {
+    fn times_are_converted_if_they_can_be_represented() {
         for secs in [0, 1_767_780_131, -1, -11_644_473_600, 253_402_300_799] {
             let at = OffsetDateTime::from_unix_timestamp(secs).unwrap();
             assert_eq!(to_system(at).and_then(from_system), Some(at));
@@ -128,7 +129,7 @@ mod tests {
             }
         }
         let first = OffsetDateTime::from_unix_timestamp(-62_135_596_800).unwrap();
-        // Windows cannot tell it.
+        // Windows cannot represent it.
         assert_eq!(to_system(first).is_none(), cfg!(windows));
     }
 

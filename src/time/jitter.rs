@@ -1,6 +1,6 @@
-//! PURE: random numbers that are good enough to spread clients out, and for nothing else.
+//! PURE: random numbers, good enough to spread clients out and for nothing else.
 
-/// Numbers that differ from seed to seed (SplitMix64).
+/// A SplitMix64 generator.
 #[derive(Debug, Clone)]
 pub(crate) struct Jitter(u64);
 

@@ -1,4 +1,4 @@
-//! Time: instants, the clocks that they are read from, dates as text, and how long to wait.
+//! Time: instants, clocks, dates as text, and how long to wait.
 
 pub(crate) mod backoff;
 pub(crate) mod clock;

@@ -1,8 +1,9 @@
 //! PURE: the retry policy. What may be sent again, when, and for how long.
 //!
 //! A request that was *not done* (never sent, or turned away because the service was too busy) may
-//! always be sent again. One whose fate is *unknown* (sent, and no usable answer) may be sent again
-//! where doing it twice does no harm. One that was *refused* is not: the answer would be the same.
+//! always be sent again. One whose outcome is *unknown* (sent, but with no usable answer) may be
+//! sent again if doing it twice does no harm. One that was *refused* is not sent again: the answer
+//! would be the same.
 
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use crate::error::{Delivery, Error};
 /// The delay after the first failure, and the longest.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
-/// What the last attempt before the end gets: an attempt that is cut off at once would hide why the
-/// others failed.
+/// The time kept for the last attempt: one that is cut off at once would hide why the others
+/// failed.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// Attempts at one thing, until one succeeds or their time is over. There are at least two.
+/// Attempts at one operation, until one succeeds or the time is up. There are at least two.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Retry {
     limit: Duration,
@@ -27,7 +28,7 @@ pub(crate) struct Retry {
     attempts: u32,
     /// The next attempt is the last.
     last: bool,
-    /// The last attempt had less time than attempts have.
+    /// The last attempt had less time than usual.
     cut_short: bool,
 }
 
@@ -52,13 +53,13 @@ impl Retry {
         }
     }
 
-    /// An attempt is made at `now`. Returns how long it may take: at most `longest`.
+    /// Starts an attempt at `now`. Returns how long it may take: at most `longest`.
     pub(crate) fn attempt(&mut self, now: Tick, longest: Duration) -> Duration {
         self.since.get_or_insert(now);
         self.attempts += 1;
         let timeout = match self.left(now) {
-            // The first attempt outlasted the limit, as when the process was stopped meanwhile. The
-            // second gets its time all the same.
+            // The first attempt outlasted the limit, for example because the process was stopped.
+            // The second still gets its full time.
             left if left.is_zero() => longest,
             left => longest.min(left),
         };
@@ -66,10 +67,10 @@ impl Retry {
         timeout
     }
 
-    /// An attempt failed. Returns when to make the next one, or `None` if there is to be none.
+    /// Records that an attempt failed. Returns when to make the next one, or `None` to give up.
     ///
-    /// `repeatable`: whether doing it twice does no harm. `asked`: the service's `Retry-After`, which
-    /// is a floor for the delay, as far as there is time for it, and never a reason to give up.
+    /// `repeatable`: whether doing it twice does no harm. `asked`: the service's `Retry-After`. The
+    /// delay is at least that if there is time for it; it is never a reason to give up.
     pub(crate) fn failed(
         &mut self,
         now: Tick,
@@ -93,15 +94,15 @@ impl Retry {
         Some(now + delay.min(longest))
     }
 
-    /// The error to end with: that of the last attempt, or what the service answered to the one
-    /// before if the last attempt had too little time to bring an answer.
+    /// The error to report: the last attempt's, or the service's answer to the one before if the
+    /// last attempt had too little time to get one.
     pub(crate) fn conclude(&self, now: Tick, last: Error, before: Option<Error>) -> Error {
         let hides = |before: &Error| self.cut_short && last.is_silence() && before.is_answer();
         let error = before.filter(hides).unwrap_or(last);
         error.spent(self.attempts(), self.elapsed(now))
     }
 
-    /// An attempt was answered: whatever fails next fails for the first time.
+    /// An attempt was answered: the next failure counts as the first.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.limit);
     }
@@ -185,7 +186,7 @@ mod tests {
         let mut retry = Retry::new(60 * SEC);
         let next = fail(&mut retry, 0, 100, Some(30 * SEC)).expect("there are 59.9 s left");
         assert!(next >= at(30_100), "{next:?}");
-        // Twice 30 s do not fit any more: the last attempt is made in time, and there is one.
+        // There is no time for another 30 s: the last attempt comes early enough to finish.
         assert_eq!(
             fail(&mut retry, 34_000, 34_000, Some(30 * SEC)),
             Some(at(59_000))

@@ -13,12 +13,12 @@ use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Condvar, MutexGuard};
 use crate::time::tick::Tick;
 
-/// How long [`Clock::advance`] waits for threads of which none comes to rest.
+/// How long [`Clock::advance`] waits while none of the threads finishes its work.
 const LIMIT: Duration = Duration::from_millis(250);
-/// How long it waits if all of them were at work before.
-const LIMIT_AT_WORK: Duration = Duration::from_millis(100);
-/// How often it looks at them.
-const LOOK: Duration = Duration::from_micros(200);
+/// How long it waits if all of them were already busy.
+const LIMIT_BUSY: Duration = Duration::from_millis(100);
+/// How often it checks them.
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 /// A clock that a test can advance, shared by an [`Emulator`](crate::emulator::Emulator) and its
 /// clients.
@@ -47,14 +47,14 @@ struct Inner {
     rate: u32,
     /// Nanoseconds.
     advanced: AtomicU64,
-    /// The threads that act by it. Never locked while another lock is waited for.
-    threads: Mutex<HashMap<ThreadId, Acting>>,
+    /// The threads that use it. Never held while waiting for another lock.
+    threads: Mutex<HashMap<ThreadId, ClockThread>>,
 }
 
-/// A thread that acts by the clock.
-struct Acting {
-    /// Also while it does not wait.
-    stays: bool,
+/// A thread that uses the clock.
+struct ClockThread {
+    /// Whether it called [`Clock::enter`], so that it is listed even while it does not wait.
+    entered: bool,
     waiting: Option<Waiting>,
 }
 
@@ -63,9 +63,9 @@ struct Waiting {
     changed: Arc<Condvar>,
 }
 
-impl Acting {
-    /// Whether it has something to do at `now`, as far as the clock can tell.
-    fn is_late(&self, now: Tick) -> bool {
+impl ClockThread {
+    /// Whether the clock has to assume that it has something to do at `now`.
+    fn is_due(&self, now: Tick) -> bool {
         let waiting = self.waiting.as_ref();
         waiting.is_none_or(|waiting| waiting.until <= now)
     }
@@ -98,16 +98,16 @@ impl Clock {
         }))
     }
 
-    /// Moves the clock forward, and returns once the guards that go by it have acted on the new
-    /// time: every renewal that is due has been sent and answered, and observers have been called.
+    /// Moves the clock forward, and returns once the guards that use it have acted on the new time:
+    /// every renewal that is due has been sent and answered, and observers have been called.
     ///
-    /// A guard whose request is not answered, or whose observer does not return, is not waited for
-    /// for ever: only for a quarter of a second after the last of the others is done, or a tenth if
-    /// it was busy before. Does not wait for what is timed by real time, such as the pause before a
-    /// failed request is sent again or the polling of a waiting `lock`, nor for clients in other
-    /// processes. An observer may call this; then it does not wait for the guard that is observed.
+    /// It gives up on a guard whose request is not answered or whose observer does not return: a
+    /// quarter of a second after the last of the others is done, or a tenth if that guard was
+    /// already busy. It does not wait for anything timed by real time, such as the pause before a
+    /// retry or the polling of a waiting `lock`, nor for clients in other processes. An observer
+    /// may call it; it then does not wait for the guard being observed.
     pub fn advance(&self, by: Duration) {
-        let at_work = self.threads(|thread| thread.waiting.is_none());
+        let busy = self.threads(|thread| thread.waiting.is_none());
         let add = |advanced: u64| Some(advanced.saturating_add(nanos(by)));
         let _ = self
             .0
@@ -117,29 +117,32 @@ impl Clock {
         let mut left = 0;
         loop {
             let now = self.now();
-            let late = self.threads(|thread| thread.is_late(now));
-            let limit = if late.keys().all(|id| at_work.contains_key(id)) {
-                LIMIT_AT_WORK
+            let due = self.threads(|thread| thread.is_due(now));
+            let limit = if due.keys().all(|id| busy.contains_key(id)) {
+                LIMIT_BUSY
             } else {
                 LIMIT
             };
-            if late.len() != left {
-                left = late.len();
+            if due.len() != left {
+                left = due.len();
                 since = Instant::now();
             }
             if left == 0 || since.elapsed() >= limit {
                 return;
             }
-            // A thread that is just about to wait misses this, and is woken the next time.
-            for changed in late.values().flatten() {
+            // A thread that is just about to wait misses this, and is woken in the next round.
+            for changed in due.values().flatten() {
                 changed.notify_all();
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// The threads wanted, but for the calling one, and what they wait on.
-    fn threads(&self, wanted: impl Fn(&Acting) -> bool) -> HashMap<ThreadId, Option<Arc<Condvar>>> {
+    /// The matching threads, except the calling one, and what they wait on.
+    fn threads(
+        &self,
+        wanted: impl Fn(&ClockThread) -> bool,
+    ) -> HashMap<ThreadId, Option<Arc<Condvar>>> {
         let threads = self.0.threads.lock();
         if threads.is_empty() {
             return HashMap::new();
@@ -185,17 +188,17 @@ impl Clock {
             until,
             changed: Arc::clone(changed),
         };
-        let passing = Acting {
-            stays: false,
+        let not_entered = ClockThread {
+            entered: false,
             waiting: None,
         };
         let mut threads = self.0.threads.lock();
-        threads.entry(this).or_insert(passing).waiting = Some(waiting);
+        threads.entry(this).or_insert(not_entered).waiting = Some(waiting);
         drop(threads);
         changed.wait_for(guard, self.real_time_to(until).min(real));
         let mut threads = self.0.threads.lock();
         match threads.get_mut(&this) {
-            Some(thread) if thread.stays => thread.waiting = None,
+            Some(thread) if thread.entered => thread.waiting = None,
             _ => drop(threads.remove(&this)),
         }
     }
@@ -210,10 +213,10 @@ impl Clock {
         }
     }
 
-    /// Has [`advance`](Self::advance) wait for the calling thread also while it does not wait.
+    /// Makes [`advance`](Self::advance) wait for the calling thread even while that does not wait.
     pub(crate) fn enter(&self) {
-        let acting = Acting {
-            stays: true,
+        let acting = ClockThread {
+            entered: true,
             waiting: None,
         };
         let this = thread::current().id();
@@ -332,11 +335,11 @@ mod tests {
         assert_eq!(actor.acted(), 1);
         assert_eq!(clock.elapsed(), 11 * SECOND);
         let took = took.recv().unwrap();
-        assert!(took < LIMIT_AT_WORK, "{took:?}");
+        assert!(took < LIMIT_BUSY, "{took:?}");
     }
 
     #[test]
-    fn advance_gives_up_on_a_thread_that_is_held_up() {
+    fn advance_gives_up_on_a_thread_that_hangs() {
         let clock = Clock::frozen();
         let (release, held) = mpsc::channel::<()>();
         let held = sync::Mutex::new(held);
@@ -352,17 +355,14 @@ mod tests {
         let waited = advance(SECOND);
         assert!(waited >= LIMIT, "{waited:?}");
         let waited = advance(10 * SECOND);
-        assert!(
-            waited >= LIMIT_AT_WORK,
-            "it was at work already: {waited:?}"
-        );
+        assert!(waited >= LIMIT_BUSY, "it was busy already: {waited:?}");
         assert_eq!(actor.acted(), 0);
         drop(release);
         assert!(actor.acted.recv().is_ok());
     }
 
     #[test]
-    fn thread_wakes_by_itself_on_a_clock_that_runs() {
+    fn thread_wakes_on_a_running_clock_without_advance() {
         let clock = Clock::with_rate(1000);
         let actor = Actor::start(&clock, 2, || {});
         let next = || actor.acted.recv_timeout(60 * SECOND).unwrap();

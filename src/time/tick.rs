@@ -3,7 +3,7 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in time on a [`Clock`](crate::time::clock::Clock), counted from a start that means nothing by itself.
+/// A point in time on a [`Clock`](crate::time::clock::Clock), counted from an arbitrary start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Tick(Duration);
 
@@ -24,7 +24,7 @@ impl Tick {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The time from `earlier` to here; zero when `earlier` is not earlier.
+    /// The time since `earlier`; zero if `earlier` is not earlier.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -46,12 +46,12 @@ impl Sub<Duration> for Tick {
     }
 }
 
-/// The same instant on both clocks that the library goes by. They differ in tests alone.
+/// The same instant on both of the library's clocks. They differ only in tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Moment {
-    /// On the clock that leases are measured on, which a test can step.
+    /// On the clock that measures leases, which a test can advance.
     pub(crate) lease: Tick,
-    /// On the system's clock, which the network is waited for by.
+    /// On the system's clock, which limits waits for the network.
     pub(crate) real: Tick,
 }
 

@@ -297,9 +297,9 @@ fn is_lost(error: &Error, reason: LossReason, guard: &LeaseGuard, events: &Event
     assert_eq!(guard.remaining(), Duration::ZERO);
     let error = guard.check().expect_err("it is lost");
     assert_eq!(error.loss_reason(), Some(reason), "{error}");
-    let heard = events.so_far();
-    let lost = |event: &&Event| matches!(event, Event::Lost { .. });
-    assert_eq!(heard.iter().filter(lost).count(), 1, "{heard:?}");
+    let lost = |event: &Event| matches!(event, Event::Lost { .. });
+    events.wait(lost);
+    assert_eq!(events.count(lost), 1, "{:?}", events.heard());
 }
 
 fn write_after_a_break_is_refused_and_the_guard_lost_at_once(backend: &Backend) {

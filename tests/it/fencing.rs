@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use azmutex::emulator::{Clock, Emulator};
 use azmutex::{
-    AzureMutex, ErrorKind, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker, LockerBuilder,
-    Previous, StopToken, TryLockError,
+    AzureMutex, ErrorKind, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker,
+    LockerBuilder, Previous, StopToken, TryLockError,
 };
 
 use crate::support::backend::Backend;
 use crate::support::child::{self, Child};
 use crate::support::proxy::{Fault, FaultProxy, error_reply, forbidden, internal_error};
-use crate::support::{LONG, eventually, on_each_service};
+use crate::support::{Events, LONG, eventually, on_each_service};
 
 on_each_service! {
     tokens_grow_over_many_locks_by_several_lockers
@@ -37,6 +37,7 @@ on_each_service! {
     lease_broken_before_its_token_is_stored_is_waited_for_again
     token_that_cannot_be_stored_for_a_while_is_stored_later
     token_that_cannot_be_stored_keeps_a_limited_wait_no_longer
+    token_that_cannot_be_stored_after_a_wait_is_what_the_error_tells
     token_that_hangs_is_left_when_waiting_is_stopped
     lock_and_unlock_take_five_requests_with_a_token_and_four_without_a_read
     previous_holder_is_unknown_at_first
@@ -474,7 +475,7 @@ fn token_that_cannot_be_stored_for_a_while_is_stored_later(backend: &Backend) {
         let guard = thread::scope(|scope| {
             let locking = scope.spawn(|| lock(mutex));
             // More often than within the request timeout.
-            proxy.wait_for(6, |seen| seen.operation() == operation, LONG);
+            proxy.wait_for(10, |seen| seen.operation() == operation, LONG);
             proxy.clear();
             locking.join().expect("no panic")
         });
@@ -509,6 +510,40 @@ fn token_that_cannot_be_stored_keeps_a_limited_wait_no_longer(backend: &Backend)
         proxy.release_hung();
         assert!(locker.settle(LONG), "{fault:?}");
         is_free(backend);
+    }
+}
+
+/// And not that another client holds the lock, as one did before.
+fn token_that_cannot_be_stored_after_a_wait_is_what_the_error_tells(backend: &Backend) {
+    hand_out(backend, far_ahead());
+    for (fault, kind) in [
+        (Fault::Answer(internal_error()), ErrorKind::Service),
+        (Fault::HangBefore, ErrorKind::Transport),
+    ] {
+        let Some((proxy, mutex)) = backend.through_proxy() else {
+            return;
+        };
+        proxy.always_when(
+            |request| request.operation() == "put metadata",
+            fault.clone(),
+        );
+        let (observer, events) = Events::new();
+        let locker = builder(mutex).observer(observer).build().expect("sound");
+        let direct = backend.mutex();
+        let held = direct.acquire(KEY, LeaseDuration::MAX).expect("it is free");
+        let result = thread::scope(|scope| {
+            let waiting = scope.spawn(|| locker.try_lock_for(Duration::from_secs(1)));
+            events.wait(|event| matches!(event, Event::Waiting { .. }));
+            direct.release(&held).expect("it is held");
+            waiting.join().expect("no panic")
+        });
+        let Err(TryLockError::Error(error)) = result else {
+            panic!("{fault:?}: {result:?}");
+        };
+        assert_eq!(error.kind(), kind, "{error}");
+        proxy.clear();
+        proxy.release_hung();
+        assert!(locker.settle(LONG), "{fault:?}");
     }
 }
 

@@ -36,6 +36,7 @@ on_each_service! {
     failed_write_leaves_a_lock_that_works
     failed_write_is_tried_again
     failed_write_holds_up_no_release
+    write_that_hangs_keeps_no_limited_wait_from_the_lock
 }
 
 const KEY: &str = "nightly/report";
@@ -528,6 +529,26 @@ fn failed_write_holds_up_no_release(backend: &Backend) {
         assert!(took < Duration::from_millis(2500), "{fault:?}: {took:?}");
         events.wait(|event| matches!(event, Event::RecordFailed { .. }));
         assert!(status(&backend.mutex()).state().is_free());
+    }
+}
+
+fn write_that_hangs_keeps_no_limited_wait_from_the_lock(backend: &Backend) {
+    for operation in ["get properties", "put metadata"] {
+        let Some((proxy, mutex)) = backend.through_proxy() else {
+            return;
+        };
+        drop(lock(builder(backend.mutex()).holder_info(false)));
+        proxy.always_when(
+            move |request| request.operation() == operation,
+            Fault::HangBefore,
+        );
+        let locker = builder(mutex).build().expect("the settings are sound");
+        let before = Instant::now();
+        let guard = locker.try_lock_for(Duration::from_secs(1));
+        let took = before.elapsed();
+        let guard = guard.unwrap_or_else(|error| panic!("{operation}: {error}"));
+        assert!(took < Duration::from_secs(2), "{operation}: {took:?}");
+        guard.release().expect("it is held");
     }
 }
 

@@ -250,7 +250,7 @@ fn gateway_that_answers_for_a_while_is_survived_and_a_web_filter_is_named() {
     }
     proxy.always(Some(welcome(403)));
     let error = mutex.status("lock").unwrap_err();
-    let text = "something between this machine and Azure answered in its place (Server: nginx)";
+    let text = "something between this machine and Azure answered instead (Server: nginx)";
     assert!(error.to_string().contains(text), "{error}");
     assert_eq!(
         (error.kind(), error.status()),

@@ -1,12 +1,12 @@
-//! A database that refuses the work of a holder that comes too late.
+//! A database that refuses the work of a holder that is too late.
 //!
 //! ```text
 //! cargo run --manifest-path examples/sqlite/Cargo.toml
 //! ```
 //!
-//! Holder A is stopped for longer than its lease lasts, and cannot know it: when it goes on, it
-//! still believes that it holds the lock. Meanwhile B has it. What keeps A from overwriting B's
-//! work is its smaller fencing token, in the database, and its lease ID, in the lock blob.
+//! Holder A is stopped for longer than its lease lasts, and cannot know it: when it continues, it
+//! still believes that it holds the lock, but by then B does. The database refuses A's smaller
+//! fencing token, and the lock blob refuses A's lease ID, so A cannot overwrite B's work.
 //!
 //! Exits with 0 only if both refused.
 
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     )?;
     let emulator = Emulator::start()?;
 
-    // A clock that stands still: this holder does not notice what time passes.
+    // A clock that stands still: this holder does not notice the time that passes.
     let a = lock(emulator.options("locks")?.clock(Clock::frozen()), "A")?;
     emulator.clock().advance(Duration::from_secs(60)); // the lease runs out
     let b = lock(emulator.options("locks")?, "B")?;
@@ -61,7 +61,8 @@ fn lock(options: MutexOptions, owner: &str) -> Result<LeaseGuard> {
     Ok(locker.lock()?)
 }
 
-/// Saves `text`, unless a holder with a greater token was here. Returns how many rows changed.
+/// Saves `text`, unless a holder with a greater token has saved already. Returns how many rows
+/// changed.
 fn save(database: &Connection, guard: &LeaseGuard, text: &str) -> Result<usize> {
     let fence = guard.fencing_token().ok_or("fencing is off")?;
     let rows = database.execute(

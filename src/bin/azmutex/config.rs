@@ -1,12 +1,12 @@
-//! Where the locks are and who asks: flags, then the environment. There is no configuration file.
+//! Where the locks are, and the credential: from flags, then from the environment. There is no
+//! configuration file.
 
 use std::cell::RefCell;
 use std::env;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 #[cfg(feature = "emulator")]
 use std::sync::Arc;
+use std::time::Duration;
 
 use azmutex::{AzureMutex, Credential, Error, ErrorKind, Lease, LeaseId, MutexOptions};
 use percent_encoding::percent_decode_str;
@@ -14,7 +14,18 @@ use zeroize::Zeroizing;
 
 use crate::args::{Auth, Create, Global};
 use crate::exit::Code;
+use crate::files;
 use crate::output::{Failure, clean};
+
+/// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
+pub(crate) const CREDENTIALS: [&str; 6] = [
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZMUTEX_KEY_FILE",
+    "AZMUTEX_SAS_FILE",
+    "AZMUTEX_CONNECTION_STRING_FILE",
+];
 
 /// The most that a file with a secret may hold.
 const MAX_SECRET: u64 = 64 * 1024;
@@ -25,22 +36,15 @@ pub(crate) struct Config {
     account: Option<String>,
     endpoint: Option<String>,
     source: Source,
+    request_timeout: Duration,
     /// Clients made so far, with what they were made for.
     clients: RefCell<Vec<(Place, AzureMutex)>>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 struct Place {
-    site: Option<Site>,
     container: String,
     create: Create,
-}
-
-/// An account and endpoint that only a URL named.
-#[derive(Clone, PartialEq, Eq)]
-struct Site {
-    account: String,
-    endpoint: String,
 }
 
 /// The credential, and where it came from.
@@ -61,7 +65,7 @@ pub(crate) struct Lock {
     pub(crate) name: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
-    /// What answers, with `--emulator`: for as long as the lock is worked on.
+    /// With `--emulator`, keeps it running for as long as the lock is in use.
     #[cfg(feature = "emulator")]
     _emulator: Option<Arc<azmutex::emulator::Emulator>>,
 }
@@ -69,8 +73,13 @@ pub(crate) struct Lock {
 impl Config {
     /// Reads flags, files and variables. Sends nothing.
     pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
-        let source = Source::find(global)?;
-        // A connection string names its account by itself.
+        Self::load_within(global, global.request_timeout)
+    }
+
+    /// Like [`Config::load`], but waits for a file that is a named pipe for at most `limit`.
+    pub(crate) fn load_within(global: &Global, limit: Duration) -> Result<Self, Failure> {
+        let source = Source::find(global, limit)?;
+        // A connection string names its own account.
         let account = match (&global.account, &source) {
             (Some(account), _) => Some(account.clone()),
             (None, Source::Credential(..)) => variable("AZURE_STORAGE_ACCOUNT")?,
@@ -81,6 +90,7 @@ impl Config {
             account: account.filter(|account| !account.is_empty()),
             endpoint: global.endpoint.clone().filter(|url| !url.is_empty()),
             source,
+            request_timeout: global.request_timeout,
             clients: RefCell::default(),
         })
     }
@@ -104,16 +114,16 @@ impl Config {
 
     /// A client of the container that the options name.
     pub(crate) fn mutex(&self) -> Result<AzureMutex, Failure> {
-        self.client(None, &self.container, Create::Auto)
+        self.client(&self.container, Create::Auto)
     }
 
     /// The lock that an argument names: a blob name, or a URL.
     pub(crate) fn lock(&self, text: &str, create: Create) -> Result<Lock, Failure> {
         let (mutex, key) = if text.contains("://") {
-            let (site, container, key) = self.parse_url(text)?;
-            (self.client(site, &container, create)?, key)
+            let (container, key) = self.parse_url(text)?;
+            (self.client(&container, create)?, key)
         } else {
-            (self.client(None, &self.container, create)?, text.to_owned())
+            (self.client(&self.container, create)?, text.to_owned())
         };
         if let Err(error) = LeaseId::random().and_then(|id| Lease::new(&key, id)) {
             let rule = error.to_string();
@@ -134,14 +144,8 @@ impl Config {
         })
     }
 
-    fn client(
-        &self,
-        site: Option<Site>,
-        container: &str,
-        create: Create,
-    ) -> Result<AzureMutex, Failure> {
+    fn client(&self, container: &str, create: Create) -> Result<AzureMutex, Failure> {
         let place = Place {
-            site,
             container: container.to_owned(),
             create,
         };
@@ -149,8 +153,10 @@ impl Config {
         if let Some((_, mutex)) = clients.iter().find(|(known, _)| *known == place) {
             return Ok(mutex.clone());
         }
-        let options = self.options(place.site.as_ref(), container)?;
-        let options = options.create_missing(create == Create::Auto);
+        let options = self.options(container)?;
+        let options = options
+            .create_missing(create == Create::Auto)
+            .request_timeout(self.request_timeout);
         let mutex = AzureMutex::new(options).map_err(|error| self.refused(error))?;
         if let Source::ConnectionString(..) = &self.source
             && let Some(account) = &self.account
@@ -159,7 +165,7 @@ impl Config {
             return Err(Failure::new(
                 Code::Config,
                 format!(
-                    "the {} is of account {}, not of {}",
+                    "the {} is for account {}, not {}",
                     self.credential().0,
                     clean(mutex.account()),
                     clean(account)
@@ -171,11 +177,11 @@ impl Config {
         Ok(mutex)
     }
 
-    fn options(&self, site: Option<&Site>, container: &str) -> Result<MutexOptions, Failure> {
+    fn options(&self, container: &str) -> Result<MutexOptions, Failure> {
         // Only the container's name can be wrong here.
         if let Err(error) = MutexOptions::development(container) {
             return Err(Failure::usage(rule_of(&error))
-                .hint("--container or AZMUTEX_CONTAINER names it, or a full URL as LOCK"));
+                .hint("set it with --container or AZMUTEX_CONTAINER, or pass a full URL as LOCK"));
         }
         let options = match &self.source {
             #[cfg(feature = "emulator")]
@@ -188,53 +194,48 @@ impl Config {
                 })?
             }
             Source::Credential(credential, _) => {
-                let account = site.map(|site| &site.account).or(self.account.as_ref());
-                let Some(account) = account else {
-                    return Err(Failure::new(Code::Config, "no storage account is named")
+                let Some(account) = &self.account else {
+                    return Err(Failure::new(Code::Config, "no storage account is given")
                         .hint("set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
                 };
                 MutexOptions::with_credential(account, credential.clone(), container).map_err(
                     |error| {
                         Failure::usage(rule_of(&error)).hint(
-                            "--account or AZURE_STORAGE_ACCOUNT names it; for a host of its own \
-                             there is --endpoint",
+                            "set it with --account or AZURE_STORAGE_ACCOUNT; for another host, use \
+                             --endpoint",
                         )
                     },
                 )?
             }
         };
-        match site.map(|site| &site.endpoint).or(self.endpoint.as_ref()) {
+        match &self.endpoint {
             Some(url) => options.endpoint(url).map_err(|error| {
-                Failure::usage(rule_of(&error)).hint("--endpoint or AZMUTEX_ENDPOINT names it")
+                Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
             }),
             None => Ok(options),
         }
     }
 
-    /// The endpoint that is configured, if it is not for the URL to say.
-    fn configured_endpoint(&self) -> Result<Option<String>, Failure> {
-        let known = match &self.source {
-            Source::Credential(..) => self.account.is_some(),
-            _ => true,
-        };
-        if !known {
-            return Ok(self.endpoint.clone());
-        }
+    /// The endpoint that is configured.
+    fn endpoint(&self) -> Result<String, Failure> {
         let mutex = self.mutex()?;
         let url = mutex.url("x");
         let end = format!("/{}/x", mutex.container());
-        Ok(url.strip_suffix(&end).map(str::to_owned))
+        Ok(url.strip_suffix(&end).unwrap_or(&url).to_owned())
     }
 
-    fn parse_url(&self, text: &str) -> Result<(Option<Site>, String, String), Failure> {
-        // Not shown where it may hold a SAS.
+    fn parse_url(&self, text: &str) -> Result<(String, String), Failure> {
+        // Not shown if it may hold a SAS.
         if text.contains('?') {
             let signed = text.to_ascii_lowercase().contains("sig=");
             return Err(if signed {
-                Failure::usage("LOCK: the URL holds a SAS, which others can see on a command line")
-                    .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
+                Failure::usage(
+                    "LOCK: the URL holds a SAS, which others can see on the command line",
+                )
+                .hint("put the SAS in AZURE_STORAGE_SAS_TOKEN or --sas-file")
             } else {
-                Failure::usage("LOCK: a lock's URL has no query").hint("leave out `?` and the rest")
+                Failure::usage("LOCK: a lock's URL cannot have a query")
+                    .hint("leave out `?` and the rest")
             });
         }
         let wrong = |rule: &str| {
@@ -242,55 +243,50 @@ impl Config {
                 .hint("e.g. https://acct.blob.core.windows.net/locks/deploy, or a blob name")
         };
         if text.contains('@') || text.contains('#') {
-            return Err(wrong("a lock's URL has no user and no fragment"));
+            return Err(wrong("a lock's URL cannot have a user or a fragment"));
         }
-        let configured = self.configured_endpoint()?;
-        let below = configured
-            .as_deref()
-            .and_then(|endpoint| text.strip_prefix(endpoint.trim_end_matches('/')))
-            .and_then(|rest| rest.strip_prefix('/'));
-        let (site, path) = match (below, &configured) {
-            (Some(path), _) => (None, path),
-            // A credential goes to no host but its own.
-            (None, Some(endpoint)) => {
-                return Err(Failure::usage(format!(
-                    "LOCK {}: it is not at the endpoint in use, {}",
+        let Some((_, rest)) = text
+            .split_once("://")
+            .filter(|(_, rest)| rest.contains('/'))
+        else {
+            return Err(wrong("it has no container and no blob"));
+        };
+        // Never send a credential to a host other than its own, which the URL alone cannot name.
+        if self.account.is_none() && matches!(self.source, Source::Credential(..)) {
+            let host = rest.split('/').next().unwrap_or_default();
+            return Err(Failure::new(
+                Code::Config,
+                format!(
+                    "LOCK {}: no storage account is given, so the credential is not sent to {}",
                     shown(text),
-                    clean(endpoint)
-                ))
-                .hint(
-                    "the account and credential for it: --account, --endpoint, --key-file, ...",
-                ));
-            }
-            (None, None) => {
-                let Some(rest) = text.strip_prefix("https://") else {
-                    return Err(wrong("use https"));
-                };
-                let Some((host, path)) = rest.split_once('/') else {
-                    return Err(wrong("it names no container and no blob"));
-                };
-                let Some((account, _)) = host.split_once(".blob.") else {
-                    return Err(wrong(
-                        "its host is not ACCOUNT.blob.SUFFIX; pass --endpoint",
-                    ));
-                };
-                let site = Site {
-                    account: account.to_owned(),
-                    endpoint: format!("https://{host}"),
-                };
-                (Some(site), path)
-            }
+                    shown(host)
+                ),
+            )
+            .hint("if it is yours: set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
+        }
+        let endpoint = self.endpoint()?;
+        let below = text
+            .strip_prefix(&*endpoint)
+            .and_then(|rest| rest.strip_prefix('/'));
+        let Some(path) = below else {
+            return Err(Failure::usage(format!(
+                "LOCK {}: it is not at the endpoint in use, {}",
+                shown(text),
+                clean(&endpoint)
+            ))
+            .hint("pass its account and credential: --account, --endpoint, --key-file, ..."));
         };
         let Some((container, key)) = path.split_once('/').filter(|(_, key)| !key.is_empty()) else {
-            return Err(wrong("it names a container but no blob"));
+            return Err(wrong("it has a container but no blob"));
         };
         let key = percent_decode_str(key)
             .decode_utf8()
             .map_err(|_| wrong("its name is not UTF-8"))?;
-        Ok((site, container.to_owned(), key.into_owned()))
+        Ok((container.to_owned(), key.into_owned()))
     }
 
-    /// What the library refuses once all is known: the credential's end, plain http, no TLS.
+    /// What the library refuses once everything is known: an expired credential, plain http, no
+    /// TLS.
     fn refused(&self, error: Error) -> Failure {
         match error.kind() {
             ErrorKind::Config => Failure::new(Code::Config, rule_of(&error)),
@@ -300,7 +296,7 @@ impl Config {
 }
 
 impl Source {
-    fn find(global: &Global) -> Result<Self, Failure> {
+    fn find(global: &Global, limit: Duration) -> Result<Self, Failure> {
         #[cfg(feature = "emulator")]
         if global.emulator {
             return azmutex::emulator::Emulator::start()
@@ -326,12 +322,11 @@ impl Source {
             .filter_map(|(kind, option, path)| Some((*kind, *option, path.as_ref()?)));
         if let Some((kind, option, path)) = given.next() {
             if let Some((_, other, _)) = given.next() {
-                return Err(
-                    Failure::usage(format!("{option} and {other}: use one")).hint("or say --auth")
-                );
+                return Err(Failure::usage(format!("{option} and {other}: use one"))
+                    .hint("or choose with --auth"));
             }
             let from = format!("{option} {}", clean(&path.display().to_string()));
-            return Self::of(kind, read_secret(option, path)?, from);
+            return Self::of(kind, read_secret(option, path, limit)?, from);
         }
         let variables = [
             (Auth::ConnectionString, "AZURE_STORAGE_CONNECTION_STRING"),
@@ -389,10 +384,10 @@ impl Source {
 }
 
 /// Reads a secret from a file that nobody else can read.
-fn read_secret(option: &str, path: &Path) -> Result<Zeroizing<String>, Failure> {
+fn read_secret(option: &str, path: &Path, limit: Duration) -> Result<Zeroizing<String>, Failure> {
     let name = clean(&path.display().to_string());
     let failed = |why: &str| Failure::new(Code::Config, format!("{option} {name}: {why}"));
-    let file = File::open(path).map_err(|error| failed(&error.to_string()))?;
+    let file = files::open(path).map_err(|error| failed(&error.to_string()))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
@@ -403,17 +398,16 @@ fn read_secret(option: &str, path: &Path) -> Result<Zeroizing<String>, Failure> 
         if metadata.is_dir() {
             return Err(failed("it is a directory"));
         }
-        // The file that was opened is the one that is judged.
+        // Checks the file that was opened, not whatever has the name now.
         if metadata.mode() & 0o077 != 0 {
             let mode = metadata.mode() & 0o777;
             let why = format!("others can read this secret (mode {mode:03o})");
             return Err(failed(&why).hint(format!("chmod 600 {name}")));
         }
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_SECRET + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| failed(&error.to_string()))?;
+    let text = Zeroizing::new(
+        files::read(&file, MAX_SECRET + 1, limit).map_err(|error| failed(&error.to_string()))?,
+    );
     if text.len() as u64 > MAX_SECRET {
         return Err(failed("it is larger than 64 KiB"));
     }

@@ -1,4 +1,4 @@
-//! What `--help` and the man pages teach by.
+//! The examples in `--help` and the man pages.
 
 use crate::exit;
 
@@ -18,8 +18,8 @@ The account and its credential come from AZURE_STORAGE_CONNECTION_STRING, or fro
 AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN. To try azmutex without
 an account, serve an emulator: azmutex emulator --help
 
-Most options can be set as variables, which count if the option is not given: --container as
-AZMUTEX_CONTAINER, --wait as AZMUTEX_WAIT. The man pages name all of them.";
+Most options can also be set as variables, which count if the option is not given: --container as
+AZMUTEX_CONTAINER, --wait as AZMUTEX_WAIT. The man pages list all of them.";
 
 pub(crate) const RUN: &str = "\
 Examples:
@@ -28,7 +28,10 @@ Examples:
   azmutex run -n -E 0 cleanup ./cleanup.sh     from cron on many machines: skip if it runs elsewhere
   azmutex run -w 10m --reason 'release 8' deploy ./deploy.sh
   azmutex run -c backup 'pg_dump app | gzip > app.gz'
-  azmutex run --dry-run deploy make release    show what would happen";
+  azmutex run --dry-run deploy make release    show what would happen
+
+A script that runs itself under the lock, as its first line:
+  [ \"${AZMUTEX_NAME-}\" = deploy ] || exec azmutex run deploy -- \"$0\" \"$@\"";
 
 pub(crate) const STATUS: &str = "\
 Examples:
@@ -40,7 +43,7 @@ Examples:
 pub(crate) const LIST: &str = "\
 Examples:
   azmutex list                                 all locks of the container
-  azmutex list --prefix prod/ --held           what goes on in production
+  azmutex list --prefix prod/ --held           what is going on in production
   azmutex list --json | jq -r 'select(.state == \"leased\").lock'";
 
 pub(crate) const BREAK: &str = "\
@@ -48,16 +51,16 @@ Examples:
   azmutex break deploy                         shows the holder, asks for the name, gives it 30 s
   azmutex break deploy --now                   at once: the holder may go on for a while
   azmutex break deploy --confirm deploy        without a terminal
-  azmutex break deploy --yes --if-stale 2h     only a holder that has it for over two hours";
+  azmutex break deploy --yes --if-stale 2h     only if it has been held for two hours";
 
 pub(crate) const ACQUIRE: &str = "\
 Examples:
-  ID=$(azmutex acquire deploy -w 5m) || exit   the lease ID is all that stdout gets
-  azmutex renew deploy --lease-id \"$ID\"        within 60 s, and again and again
+  ID=$(azmutex acquire deploy -w 5m) || exit   only the lease ID goes to stdout
+  azmutex renew deploy --lease-id \"$ID\"        within 60 s, and repeatedly
   azmutex release deploy --lease-id \"$ID\"
   eval \"$(azmutex acquire deploy --format shell)\" && azmutex release deploy
 
-A script that does not check the exit code of renew works on without the lock. See: azmutex run";
+A script that ignores the exit code of renew works on without the lock. See: azmutex run";
 
 pub(crate) const RENEW: &str = "\
 Examples:
@@ -76,9 +79,12 @@ Examples:
 
 In bash, wait for the lock, and be stopped when it is lost:
   coproc azmutex hold deploy --ready --for-pid $$ --on-lost-signal TERM
-  read -r ready <&\"${COPROC[0]}\" && [ \"$ready\" = READY ] || exit 1
+  read -r line <&\"${COPROC[0]}\" && [ \"$line\" = READY ] || exit
   ...
-  exec {COPROC[1]}>&-                          stdin ends: released";
+  exec {COPROC[1]}>&-; wait                    end of stdin: releases the lock
+
+If READY does not come, the lock is not held and the script must not continue. Simpler, and in any
+shell: azmutex run";
 
 pub(crate) const DOCTOR: &str = "\
 Examples:
@@ -90,7 +96,7 @@ Examples:
 pub(crate) const EMULATOR: &str = "\
 Examples:
   azmutex emulator --port 10000                prints an export line to paste into other terminals
-  azmutex run --emulator deploy make release   an emulator of its own, for a first try";
+  azmutex run --emulator deploy make release   its own emulator, for a first try";
 
 pub(crate) const COMPLETIONS: &str = "\
 Examples:
@@ -102,3 +108,8 @@ pub(crate) const MAN: &str = "\
 Examples:
   azmutex man | man -l -
   azmutex man ~/.local/share/man/man1";
+
+pub(crate) const SCHEMA: &str = "\
+Examples:
+  azmutex schema > azmutex.schema.json
+  azmutex schema | jq '.\"$defs\" | keys'       the events, and what they share";

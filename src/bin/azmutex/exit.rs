@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// Why the process ends, as its exit code says it.
+/// Why the process ends, as an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
@@ -25,7 +25,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// The code for `run`, where the small ones belong to the child.
+    /// The code for `run`, where small codes belong to the command.
     pub(crate) fn in_run(self) -> Self {
         match self {
             Self::Done | Self::NotAcquired | Self::Lost => self,
@@ -41,28 +41,36 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// Code, what it means for `run`, and for the other commands; empty if it cannot be.
+/// The code, its meaning for `run`, and for the other commands; empty if it does not occur.
 pub(crate) const TABLE: &[(&str, &str, &str)] = &[
     ("0", "the command's own status", "done"),
-    ("1", "", "it is not so (status --check, break --if-stale)"),
-    ("2", "", "usage: an argument or a value breaks a rule"),
+    (
+        "1",
+        "",
+        "the condition does not hold (status --check, break --if-stale)",
+    ),
+    ("2", "", "usage: an argument or value is invalid"),
     (
         "3",
         "",
-        "no such lock: no blob of that name, or no container",
+        "no such lock: the blob or the container does not exist",
     ),
     ("4", "", "the lease ID is not the holder's (renew, release)"),
-    ("5", "", "not confirmed: declined, or nobody to ask (break)"),
+    (
+        "5",
+        "",
+        "not confirmed: declined, or no terminal to ask on (break)",
+    ),
     ("69", "", "the service did not answer, or failed"),
     (
         "70",
         "",
-        "azmutex, the system or the service did what makes no sense",
+        "azmutex, the system or the service did something unexpected",
     ),
     (
         "75",
         "lock not acquired (-n, -w)",
-        "lock not acquired, or another holder than the one shown",
+        "lock not acquired, or taken by another holder since (break)",
     ),
     ("77", "", "access denied"),
     ("78", "", "configuration: account, credential or endpoint"),

@@ -1,10 +1,10 @@
-//! The log, on stderr: what the library says, and never what the HTTP client says, whose most
-//! detailed level holds credentials.
+//! The log, on stderr: the library's messages, and never the HTTP client's, whose most detailed
+//! level shows credentials.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::args::{Global, LogFormat};
-use crate::output::{Object, clean, say, say_object};
+use crate::output::{clean, message_object, say, say_object};
 
 struct Logger {
     level: LevelFilter,
@@ -32,16 +32,14 @@ impl Log for Logger {
         let text = clean(&record.args().to_string());
         match self.format {
             LogFormat::Text => say(&format!("{level}: {text}")),
-            LogFormat::Json => {
-                say_object(&Object::schema().text("level", level).text("message", &text))
-            }
+            LogFormat::Json => say_object(&message_object(level, &text)),
         }
     }
 
     fn flush(&self) {}
 }
 
-/// Turns the log on as `-v` and `-q` say. Once per process.
+/// Turns the log on, as `-v` and `-q` ask. Once per process.
 pub(crate) fn start(global: &Global) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::Error,

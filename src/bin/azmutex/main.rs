@@ -1,15 +1,20 @@
-//! The `azmutex` command: flock(1) across machines. It uses the library's public API alone.
+//! The `azmutex` command: flock(1) across machines. It uses only the library's public API.
 
 mod args;
+mod chain;
 mod config;
+mod cores;
 mod examples;
 mod exit;
+mod files;
 mod logger;
 mod output;
 mod process;
 mod run;
+mod script;
 mod signals;
 mod stdin;
+mod text;
 mod times;
 mod usage;
 mod value;
@@ -26,6 +31,9 @@ use clap::{ArgMatches, FromArgMatches as _};
 use self::args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // The limits on waiting count from here.
+    times::since_start();
+    cores::leave_none();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
@@ -47,9 +55,15 @@ fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, clap::Error> {
-    let (mut command, matches) = matches(std::env::args_os().collect())?;
+    let args: Vec<_> = std::env::args_os().collect();
+    let (mut command, matches) = matches(&args)?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    // Of files with a secret, one on the command line goes before those in variables.
+    if let Command::Run(run) = &cli.command
+        && args.iter().skip_while(|arg| *arg != "--").nth(1) == Some(&OsString::from(&run.lock))
+    {
+        usage::check_lock(&args)?;
+    }
+    // A file with a secret on the command line takes precedence over those in variables.
     let source = |id| matches.value_source(id);
     let files = ["key_file", "sas_file", "connection_string_file"];
     if files
@@ -70,15 +84,21 @@ fn parse() -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-fn matches(args: Vec<OsString>) -> Result<(clap::Command, ArgMatches), clap::Error> {
+fn matches(args: &[OsString]) -> Result<(clap::Command, ArgMatches), clap::Error> {
     if args.get(1).is_some_and(|name| name == "run") {
         let mut command = args::parser_of_run();
-        // What is wrong, and what asks for help, the whole definition answers.
-        if let Ok(matches) = command.try_get_matches_from_mut(&args) {
+        // Errors and requests for help need the whole definition.
+        if let Ok(matches) = command.try_get_matches_from_mut(args) {
             return Ok((command, matches));
         }
     }
     let mut command = args::parser();
-    let matches = command.try_get_matches_from_mut(&args)?;
+    let matches = command.try_get_matches_from_mut(args).map_err(|error| {
+        let run = error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+        // `run -- make` lacks a command only because `make` was taken for the lock.
+        run.then(|| usage::check_lock(args).err())
+            .flatten()
+            .unwrap_or(error)
+    })?;
     Ok((command, matches))
 }

@@ -1,18 +1,20 @@
-//! What is written, and how: errors, JSON, names from elsewhere.
+//! Output: errors, JSON, and names from elsewhere.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use azmutex::{Error, ErrorKind, Holder};
+use azmutex::{Error, ErrorKind, Holder, LeaseStatus};
 
 use crate::args::{Global, LogFormat, When};
 use crate::exit::Code;
-use crate::times::rfc3339;
+pub(crate) use crate::text::clean;
+use crate::text::{is_invisible, shorten};
+use crate::times::{rfc3339, rfc3339_millis};
 use crate::writer::{Writer, soon};
 
-/// Why a command ends without having done what was asked.
+/// Why a command failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
@@ -34,7 +36,7 @@ impl Failure {
         }
     }
 
-    /// An argument or a value that breaks a rule.
+    /// An argument or value that is invalid.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::new(Code::Usage, text)
     }
@@ -47,10 +49,7 @@ impl Failure {
     /// Writes the error and its hints to stderr, and with `--json` an object to stdout.
     pub(crate) fn report(&self, global: &Global) {
         if global.json {
-            let object = Object::schema()
-                .object("error", self.members(Object::new(), "what"))
-                .number("exit", self.code as u8);
-            print_line(&object.to_string());
+            print_line(&self.object().to_string());
         }
         self.say(global);
     }
@@ -58,8 +57,7 @@ impl Failure {
     /// Writes the error and its hints to stderr.
     pub(crate) fn say(&self, global: &Global) {
         if global.log_format == LogFormat::Json {
-            let object = Object::schema().text("level", "error");
-            return say_object(&self.members(object, "message"));
+            return say_object(&self.object());
         }
         let mut text = format!("{}: {}", paint(global, "error", "1;31"), self.text);
         if global.verbose > 0
@@ -73,12 +71,11 @@ impl Failure {
         say(&text);
     }
 
-    fn members(&self, object: Object, name: &str) -> Object {
-        object
-            .text(name, &self.text)
-            .list("hints", &self.hints)
+    pub(crate) fn object(&self) -> Object {
+        message("error", "error", &self.text, &self.hints)
             .maybe("service_code", self.service_code.as_deref())
             .maybe("request_id", self.request_id.as_deref())
+            .number("exit", self.code as u8)
     }
 }
 
@@ -119,22 +116,22 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is to be written to stderr.
+/// A line for stderr.
 enum Line {
     Text(String),
-    /// One that the next replaces, without an end; an empty one only takes the last away.
+    /// Without a line end, replaced by the next line. An empty one only erases the last.
     Drawn(String),
 }
 
 static STDERR: Writer<Line> = Writer::new(write);
 
-/// Whether stderr is written to from a thread.
-static APART: AtomicBool = AtomicBool::new(false);
+/// Whether a thread writes to stderr.
+static WRITES_FROM_THREAD: AtomicBool = AtomicBool::new(false);
 
-/// Has nothing that is said from here on wait for somebody to read it: a lock is to be kept
-/// meanwhile. [`flush`] before the end.
+/// From here on, no message waits until somebody reads it, since a lock must be kept meanwhile.
+/// Call [`flush`] before the end.
 pub(crate) fn never_wait_for_stderr() {
-    APART.store(true, Ordering::Relaxed);
+    WRITES_FROM_THREAD.store(true, Ordering::Relaxed);
 }
 
 /// Waits until everything is written to stderr, or until `end`.
@@ -143,14 +140,14 @@ pub(crate) fn flush(end: Instant) {
 }
 
 fn put(line: Line) {
-    if APART.load(Ordering::Relaxed) {
+    if WRITES_FROM_THREAD.load(Ordering::Relaxed) {
         STDERR.push(line);
     } else {
         write(line);
     }
 }
 
-/// Never fails: with nobody to read it, there is nobody to tell either.
+/// Ignores failures: if stderr does not work, nobody can be told.
 fn write(line: Line) {
     let mut err = io::stderr().lock();
     let drawn = matches!(&line, Line::Drawn(text) if !text.is_empty());
@@ -168,24 +165,19 @@ pub(crate) fn say(text: &str) {
     put(Line::Text(format!("azmutex: {}\n", redact(text))));
 }
 
-/// Draws a line on a terminal that the next one, or the next message, replaces. Cut so that it
-/// stays one line; an empty one takes it away.
+/// Draws a line on the terminal that the next one, or the next message, replaces. It is cut to the
+/// terminal's width; an empty one erases it.
 pub(crate) fn draw(line: &str) {
-    draw_whole(&redact(line).chars().take(columns() - 1).collect::<String>());
+    put(Line::Drawn(shorten(&redact(line), columns() - 1)));
 }
 
-/// Like [`draw`], for a line that fits.
-pub(crate) fn draw_whole(line: &str) {
-    put(Line::Drawn(line.to_owned()));
-}
-
-/// Whether there is a line on the terminal that is to be replaced.
+/// Whether the terminal shows a line to be replaced.
 static DRAWN: AtomicBool = AtomicBool::new(false);
 
 const ERASE: &str = "\r\x1b[K";
 
-/// The width of the terminal.
-fn columns() -> usize {
+/// The width of the terminal of stderr; 80 if that is unknown.
+pub(crate) fn columns() -> usize {
     #[cfg(unix)]
     if let Ok(size) = rustix::termios::tcgetwinsize(io::stderr())
         && size.ws_col > 1
@@ -200,6 +192,28 @@ pub(crate) fn say_object(object: &Object) {
     put(Line::Text(format!("{object}\n")));
 }
 
+/// A message as an object: the event `error` for a failure, `message` for others.
+fn message(event: &str, level: &str, text: &str, hints: &[impl AsRef<str>]) -> Object {
+    Object::event(event)
+        .text("level", level)
+        .text("message", text)
+        .list("hints", hints)
+}
+
+/// A message that is not a failure: a line of the log, a warning.
+pub(crate) fn message_object(level: &str, text: &str) -> Object {
+    message("message", level, text, &[] as &[&str])
+}
+
+/// Writes a message to stderr, unless `-q`.
+pub(crate) fn note(global: &Global, text: &str) {
+    match global.log_format {
+        _ if global.quiet => {}
+        LogFormat::Text => say(text),
+        LogFormat::Json => say_object(&message_object("info", text)),
+    }
+}
+
 /// Warns on stderr, unless `-q`.
 pub(crate) fn warn(global: &Global, text: &str) {
     if global.quiet {
@@ -208,16 +222,12 @@ pub(crate) fn warn(global: &Global, text: &str) {
     match global.log_format {
         LogFormat::Text => say(&format!("{}: {text}", paint(global, "warning", "1;33"))),
         LogFormat::Json => {
-            say_object(
-                &Object::schema()
-                    .text("level", "warning")
-                    .text("message", text),
-            );
+            say_object(&message_object("warning", text));
         }
     }
 }
 
-/// Writes a line to stdout. A reader that went away ends the process, quietly and with success.
+/// Writes a line to stdout. If the reader has gone, ends the process quietly and with success.
 pub(crate) fn print_line(line: &str) {
     print(&format!("{line}\n"));
 }
@@ -239,7 +249,7 @@ fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Writes to stdout, for those who have something to undo if nobody reads it.
+/// Writes to stdout, for callers that have something to undo if it fails.
 pub(crate) fn try_print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -268,22 +278,7 @@ fn paint(global: &Global, word: &str, code: &str) -> String {
     }
 }
 
-/// Text from elsewhere, such that a terminal only shows it: no control characters, and nothing
-/// that turns the direction of writing.
-pub(crate) fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// Masks what looks like a secret, wherever somebody put it.
+/// Masks anything that looks like a secret.
 pub(crate) fn redact(text: &str) -> String {
     const MARKS: [&str; 3] = ["sig=", "accountkey=", "sharedaccesssignature="];
     let mut out = String::with_capacity(text.len());
@@ -303,6 +298,10 @@ pub(crate) fn redact(text: &str) -> String {
         let end = rest
             .find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | '\'' | '"' | '`'))
             .unwrap_or(rest.len());
+        // Punctuation of the sentence around it.
+        let end = rest[..end]
+            .trim_end_matches(|c| ")]}>,.:!?".contains(c))
+            .len();
         if end > 0 {
             out.push_str("REDACTED");
         }
@@ -319,17 +318,21 @@ impl Object {
         Self::default()
     }
 
-    /// One that begins with the version of the format.
-    pub(crate) fn schema() -> Self {
-        Self::new().number("schema", 1u8)
+    /// An object on its own line, as described in `schema.json`: with the version of that format,
+    /// the time, and its event.
+    pub(crate) fn event(name: &str) -> Self {
+        Self::new()
+            .number("schema", 1u8)
+            .text("time", &rfc3339_millis(SystemTime::now()))
+            .text("event", name)
     }
 
-    /// Text of any origin: what looks like a secret in it is masked.
+    /// Text of any origin; anything that looks like a secret is masked.
     pub(crate) fn text(self, name: &str, value: &str) -> Self {
         self.raw(name, &quoted(&redact(value)))
     }
 
-    /// Text that has to stay as it is, such as the name of a lock.
+    /// Text that must not be changed, such as the name of a lock.
     pub(crate) fn exact(self, name: &str, value: &str) -> Self {
         self.raw(name, &quoted(value))
     }
@@ -420,9 +423,11 @@ fn quoted(text: &str) -> String {
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            // Escaped although JSON does not ask for all of it: the line may end on a terminal.
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            // JSON does not require all of this, but the line may be shown on a terminal.
+            c if is_invisible(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
             }
             c => out.push(c),
         }
@@ -445,6 +450,17 @@ pub(crate) fn holder_object(holder: &Holder) -> Object {
         .maybe("version", holder.version())
 }
 
+/// The event that somebody else holds the lock, from every command that waits for one.
+pub(crate) fn waiting_event(lock: &str, status: Option<&LeaseStatus>, waited: Duration) -> Object {
+    Object::event("waiting")
+        .exact("lock", lock)
+        .maybe_object(
+            "holder",
+            status.and_then(LeaseStatus::holder).map(holder_object),
+        )
+        .seconds("waited_s", waited)
+}
+
 /// An error with what caused it.
 pub(crate) fn with_cause(error: &Error) -> String {
     let mut text = error.to_string();
@@ -462,7 +478,8 @@ mod tests {
 
     #[test]
     fn objects_are_json_in_the_order_of_their_members() {
-        let object = Object::schema()
+        let object = Object::new()
+            .number("schema", 1u8)
             .text("lock", "a\"b\\c\u{1b}\n")
             .maybe("reason", None)
             .seconds("waited_s", Duration::from_millis(1250))
@@ -474,13 +491,16 @@ mod tests {
     }
 
     #[test]
-    fn terminals_get_no_control_characters() {
-        assert_eq!(clean("a\u{1b}[2J\u{202e}b"), "a\\u{1b}[2J\\u{202e}b");
-        assert_eq!(clean("prod/Jürgen 鍵"), "prod/Jürgen 鍵");
+    fn json_has_nothing_that_a_terminal_would_not_show() {
+        let object = Object::new().exact("lock", "a\u{202e}b\u{200b}\u{61c}\u{e0041}鍵");
+        assert_eq!(
+            object.to_string(),
+            r#"{"lock":"a\u202eb\u200b\u061c\udb40\udc41鍵"}"#
+        );
     }
 
     #[test]
-    fn what_looks_like_a_secret_is_masked() {
+    fn anything_that_looks_like_a_secret_is_masked() {
         for (text, wanted) in [
             ("x?sv=1&sig=s3cret&se=2", "x?sv=1&sig=REDACTED&se=2"),
             (
@@ -492,6 +512,9 @@ mod tests {
                 "SharedAccessSignature=REDACTED",
             ),
             ("SIG=a sig=b", "SIG=REDACTED sig=REDACTED"),
+            ("(at x?sig=s3cret)", "(at x?sig=REDACTED)"),
+            ("[sig=s3cret], then", "[sig=REDACTED], then"),
+            ("sig=s3)cret", "sig=REDACTED"),
             ("nothing", "nothing"),
         ] {
             assert_eq!(redact(text), wanted);

@@ -15,7 +15,7 @@ mod system {
 
     /// Calls `then` with each signal that asks this process to end.
     ///
-    /// Signals that this process was started with as ignored stay so: under nohup, in the
+    /// Signals that were ignored when this process started stay ignored, as under nohup or in the
     /// background of a shell.
     pub(crate) fn watch(then: impl Fn(i32) + Send + 'static) -> io::Result<()> {
         let ignored = ignored();
@@ -40,7 +40,7 @@ mod system {
             .unwrap_or(0)
     }
 
-    /// Ends this process as `signal` would have, so that whoever waits for it sees so.
+    /// Ends this process as `signal` would have, so that its parent sees the signal.
     pub(crate) fn die(signal: i32) -> ! {
         output::flush(soon());
         let _ = emulate_default_handler(signal);
@@ -56,7 +56,7 @@ mod system {
     use crate::output;
     use crate::writer::soon;
 
-    /// The system ends the process by itself; the lease runs out.
+    /// The system ends the process, and the lease runs out.
     pub(crate) fn watch(_: impl Fn(i32) + Send + 'static) -> io::Result<()> {
         Ok(())
     }

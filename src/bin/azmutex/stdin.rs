@@ -1,12 +1,12 @@
-//! What stdin is, and its end.
+//! The kind of stdin, and waiting for its end.
 
 use std::io::{self, IsTerminal as _, Read as _};
 
-/// What there is to read from.
+/// The kind of stdin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stdin {
     Terminal,
-    /// The device that has nothing to read, as in the background of a script.
+    /// The null device, as in the background of a script.
     Null,
     Other,
 }
@@ -23,7 +23,7 @@ impl Stdin {
     }
 }
 
-/// Reads to the end, whatever is there.
+/// Reads to the end, and ignores what it reads.
 pub(crate) fn drain() {
     let mut input = io::stdin().lock();
     let mut bytes = [0; 1024];

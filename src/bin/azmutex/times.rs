@@ -1,8 +1,16 @@
-//! Times and spans of time, for people and for JSON.
+//! Times and durations, for people and for JSON.
 
-use std::time::{Duration, SystemTime};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// How long this process has run, counted from the first call.
+pub(crate) fn since_start() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
+}
 
 /// A time such as `2026-01-07T10:02:11Z`.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
@@ -17,6 +25,18 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
     let (hour, minute, second) = at.to_hms();
     let month = u8::from(month);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// A time to the millisecond, such as `2026-01-07T10:02:11.042Z`.
+pub(crate) fn rfc3339_millis(at: SystemTime) -> String {
+    let text = rfc3339(at);
+    match (
+        at.duration_since(SystemTime::UNIX_EPOCH),
+        text.strip_suffix('Z'),
+    ) {
+        (Ok(since), Some(text)) => format!("{text}.{:03}Z", since.subsec_millis()),
+        _ => text,
+    }
 }
 
 /// A duration for people: `47s`, `2m13s`, `5h02m`, `3d04h`.
@@ -68,6 +88,8 @@ mod tests {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
             assert_eq!(rfc3339(at), text);
         }
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_780_131_042);
+        assert_eq!(rfc3339_millis(at), "2026-01-07T10:02:11.042Z");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the parser refuses, in this program's words: one line that names it and the rule, and a
-//! hint.
+//! Errors of the command line, in this program's words: one line that names the argument and the
+//! rule, and a hint.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -8,16 +8,17 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::args;
 use crate::exit::Code;
-use crate::output::{clean, print, say};
+use crate::output::{Failure, clean, print, print_line, say, say_object};
+use crate::text::{self, shell_word};
 
-/// Reports an error of the parser, or shows the help or version that was asked for.
+/// Reports an error of the parser, or shows the requested help or version.
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             print(&error.render().to_string());
             return Code::Done.into();
         }
-        // `azmutex` by itself shows what it can do, but did nothing.
+        // `azmutex` without a command shows the help, but is still an error.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
             return Code::Usage.into();
@@ -26,19 +27,81 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
     }
     let command = subcommand(std::env::args_os().skip(1));
     let (text, hints) = explain(error, command.as_deref());
-    let mut out = format!("error: {text}");
-    for hint in hints {
-        out.push_str("\n  hint: ");
-        out.push_str(&hint);
+    let code = match command.as_deref() {
+        Some("run") => Code::Usage.in_run(),
+        _ => Code::Usage,
+    };
+    let failure = hints
+        .into_iter()
+        .fold(Failure::new(code, text), Failure::hint);
+    let (json, log_json) = formats();
+    if json {
+        print_line(&failure.object().to_string());
     }
-    say(&out);
-    match command.as_deref() {
-        Some("run") => Code::Usage.in_run().into(),
-        _ => Code::Usage.into(),
+    if log_json {
+        say_object(&failure.object());
+    } else {
+        say(&failure
+            .hints
+            .iter()
+            .fold(format!("error: {}", failure.text), |text, hint| {
+                format!("{text}\n  hint: {hint}")
+            }));
     }
+    code.into()
 }
 
-/// The command that was meant, as far as arguments that did not parse tell.
+/// Whether `--json` and `--log-format json` were asked for, as far as arguments that did not parse
+/// tell.
+fn formats() -> (bool, bool) {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let ours = args.split(|arg| arg == "--").next().unwrap_or_default();
+    let set = |name| std::env::var(name).unwrap_or_default().to_ascii_lowercase();
+    let json = ours.iter().any(|arg| arg == "--json")
+        || !["", "0", "f", "false", "n", "no", "off"].contains(&&*set("AZMUTEX_JSON"));
+    let log_json = ours.iter().any(|arg| arg == "--log-format=json")
+        || ours
+            .windows(2)
+            .any(|two| two[0] == "--log-format" && two[1] == "json")
+        || set("AZMUTEX_LOG_FORMAT") == "json";
+    (json, log_json)
+}
+
+/// Refuses the arguments of a run whose LOCK can only be what was meant as the command: all of it
+/// stands behind `--`. Names that need `--`, since they begin with a dash, are none of these.
+pub(crate) fn check_lock(args: &[OsString]) -> Result<(), clap::Error> {
+    let Some(dashes) = args.iter().position(|arg| arg == "--") else {
+        return Ok(());
+    };
+    let (front, behind) = (&args[..dashes], &args[dashes + 1..]);
+    let begins_with_dash = |arg: &OsString| arg.as_encoded_bytes().first() == Some(&b'-');
+    if behind.first().is_none_or(begins_with_dash) {
+        return Ok(());
+    }
+    let lacks_lock = args::parser()
+        .try_get_matches_from_mut(front)
+        .is_err_and(|error| {
+            let missing = error.get(ContextKind::InvalidArg);
+            error.kind() == ErrorKind::MissingRequiredArgument
+                && matches!(missing, Some(ContextValue::Strings(all)) if all.iter().any(|one| one == "<LOCK>"))
+        });
+    if !lacks_lock {
+        return Ok(());
+    }
+    let behind = behind.iter().map(|arg| shell_word(&arg.to_string_lossy()));
+    let mut error = clap::Error::new(ErrorKind::MissingRequiredArgument);
+    error.insert(
+        ContextKind::InvalidArg,
+        ContextValue::String("LOCK, in front of `--`".to_owned()),
+    );
+    error.insert(
+        ContextKind::InvalidValue,
+        ContextValue::String(behind.collect::<Vec<_>>().join(" ")),
+    );
+    Err(error)
+}
+
+/// The command, as well as it can be told from arguments that did not parse.
 fn subcommand(args: impl Iterator<Item = OsString>) -> Option<String> {
     let cli = args::command();
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
@@ -74,7 +137,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
     match (error.kind(), argument, value) {
         (ErrorKind::ValueValidation, Some(argument), Some(value)) => {
             let rule = std::error::Error::source(error).map(ToString::to_string);
-            let rule = rule.unwrap_or_else(|| "it breaks a rule".to_owned());
+            let rule = rule.unwrap_or_else(|| "it is not valid".to_owned());
             let what = what(&argument, &value);
             (
                 format!(
@@ -95,17 +158,33 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
             (format!("{}: {rule}", what(&argument, &value)), vec![help])
         }
         (ErrorKind::UnknownArgument, Some(argument), _) => {
+            if !argument.starts_with('-') {
+                let word = shorten(&argument);
+                let mut hints = vec![help];
+                let what = if command == Some("list") {
+                    let prefix = shell_word(&argument);
+                    hints.insert(
+                        0,
+                        format!("names that begin so: azmutex list --prefix {prefix}"),
+                    );
+                    "list takes no names".to_owned()
+                } else {
+                    "it is one argument too many".to_owned()
+                };
+                return (format!("{word}: {what}"), hints);
+            }
             // `--x=SECRET` is named without its value.
             let name = argument.split('=').next().unwrap_or_default();
             let mut hints = Vec::new();
             if let Some(file) = secret_option(name) {
                 hints.push(format!(
-                    "secrets do not go on the command line, where others see them: use {file}"
+                    "secrets do not belong on the command line, where others can see them: use \
+                     {file}"
                 ));
             } else if let Some(close) = context(ContextKind::SuggestedArg) {
-                hints.push(format!("there is {close}"));
+                hints.push(format!("did you mean {close}?"));
             } else if command == Some("run") {
-                hints.push("options of the command go behind its name, or behind --".to_owned());
+                hints.push("put options of the command after its name, or after --".to_owned());
             }
             hints.push(help);
             (format!("{}: there is no such option", clean(name)), hints)
@@ -114,11 +193,11 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
             let mut hints = Vec::new();
             if let Some(close) = context(ContextKind::SuggestedSubcommand) {
-                hints.push(format!("there is {close}"));
+                hints.push(format!("did you mean {close}?"));
             } else {
                 hints.push(format!(
                     "to run it under a lock: azmutex run LOCK {}",
-                    shorten(&name)
+                    shell_word(&name)
                 ));
             }
             hints.push(help);
@@ -127,7 +206,12 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
                 hints,
             )
         }
-        (ErrorKind::MissingRequiredArgument, Some(missing), _) => {
+        (ErrorKind::MissingRequiredArgument, Some(missing), Some(behind)) => (
+            format!("missing: {missing}"),
+            vec![format!("write: azmutex run LOCK -- {behind}"), help],
+        ),
+        (ErrorKind::InvalidUtf8, ..) => (not_utf8(), vec![help]),
+        (ErrorKind::MissingRequiredArgument, Some(missing), None) => {
             (format!("missing: {}", clean(&missing)), vec![help])
         }
         (ErrorKind::ArgumentConflict, Some(argument), _) => {
@@ -140,15 +224,45 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
         _ => {
             let text = error.render().to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let line = text.lines().next().unwrap_or("the arguments do not fit");
+            let line = text.lines().next().unwrap_or("the arguments are not valid");
             (clean(line), vec![help])
         }
     }
 }
 
+/// Names the argument or variable that is not UTF-8.
+fn not_utf8() -> String {
+    let args: Vec<_> = std::env::args_os().collect();
+    // What follows it may be the command's, of which nothing is asked.
+    let Some(at) = args.iter().position(|arg| arg.to_str().is_none()) else {
+        let variables = std::env::vars_os().filter(|(_, value)| value.to_str().is_none());
+        let mut names = variables.map(|(name, _)| name.to_string_lossy().into_owned());
+        let name = names.find(|name| name.starts_with("AZMUTEX_"));
+        return match name {
+            Some(name) => format!("{}: its value is not UTF-8", clean(&name)),
+            None => "an argument is not UTF-8".to_owned(),
+        };
+    };
+    // What cannot be read may be a secret, if it is an option's value.
+    let arg = args[at].to_string_lossy();
+    let before = args[at - 1].to_string_lossy();
+    match arg.split_once('=') {
+        Some((option, _)) if option.starts_with("--") => {
+            format!("{}: its value is not UTF-8", clean(option))
+        }
+        _ if before.starts_with("--") && before.len() > 2 && !before.contains('=') => {
+            format!("{}: its value is not UTF-8", clean(&before))
+        }
+        _ => format!("argument {at}, \"{}\": it is not UTF-8", shorten(&arg)),
+    }
+}
+
 /// The option as it was written: its name, or the variable that it came from.
 fn what(argument: &str, value: &str) -> String {
-    let name = argument.split([' ', '=', '[']).next().unwrap_or_default();
+    let name = argument
+        .split([' ', '=', '[', '.'])
+        .next()
+        .unwrap_or_default();
     let on_command_line = std::env::args_os().any(|arg| arg.to_string_lossy().contains(value));
     let variable = format!(
         "AZMUTEX_{}",
@@ -178,9 +292,5 @@ fn secret_option(name: &str) -> Option<&'static str> {
 }
 
 fn shorten(text: &str) -> String {
-    let mut out: String = clean(text).chars().take(64).collect();
-    if clean(text).chars().nth(64).is_some() {
-        out.push('…');
-    }
-    out
+    text::shorten(&clean(text), 64)
 }

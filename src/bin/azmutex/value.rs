@@ -1,4 +1,4 @@
-//! PURE: values of options, parsed once; each refusal says the rule.
+//! PURE: the values of options. Each error states the rule.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let scale = match unit {
-            // Only a number by itself is one of seconds: `1m30` may mean anything.
+            // Only a number without any unit is seconds: `1m30` would be ambiguous.
             "" if number == text => 1.0,
             "ms" => 0.001,
             "s" => 1.0,
@@ -41,11 +41,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             .ok_or_else(|| "it is too long".to_owned())?;
         rest = tail;
     }
-    // A year more or less: nothing that waits so long means it.
+    // About a year: nobody means to wait longer.
     if total > Duration::from_secs(366 * 86_400) {
         return Err("it is more than a year".to_owned());
     }
     Ok(total)
+}
+
+/// Reads how long one request may take.
+pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if timeout >= Duration::from_millis(100) => Ok(timeout),
+        _ => Err("it must be at least 100ms".to_owned()),
+    }
 }
 
 /// Reads the duration of a lease, or `infinite`.
@@ -62,7 +70,7 @@ pub(crate) fn lease(text: &str) -> Result<LeaseDuration, String> {
 pub(crate) fn renewed_lease(text: &str) -> Result<LeaseDuration, String> {
     match lease(text) {
         Ok(LeaseDuration::INFINITE) => Err(
-            "a lease without an end stays for ever after a crash; this command renews, so use 15s \
+            "an infinite lease stays forever after a crash; this command renews, so use 15s \
              to 60s"
                 .to_owned(),
         ),
@@ -85,6 +93,14 @@ pub(crate) fn exit_status(text: &str) -> Result<u8, String> {
         .map_err(|_| "an exit code is 0 to 255".to_owned())
 }
 
+/// Reads a number of at least one.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err("use a number from 1".to_owned()),
+    }
+}
+
 /// Reads a process ID.
 pub(crate) fn pid(text: &str) -> Result<i32, String> {
     match text.parse() {
@@ -104,7 +120,7 @@ pub(crate) fn lease_id(text: &str) -> Result<LeaseId, String> {
 pub(crate) struct Signal(pub(crate) i32);
 
 #[cfg(unix)]
-mod names {
+mod signal_names {
     use signal_hook::consts::*;
 
     pub(super) const NAMES: &[(&str, i32)] = &[
@@ -123,7 +139,7 @@ mod names {
 }
 
 #[cfg(not(unix))]
-mod names {
+mod signal_names {
     pub(super) const NAMES: &[(&str, i32)] = &[("INT", 2), ("TERM", 15), ("KILL", 9)];
 }
 
@@ -132,7 +148,7 @@ impl Signal {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let upper = text.trim().to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        if let Some((_, number)) = names::NAMES.iter().find(|(known, _)| *known == name) {
+        if let Some((_, number)) = signal_names::NAMES.iter().find(|(known, _)| *known == name) {
             return Ok(Self(*number));
         }
         match name.parse() {
@@ -144,7 +160,10 @@ impl Signal {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match names::NAMES.iter().find(|(_, number)| *number == self.0) {
+        match signal_names::NAMES
+            .iter()
+            .find(|(_, number)| *number == self.0)
+        {
             Some((name, _)) => write!(f, "SIG{name}"),
             None => write!(f, "signal {}", self.0),
         }
@@ -173,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_that_are_none_are_refused() {
+    fn invalid_durations_are_refused() {
         for text in [
             "",
             " ",

@@ -1,5 +1,6 @@
-//! What is shown while a lock is waited for: who holds it, and for how long it has been waited.
+//! What is shown while waiting for a lock: who holds it, and the time waited so far.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,17 +9,18 @@ use azmutex::LeaseStatus;
 
 use crate::args::{Global, LogFormat, When};
 use crate::config::Lock;
-use crate::output::{Object, clean, draw, holder_object, say, say_object};
+use crate::output::{Object, clean, columns, draw, say, say_object, waiting_event};
+use crate::text::{shorten, width};
 use crate::times::{ago, rfc3339, short, span};
 
-/// How waiting is shown.
+/// How to show waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// One line, drawn again and again.
+    /// One line that is redrawn.
     Drawn,
-    /// Lines, further and further apart.
+    /// Lines, at growing intervals.
     Lines,
-    /// Objects, as far apart.
+    /// JSON objects, at the same intervals.
     Objects,
     Silent,
 }
@@ -47,11 +49,55 @@ pub(crate) fn moment(lines: u32) -> Duration {
     })
 }
 
-/// The line that is drawn again and again.
-pub(crate) fn drawn(name: &str, holder: &str, waited: Duration) -> String {
+/// The line that is redrawn, in less than `columns`. What matters least is left out first; the time
+/// waited is left out last.
+pub(crate) fn drawn(
+    name: &str,
+    status: Option<&LeaseStatus>,
+    waited: Duration,
+    columns: usize,
+) -> String {
+    let room = columns.saturating_sub(1);
+    let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
-    format!("azmutex: waiting for {name}  {holder}  [{minutes}:{secs:02}]  Ctrl-C to give up")
+    let time = format!("[{minutes}:{secs:02}]");
+    let whole = |detail: &str, end: &str| {
+        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}{end}")
+    };
+    let left = room.saturating_sub(width(&whole("", "")));
+    let detail_cut = if left > LEGIBLE {
+        shorten(&detail, left)
+    } else {
+        String::new()
+    };
+    let lines = [
+        whole(&detail, "  Ctrl-C to give up"),
+        whole(&detail_cut, ""),
+        format!("waiting for {name}  held by {who}{since}  {time}"),
+        format!("{name}: held by {who}{since}  {time}"),
+        format!("{name}: {who}{since} {time}"),
+    ];
+    if let Some(line) = lines.into_iter().find(|line| width(line) <= room) {
+        return line;
+    }
+    // Name and holder share the space left, if it is enough to recognise them.
+    let left = room.saturating_sub(width(&format!(": {since} {time}")));
+    if left >= 2 * LEGIBLE {
+        let who = shorten(&who, (left / 2).max(left.saturating_sub(width(name))));
+        let name = shorten(name, left - width(&who));
+        return format!("{name}: {who}{since} {time}");
+    }
+    for since in [&*since, ""] {
+        let left = room.saturating_sub(width(&format!("{since} {time}")));
+        if left >= LEGIBLE {
+            return format!("{}{since} {time}", shorten(&who, left));
+        }
+    }
+    shorten(&time, room)
 }
+
+/// How many columns of a name are worth showing.
+const LEGIBLE: usize = 6;
 
 /// A line that stays.
 pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Duration>) -> String {
@@ -60,7 +106,7 @@ pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Dur
     format!("waiting for {name}: {holder} (waited {waited}{limit})")
 }
 
-/// Why it is waited no longer.
+/// Why the wait ended without the lock.
 pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
     let within = match limit {
         Some(limit) if !limit.is_zero() => format!("not acquired within {}", short(limit)),
@@ -69,60 +115,90 @@ pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) ->
     format!("cannot acquire {name}: {within} ({holder})")
 }
 
-/// How the time since which a lock is held is written.
+/// How to write how long a lock has been held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Since {
-    /// For how long, where it is read at once.
+    /// For how long, if it is read at once.
     Span,
-    /// Since when, where it stays.
+    /// Since when, if it stays on the screen.
     Time,
 }
 
 /// Who holds the lock, as `held by ...`.
 pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
-    let Some(status) = status else {
-        return "held by another client".to_owned();
-    };
-    if status.state().is_free() {
-        return "held by nobody any more".to_owned();
-    }
-    let Some(holder) = status.holder() else {
-        return format!("held by {}", unknown_holder(status));
-    };
-    let who = clean(&holder.to_string());
-    match (holder.since(), style) {
-        (None, _) => format!("held by {who}"),
-        (Some(since), Since::Span) => format!("held by {who} for {}", span(ago(since))),
-        (Some(since), Since::Time) => format!("held by {who} since {}", rfc3339(since)),
-    }
+    format!("held by {}", HeldBy::of(status, style))
 }
 
-/// A holder that has not written who it is, and the last one that has.
-pub(crate) fn unknown_holder(status: &LeaseStatus) -> String {
-    let infinite = status.is_infinite();
-    let Some(last) = status.last_holder() else {
-        return if infinite {
-            "an unknown holder, with a lease that has no end".to_owned()
-        } else {
-            format!(
-                "an unknown holder ({}, no azmutex metadata)",
-                status.state()
-            )
+/// Who holds a lock, in parts, the first of which matters most.
+#[derive(Debug)]
+pub(crate) struct HeldBy {
+    who: String,
+    detail: String,
+    /// Since when or for how long, with a leading space.
+    since: String,
+}
+
+impl HeldBy {
+    /// What is known of the holder; `None` if the service could not be asked.
+    pub(crate) fn of(status: Option<&LeaseStatus>, style: Since) -> Self {
+        let with = |who: &str, detail: String| Self {
+            who: who.to_owned(),
+            detail,
+            since: String::new(),
         };
-    };
-    let end = if infinite {
-        "; this lease has no end"
-    } else {
-        ""
-    };
-    let last = clean(&last.to_string());
-    format!("an unknown holder; last recorded: {last}{end}")
+        let Some(status) = status else {
+            return with("another client", String::new());
+        };
+        if status.state().is_free() {
+            return with("nobody any more", String::new());
+        }
+        let Some(holder) = status.holder() else {
+            return with("an unknown holder", what_is_known(status));
+        };
+        let whole = clean(&holder.to_string());
+        let who = holder.owner().map(clean);
+        // The rest is its process and its reason.
+        let (who, detail) = match who.and_then(|who| Some((whole.strip_prefix(&who)?, who.clone())))
+        {
+            Some((detail, who)) => (who, detail.to_owned()),
+            None => (whole, String::new()),
+        };
+        let since = match (holder.since(), style) {
+            (None, _) => String::new(),
+            (Some(since), Since::Span) => format!(" for {}", span(ago(since))),
+            (Some(since), Since::Time) => format!(" since {}", rfc3339(since)),
+        };
+        Self { who, detail, since }
+    }
 }
 
-/// How often the holder is asked for on a terminal.
+impl fmt::Display for HeldBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.who, self.detail, self.since)
+    }
+}
+
+/// What is known about a holder that has not written who it is.
+fn what_is_known(status: &LeaseStatus) -> String {
+    let infinite = status.is_infinite();
+    match (status.last_holder(), infinite) {
+        (None, true) => ", with an infinite lease".to_owned(),
+        (None, false) => format!(" ({}, no azmutex metadata)", status.state()),
+        (Some(last), _) => {
+            let end = if infinite {
+                "; this lease is infinite"
+            } else {
+                ""
+            };
+            format!("; last recorded: {}{end}", clean(&last.to_string()))
+        }
+    }
+}
+
+/// How often the holder is read while waiting on a terminal.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// Shows one lock's waiting. Shared by the thread that waits and whoever ends it.
+/// Shows the wait for one lock. Shared by the thread that waits and the one that ends the wait.
 #[derive(Debug)]
 pub(crate) struct WaitDisplay {
     lock: Lock,
@@ -133,12 +209,12 @@ pub(crate) struct WaitDisplay {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether there was anything to wait for.
+    /// Whether it had to wait at all.
     waited: bool,
-    /// When the next line is due, since waiting began.
+    /// When the next line is due, counted from the start of the wait.
     due: Duration,
     lines: u32,
-    holder: String,
+    status: Option<LeaseStatus>,
 }
 
 impl WaitDisplay {
@@ -152,8 +228,8 @@ impl WaitDisplay {
         }
     }
 
-    /// Says that the lock is still held by another after `waited`. Call it as often as it is known;
-    /// asks the service who holds it when there is something to show.
+    /// Reports that another client still holds the lock after `waited`. May be called at any rate:
+    /// it asks the service who holds the lock only when there is something to show.
     pub(crate) fn waiting(&self, waited: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waited = true;
@@ -169,39 +245,35 @@ impl WaitDisplay {
             };
         }
         let name = &self.lock.name;
+        if due {
+            state.status = self.lock.mutex.status(&self.lock.key).ok();
+        }
+        let status = state.status.as_ref();
         match self.style {
-            Style::Drawn => {
-                if due {
-                    state.holder = self.holder(Since::Span);
-                }
-                draw(&drawn(name, &state.holder, waited));
-            }
+            Style::Drawn => draw(&drawn(name, status, waited, columns())),
             Style::Lines if due => {
-                say(&line(name, &self.holder(Since::Time), waited, self.limit));
+                say(&line(
+                    name,
+                    &holder(status, Since::Time),
+                    waited,
+                    self.limit,
+                ));
             }
             Style::Objects if due => {
-                let status = self.lock.mutex.status(&self.lock.key).ok();
-                let holder = status.as_ref().and_then(|status| status.holder());
-                say_object(
-                    &Object::schema()
-                        .text("event", "waiting")
-                        .exact("lock", &self.lock.key)
-                        .maybe_object("holder", holder.map(holder_object))
-                        .seconds("waited_s", waited),
-                );
+                say_object(&waiting_event(&self.lock.key, status, waited));
             }
             _ => {}
         }
     }
 
-    /// Takes the line off the terminal, before something else is written.
+    /// Erases the line from the terminal, before something else is written.
     pub(crate) fn clear(&self) {
         if self.style == Style::Drawn {
             draw("");
         }
     }
 
-    /// Says that the lock is acquired, if it was waited for, or with `-v`.
+    /// Reports that the lock is acquired, if there was a wait, or with `-v`.
     pub(crate) fn acquired(&self, waited: Duration, verbose: bool) {
         self.clear();
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,8 +283,7 @@ impl WaitDisplay {
         match self.style {
             Style::Silent => {}
             Style::Objects => say_object(
-                &Object::schema()
-                    .text("event", "acquired")
+                &Object::event("acquired")
                     .exact("lock", &self.lock.key)
                     .seconds("waited_s", waited),
             ),
@@ -236,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_further_and_further_apart() {
+    fn lines_come_at_growing_intervals() {
         let moments: Vec<_> = (0..7).map(|lines| moment(lines).as_secs()).collect();
         assert_eq!(moments, [0, 10, 30, 60, 300, 600, 900]);
     }
@@ -250,12 +321,38 @@ mod tests {
             "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
         );
         assert_eq!(
-            drawn("prod/deploy", &holder, Duration::from_secs(45)),
+            drawn("prod/deploy", None, Duration::from_secs(45), 200),
             "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
         );
         assert_eq!(
             not_acquired("prod/deploy", &holder, limit),
             "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
         );
+    }
+
+    #[test]
+    fn drawn_line_fits_and_ends_with_the_time() {
+        let waited = Duration::from_secs(3661);
+        let wide = "鍵".repeat(40);
+        for name in ["a", "prod/deploy", "e\u{301}e\u{301}", &wide] {
+            for columns in 0..160 {
+                let line = drawn(name, None, waited, columns);
+                assert!(width(&line) < columns.max(1), "{columns}: {line}");
+                assert!(columns < 9 || line.contains("[61:01]"), "{columns}: {line}");
+            }
+        }
+        for (columns, line) in [
+            (
+                80,
+                "azmutex: waiting for prod/deploy  held by another client  [61:01]",
+            ),
+            (50, "prod/deploy: held by another client  [61:01]"),
+            (40, "prod/deploy: another client [61:01]"),
+            (31, "prod/depl…: another c… [61:01]"),
+            (20, "another cl… [61:01]"),
+            (9, "[61:01]"),
+        ] {
+            assert_eq!(drawn("prod/deploy", None, waited, columns), line);
+        }
     }
 }

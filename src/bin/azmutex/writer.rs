@@ -1,22 +1,23 @@
-//! Writing from a thread, since a terminal or a pipe that nobody reads blocks whoever writes to it.
+//! Writing from a thread, since a terminal or pipe that nobody reads blocks the thread that writes
+//! to it.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many lines may wait to be written. The oldest make room for more.
-const ROOM: usize = 256;
+/// How many lines may wait to be written. Beyond that, the oldest are dropped.
+const CAPACITY: usize = 256;
 
-/// How long the end waits for the last lines.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the process waits for the last lines before it ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// When what is not written by then is given up.
+/// When lines that are still not written are given up.
 pub(crate) fn soon() -> Instant {
-    Instant::now() + LAST_WORDS
+    Instant::now() + FLUSH_TIMEOUT
 }
 
-/// What is to be written to one place. Nobody who adds to it is held up.
+/// A queue of lines for one destination. Adding a line never blocks.
 pub(crate) struct Writer<T> {
     write: fn(T),
     state: Mutex<State<T>>,
@@ -28,12 +29,12 @@ struct State<T> {
     lines: VecDeque<T>,
     has_thread: bool,
     is_writing: bool,
-    /// It was waited for in vain, and nothing was written since.
+    /// A flush timed out, and nothing has been written since.
     is_stuck: bool,
 }
 
 impl<T: Send> Writer<T> {
-    /// One that does `write` with each line. Its thread starts with the first of them.
+    /// A writer that calls `write` with each line. Its thread starts with the first one.
     pub(crate) const fn new(write: fn(T)) -> Self {
         Self {
             write,
@@ -49,7 +50,7 @@ impl<T: Send> Writer<T> {
 
     pub(crate) fn push(&'static self, line: T) {
         let mut state = self.state();
-        if state.lines.len() >= ROOM {
+        if state.lines.len() >= CAPACITY {
             state.lines.pop_front();
         }
         state.lines.push_back(line);
@@ -64,7 +65,7 @@ impl<T: Send> Writer<T> {
     pub(crate) fn flush(&self, end: Instant) {
         let mut state = self.state();
         if !state.has_thread {
-            // None could be started.
+            // The thread could not be started.
             state.lines.drain(..).for_each(self.write);
         }
         while state.has_thread && !state.is_stuck && (state.is_writing || !state.lines.is_empty()) {
@@ -104,21 +105,21 @@ impl<T: Send> Writer<T> {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const LIMIT: Duration = Duration::from_secs(30);
 
     #[test]
     fn lines_are_written_in_order_and_before_the_end() {
         static WRITTEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
         static WRITER: Writer<usize> = Writer::new(|line| WRITTEN.lock().unwrap().push(line));
-        for line in 0..ROOM {
+        for line in 0..CAPACITY {
             WRITER.push(line);
         }
-        WRITER.flush(Instant::now() + PATIENCE);
-        assert_eq!(*WRITTEN.lock().unwrap(), Vec::from_iter(0..ROOM));
+        WRITER.flush(Instant::now() + LIMIT);
+        assert_eq!(*WRITTEN.lock().unwrap(), Vec::from_iter(0..CAPACITY));
     }
 
     #[test]
-    fn nobody_is_held_up_by_what_cannot_be_written() {
+    fn pushing_does_not_block_while_nothing_can_be_written() {
         static WRITTEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
         static WRITER: Writer<usize> = Writer::new(|line| WRITTEN.lock().unwrap().push(line));
         let mut unread = WRITTEN.lock().unwrap();
@@ -126,20 +127,20 @@ mod tests {
         while !WRITER.state().is_writing {
             thread::yield_now();
         }
-        for line in 1..ROOM + 4 {
+        for line in 1..CAPACITY + 4 {
             WRITER.push(line);
         }
         WRITER.flush(Instant::now());
-        // It was waited for already.
-        WRITER.flush(Instant::now() + PATIENCE * 100);
+        // The first flush timed out, so this one does not wait.
+        WRITER.flush(Instant::now() + LIMIT * 100);
         assert_eq!(unread.len(), 0);
         unread.push(usize::MAX);
         drop(unread);
         while WRITER.state().is_stuck {
             thread::yield_now();
         }
-        WRITER.flush(Instant::now() + PATIENCE);
-        let kept = [usize::MAX, 0].into_iter().chain(4..ROOM + 4);
+        WRITER.flush(Instant::now() + LIMIT);
+        let kept = [usize::MAX, 0].into_iter().chain(4..CAPACITY + 4);
         assert_eq!(*WRITTEN.lock().unwrap(), Vec::from_iter(kept));
     }
 }

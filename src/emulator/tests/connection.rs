@@ -187,7 +187,7 @@ fn drop_closes_connections_and_the_port() {
 }
 
 #[test]
-fn emulator_listens_at_loopback_addresses_alone() {
+fn emulator_listens_on_loopback_addresses_only() {
     let start = |address: &str| {
         let address = address.parse().expect("an address");
         Emulator::builder()

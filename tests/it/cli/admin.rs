@@ -1,5 +1,8 @@
 //! `status`, `list` and `break`.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use azmutex::{LeaseDuration, LeaseId, LeaseState, Locker};
@@ -40,7 +43,7 @@ fn status_of_an_unknown_holder_says_so() {
     tool.run(&["status", "a", "b"])
         .exits(0)
         .prints("a: held by an unknown holder (leased, no azmutex metadata)")
-        .prints("b: held by an unknown holder, with a lease that has no end");
+        .prints("b: held by an unknown holder, with an infinite lease");
 }
 
 #[test]
@@ -87,7 +90,7 @@ fn status_of_a_holder_that_the_record_contradicts_names_it_as_last_recorded() {
     tool.run(&["status", "a"])
         .exits(0)
         .prints("a: held by an unknown holder; last recorded: alice@gone (pid ")
-        .prints("; this lease has no end\n");
+        .prints("; this lease is infinite\n");
     let object = tool.run(&["status", "a", "--json"]).exits(0).json();
     assert!(object["holder"].is_null());
     assert_eq!(object["last_holder"]["owner"], "alice@gone");
@@ -100,6 +103,8 @@ fn status_of_a_holder_that_the_record_contradicts_names_it_as_last_recorded() {
 fn status_as_json_has_the_same_members_in_every_state() {
     let members = [
         "schema",
+        "time",
+        "event",
         "lock",
         "url",
         "state",
@@ -139,7 +144,7 @@ fn status_as_json_has_the_same_members_in_every_state() {
     assert!(
         done.out
             .lines()
-            .all(|line| line.starts_with("{\"schema\":1,\"lock\":"))
+            .all(|line| line.starts_with("{\"schema\":1,\"time\":\""))
     );
     let states: Vec<_> = all.iter().map(|object| &object["state"]).collect();
     assert_eq!(states, ["leased", "leased", "available", "missing"]);
@@ -180,7 +185,7 @@ fn status_check_answers_by_its_exit_code() {
     }
     tool.run(&["status", "--check", "mine", "held"])
         .exits(2)
-        .says("pass --lease-id or AZMUTEX_LEASE_ID");
+        .says("pass --lease-id or set AZMUTEX_LEASE_ID");
 }
 
 #[test]
@@ -261,7 +266,7 @@ fn list_of_a_container_that_is_not_there_is_no_such_lock() {
     tool.run(&["list"])
         .exits(3)
         .says("ContainerNotFound")
-        .says("hint: --container names it");
+        .says("hint: choose one with --container");
 }
 
 #[test]
@@ -317,7 +322,7 @@ fn break_without_confirmation_changes_nothing() {
         (&["break", "prod/a", "--no-input"], "--no-input"),
         (
             &["break", "prod/a", "--confirm", "prod/b"],
-            "--confirm has another name",
+            "--confirm has a different name",
         ),
     ] {
         tool.run(args)
@@ -353,7 +358,7 @@ fn break_of_stale_holders_leaves_those_of_unknown_age_alone() {
     mutex.acquire("a", LeaseDuration::MAX).unwrap();
     tool.run(&["break", "a", "--yes", "--if-stale", "5m"])
         .exits(1)
-        .says("it is not known how long it has been held (--if-stale)");
+        .says("how long it has been held is not known (--if-stale)");
     assert_eq!(mutex.status("a").unwrap().state(), LeaseState::Leased);
 }
 
@@ -365,6 +370,25 @@ fn names_from_elsewhere_cannot_control_the_terminal() {
         .unwrap();
     let done = tool.run(&["list"]).exits(0).prints("\\u{202e}evil");
     assert!(!done.out.contains('\u{202e}'));
+    tool.mutex()
+        .acquire("hid\u{200b}den\u{61c}", LeaseDuration::MAX)
+        .unwrap();
+    tool.run(&["list"])
+        .exits(0)
+        .prints("hid\\u{200b}den\\u{61c}");
+    let done = tool
+        .run(&["list", "--json"])
+        .exits(0)
+        .prints("\"hid\\u200bden\\u061c\"");
+    assert!(
+        !done.out.contains(['\u{202e}', '\u{200b}', '\u{61c}']),
+        "{done:?}"
+    );
+    assert!(
+        done.jsons()
+            .iter()
+            .any(|object| object["lock"] == "\u{202e}evil")
+    );
     let mut command = tool.command(&["status", "a\u{1b}[2J"]);
     command.env("AZMUTEX_COLOR", "never");
     let done = finish(command).exits(2);
@@ -391,4 +415,196 @@ fn azurite_is_looked_at_and_broken_in_the_same_way() {
         .prints("acquirable now");
     tool.run(&["status", "--check", "free", &name]).exits(0);
     tool.run(&["doctor"]).exits(0).prints("create and acquire");
+}
+
+#[test]
+fn break_without_asking_says_how_long_the_holder_may_go_on() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "a", "--lease", "15s"]).exits(0);
+    let warning = "azmutex: warning: Its holder may work on for up to 8s, judging by its lease of \
+                   15s: it notices at its next renewal, within 5s, and azmutex run then ends the \
+                   command within 3s. The break period of 5s is shorter: two holders may be at work \
+                   for 3s.";
+    tool.run(&["break", "a", "--yes", "--period", "5"])
+        .exits(0)
+        .says(warning);
+    tool.run(&["acquire", "b", "--lease", "infinite"]).exits(0);
+    tool.run(&["break", "b", "--confirm", "b", "--json"])
+        .exits(0)
+        .says("azmutex: Such a lease is not renewed, so its holder will not notice");
+    tool.mutex().acquire("c", LeaseDuration::MAX).unwrap();
+    let done = tool
+        .run(&["break", "c", "--yes", "--json"])
+        .exits(0)
+        .says("up to 30s, judging by a lease of 1m, since its own is not known");
+    assert_eq!(done.json()["holder_active_s"], 30);
+}
+
+#[test]
+fn status_of_a_breaking_lease_does_not_claim_to_know_its_end() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "a", "--owner", "ci@build-07"])
+        .exits(0);
+    tool.run(&["break", "a", "--yes", "--period", "5"]).exits(0);
+    let done = tool
+        .run(&["status", "a"])
+        .exits(0)
+        .prints("a: breaking: held by ci@build-07 (pid ")
+        .prints(" until its break period is over; the service does not tell when that is\n");
+    assert!(!done.out.contains("60s"), "{done:?}");
+}
+
+#[test]
+fn break_waits_until_the_lock_can_be_acquired() {
+    let tool = Tool::new();
+    tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
+    tool.run(&["break", "a", "--yes", "--period", "1", "--wait"])
+        .exits(0)
+        .says("azmutex: lease broken; waiting until it ends, in 1s or when its holder releases it")
+        .prints("Lease broken; acquirable now.\n");
+    tool.run(&["acquire", "-n", "a"]).exits(0);
+    let object = tool.run(&["break", "a", "--yes", "--period", "1", "--wait", "--json"]);
+    assert_eq!(object.exits(0).json()["remaining_s"], 0);
+}
+
+#[test]
+fn break_that_waits_ends_within_its_limit() {
+    let tool = Tool::new();
+    tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
+    tool.run(&["break", "a", "--yes", "--wait=100ms"])
+        .exits(75)
+        .says("a was broken, but its lease has not ended within 0.1s (--wait)");
+}
+
+#[test]
+fn break_that_waits_says_so_if_another_client_was_faster() {
+    let tool = Tool::new();
+    let mutex = tool.mutex();
+    // It looks once a second, and may do so in the moment in which the lock is free.
+    let code = (0..5).find_map(|attempt| {
+        let key = format!("a{attempt}");
+        let lease = mutex.acquire(&key, LeaseDuration::MAX).unwrap();
+        let mut breaking = tool.start(&["break", &key, "--yes", "--wait"]);
+        breaking.says("waiting until it ends");
+        mutex.release(&lease).unwrap();
+        mutex.acquire(&key, LeaseDuration::MAX).unwrap();
+        breaking.wait().code().filter(|code| *code != 0)
+    });
+    assert_eq!(code, Some(75));
+}
+
+#[test]
+fn list_is_not_padded_by_one_long_name() {
+    let tool = Tool::new();
+    let long = "x".repeat(1024);
+    let lock = |name: &str| {
+        tool.mutex()
+            .acquire(name, LeaseDuration::MAX)
+            .map(drop)
+            .unwrap()
+    };
+    ["鍵", "ab", &long].iter().copied().for_each(lock);
+    let done = tool.run(&["list"]).exits(0);
+    let rows: Vec<_> = done.out.lines().collect();
+    assert_eq!(rows[0], "LOCK  STATE  HOLDER   SINCE  REASON");
+    assert_eq!(rows[1], "ab    held   unknown  -      -");
+    assert!(rows[2].starts_with(&format!("{long}  held ")));
+    assert_eq!(rows[3], "鍵    held   unknown  -      -");
+}
+
+#[test]
+fn list_is_limited_and_sorted() {
+    let tool = Tool::new();
+    for (name, age) in [("b-free", 0), ("c-old", 20), ("a-new", 0)] {
+        let lease = tool.mutex().acquire(name, LeaseDuration::INFINITE).unwrap();
+        if name == "b-free" {
+            tool.mutex().release(&lease).unwrap();
+            continue;
+        }
+        tool.mutex()
+            .write_holder(&lease, azmutex::Holder::current(LeaseDuration::INFINITE))
+            .unwrap();
+        // The record's time is the machine's, not the emulator's.
+        if age > 0 {
+            thread::sleep(Duration::from_millis(1100));
+        }
+    }
+    let names = |args: &[&str]| -> Vec<String> {
+        let done = tool.run(&[&["list", "--json"], args].concat()).exits(0);
+        let name = |object: serde_json::Value| object["lock"].as_str().unwrap().to_owned();
+        done.jsons().into_iter().map(name).collect()
+    };
+    assert_eq!(names(&[]), ["a-new", "b-free", "c-old"]);
+    assert_eq!(names(&["--limit", "2"]), ["a-new", "b-free"]);
+    assert_eq!(names(&["--sort", "state"]), ["a-new", "c-old", "b-free"]);
+    assert_eq!(
+        names(&["--sort", "since", "--limit", "2"]),
+        ["c-old", "a-new"]
+    );
+    tool.run(&["list", "--limit", "0"])
+        .exits(2)
+        .says("--limit: invalid value \"0\": use a number from 1");
+}
+
+#[test]
+fn list_is_one_table_however_long_it_is() {
+    let tool = Tool::new();
+    let mutex = tool.mutex();
+    for n in 0..201 {
+        let name = format!("lock-{n:03}");
+        mutex.acquire(&name, LeaseDuration::MAX).unwrap();
+    }
+    let done = tool.run(&["list"]).exits(0);
+    let names: Vec<_> = done
+        .out
+        .lines()
+        .map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(
+        (names.len(), names[0], names[201]),
+        (202, Some("LOCK"), Some("lock-200"))
+    );
+    assert!(names[1..].is_sorted());
+}
+
+#[test]
+fn list_shows_what_it_has_while_the_service_is_slow() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // A page with a marker of the next, which never comes.
+    let body = "<EnumerationResults><Blobs><Blob><Name>first</Name><Properties>\
+                <Etag>0x1</Etag><LeaseStatus>unlocked</LeaseStatus>\
+                <LeaseState>available</LeaseState></Properties></Blob></Blobs>\
+                <NextMarker>more</NextMarker></EnumerationResults>";
+    let reply = format!(
+        "HTTP/1.1 200 OK\r\nx-ms-version: 2021-12-02\r\nx-ms-request-id: 1\r\n\
+         Content-Type: application/xml\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = String::new();
+        let mut lines = BufReader::new(stream.try_clone().unwrap());
+        while !head.ends_with("\r\n\r\n") && lines.read_line(&mut head).is_ok_and(|n| n > 0) {}
+        stream.write_all(reply.as_bytes()).unwrap();
+        // The next request is read, and not answered.
+        let _ = lines.read_to_string(&mut head);
+    });
+    let tool = Tool::of(format!(
+        "AccountName=devstoreaccount1;AccountKey=a2V5;BlobEndpoint=http://{address}/devstoreaccount1"
+    ));
+    let list = tool.start(&["list"]);
+    assert!(list.line().starts_with("LOCK "));
+    assert!(list.line().starts_with("first "));
+}
+
+#[test]
+fn hints_name_locks_as_a_shell_reads_them() {
+    let tool = Tool::new();
+    tool.mutex()
+        .acquire("it's mine", LeaseDuration::MAX)
+        .unwrap();
+    tool.run(&["break", "it's mine"])
+        .exits(5)
+        .says(r"hint: pass --yes, or --confirm 'it'\''s mine'");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::tool::{bare, finish};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "run",
     "status",
     "list",
@@ -18,6 +18,7 @@ const VERBS: [&str; 12] = [
     "emulator",
     "completions",
     "man",
+    "schema",
 ];
 
 #[test]
@@ -104,6 +105,17 @@ fn man_pages_have_their_sections_and_every_command() {
     }
     let run = read("azmutex-run.1");
     assert!(run.contains("AZMUTEX_ON_LOST") && run.contains("\\fB121\\fR"));
+    let synopsis = run.split(".SH SYNOPSIS\n").nth(1).unwrap();
+    let synopsis = synopsis.lines().next().unwrap();
+    assert!(synopsis.contains("[\\fB\\-\\-nonblock\\fR]"), "{synopsis}");
+    assert!(
+        synopsis.ends_with("[\\fIGLOBAL OPTIONS\\fR] \\fILOCK\\fR [\\-\\-] \\fICOMMAND ...\\fR"),
+        "{synopsis}"
+    );
+    assert!(
+        !synopsis.contains("container") && run.contains(".SH \"GLOBAL OPTIONS\""),
+        "{synopsis}"
+    );
     fs::remove_dir_all(&dir).unwrap();
     let printed = finish(bare(&["man"])).exits(0);
     assert_eq!(printed.out, top);

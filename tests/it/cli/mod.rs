@@ -6,6 +6,13 @@ mod doctor;
 mod generate;
 mod hold;
 mod lease;
+#[cfg(unix)]
+mod limits;
+#[cfg(unix)]
+mod nested;
+mod schema;
+#[cfg(unix)]
+mod scripts;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod terminal;

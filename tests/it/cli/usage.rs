@@ -9,7 +9,7 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
     let rows: [(&[&str], &str); 24] = [
         (
             &["stat"],
-            "stat: there is no such command\n  hint: there is status",
+            "stat: there is no such command\n  hint: did you mean status?",
         ),
         (
             &["terraform"],
@@ -35,7 +35,7 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         ),
         (
             &["hold", "a", "--lease", "infinite"],
-            "--lease: invalid value \"infinite\": a lease without an end",
+            "--lease: invalid value \"infinite\": an infinite lease",
         ),
         (
             &["hold", "a", "--for-pid", "0"],
@@ -80,7 +80,7 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         ),
         (
             &["status", "a/"],
-            "LOCK \"a/\": a blob name neither starts nor ends with `/`",
+            "LOCK \"a/\": a blob name cannot start or end with `/`",
         ),
         (
             &["status", "a", "--container", "No"],
@@ -92,7 +92,8 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         ),
         (
             &["status", "a", "--account-key=s3cret"],
-            "--account-key: there is no such option\n  hint: secrets do not go on the command line",
+            "--account-key: there is no such option\n  hint: secrets do not belong on the command \
+             line",
         ),
     ];
     let tool = Tool::new();
@@ -149,6 +150,11 @@ fn variable_with_a_bad_value_is_named() {
             "AZMUTEX_LEASE: invalid value \"5\": a lease is",
         ),
         (
+            "AZMUTEX_VERBOSE",
+            "loud",
+            "AZMUTEX_VERBOSE: invalid value \"loud\": ",
+        ),
+        (
             "AZMUTEX_COLOR",
             "red",
             "AZMUTEX_COLOR: invalid value \"red\": use one of auto",
@@ -200,7 +206,7 @@ fn errors_are_objects_where_output_is() {
         (&1.into(), &75.into())
     );
     assert!(
-        object["error"]["what"]
+        object["message"]
             .as_str()
             .unwrap()
             .starts_with("cannot acquire a")
@@ -209,8 +215,8 @@ fn errors_are_objects_where_output_is() {
         .run(&["list", "--json", "--container", "none"])
         .exits(3)
         .json();
-    assert_eq!(object["error"]["service_code"], "ContainerNotFound");
-    let id = object["error"]["request_id"].as_str().unwrap();
+    assert_eq!(object["service_code"], "ContainerNotFound");
+    let id = object["request_id"].as_str().unwrap();
     assert_eq!(id.len(), 36);
     tool.run(&["list", "-v", "--container", "none"])
         .exits(3)
@@ -253,4 +259,98 @@ fn reader_that_goes_away_is_no_failure() {
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert_eq!(output.stderr, b"", "{args:?}");
     }
+}
+
+#[test]
+fn run_whose_lock_was_forgotten_does_not_take_the_command_for_it() {
+    for (args, missing) in [
+        (
+            &["run", "--", "echo", "hi there"][..],
+            "azmutex run LOCK -- echo 'hi there'",
+        ),
+        (&["run", "--", "make"], "azmutex run LOCK -- make"),
+        (
+            &["run", "-n", "-w", "5s", "--", "make", "-j4"],
+            "azmutex run LOCK -- make -j4",
+        ),
+        (
+            &["--container", "c", "run", "--", "make", "all"],
+            "azmutex run LOCK -- make all",
+        ),
+    ] {
+        finish(bare(args))
+            .exits(125)
+            .says("azmutex: error: missing: LOCK, in front of `--`\n")
+            .says(&format!("hint: write: {missing}\n"));
+    }
+    let tool = Tool::new();
+    for args in [
+        &["run", "echo", "--", "echo", "x"][..],
+        &["run", "a", "echo", "--", "a"],
+        &["run", "-n", "a", "--", "echo", "a"],
+        &["run", "--", "-begins-with-a-dash", "echo", "x"],
+    ] {
+        tool.run(args).exits(0);
+    }
+}
+
+#[test]
+fn argument_too_many_is_answered_with_what_was_meant() {
+    for (args, text) in [
+        (
+            &["list", "no pe/"][..],
+            "no pe/: list takes no names\n  hint: names that begin so: azmutex list --prefix 'no pe/'",
+        ),
+        (&["acquire", "a", "b"], "b: it is one argument too many"),
+        (
+            &["terra form"],
+            "hint: to run it under a lock: azmutex run LOCK 'terra form'",
+        ),
+    ] {
+        finish(bare(args)).exits(2).says(text);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn argument_that_is_not_utf_8_is_named() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let bad = OsStr::from_bytes(b"a\xff");
+    let tool = Tool::new();
+    for (front, behind, code, text) in [
+        (
+            &["status"][..],
+            &[][..],
+            2,
+            "argument 2, \"a\u{fffd}\": it is not UTF-8",
+        ),
+        (
+            &["run", "-n"],
+            &["true"],
+            125,
+            "argument 3, \"a\u{fffd}\": it is not UTF-8",
+        ),
+        (
+            &["acquire", "a", "--owner"],
+            &[],
+            2,
+            "--owner: its value is not UTF-8",
+        ),
+    ] {
+        let mut command = bare(front);
+        command.arg(bad).args(behind);
+        finish(command)
+            .exits(code)
+            .says(&format!("azmutex: error: {text}"));
+    }
+    let mut command = bare(&["list"]);
+    command.env("AZMUTEX_PREFIX", bad);
+    finish(command)
+        .exits(2)
+        .says("AZMUTEX_PREFIX: its value is not UTF-8");
+    // The command may be given anything.
+    let mut command = tool.command(&["run", "a", "echo"]);
+    assert_eq!(command.arg(bad).status().unwrap().code(), Some(0));
 }

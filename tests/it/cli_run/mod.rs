@@ -3,6 +3,8 @@
 mod clean_up;
 mod concurrency;
 mod exit_status;
+#[cfg(target_os = "linux")]
+mod guardian;
 mod loss;
 mod signals;
 pub(crate) mod support;

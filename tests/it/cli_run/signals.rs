@@ -1,11 +1,13 @@
 //! Signals to `azmutex run`, and what of them reaches the command.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
+use azmutex::LeaseState;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::support::{
-    Running, Service, assert_dies, azmutex, finish, is_dead, is_ignored, number, unique,
+    Running, Scratch, Service, assert_dies, azmutex, finish, is_dead, is_ignored, number, unique,
 };
 
 /// Says when it is ready, and what it hears. Its input is to be a pipe that nobody writes to.
@@ -130,6 +132,73 @@ fn grandchildren_are_ended_with_the_command() {
         run.signal(Signal::TERM);
         assert_eq!(run.finish().signal(), 15);
         assert_dies(grandchild);
+    }
+}
+
+/// Takes a while to end, and says when it has: `rollback DONE` after the file `go` is there.
+const ROLL_BACK: &str = "
+    trap 'until [ -e \"$GO\" ]; do sleep 0.02; done; echo rolled back; exit 0' TERM INT HUP
+    echo ready $$
+    while :; do sleep 0.02; done";
+
+/// The rest of the command goes on after its first process ended of `signal`, which azmutex was sent
+/// alone or with its group. The lock is kept until it is over.
+#[track_caller]
+fn lock_is_kept_for_the_rest(shell: &str, command: &str, signal: Signal, to_all: bool) {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        let scratch = Scratch::new();
+        let inner = scratch.write("inner.sh", ROLL_BACK, 0o644);
+        let go = scratch.file("go");
+        let lock = unique("roll-back");
+        let mut run = service.run(["--process-group", group, &*lock, shell, "-c"]);
+        run.arg(command.replace("INNER", &format!("bash {}", inner.display())));
+        // Of a group of its own, for a signal to the whole of it.
+        let run = Running::start(run.env("GO", &go).process_group(0));
+        run.out.wait_for("ready ");
+        if to_all {
+            kill_process_group(Pid::from_child(&run.child), signal).unwrap();
+        } else {
+            run.signal(signal);
+        }
+        let said = run.err.wait_for("gone\n");
+        assert!(said.contains(" behind; "), "{said}");
+        assert!(
+            said.contains(&format!("{lock} is held and renewed until ")),
+            "{said}"
+        );
+        assert_eq!(service.state(&lock), LeaseState::Leased, "{group}");
+        std::fs::write(&go, "").unwrap();
+        let done = run.finish();
+        assert!(done.out.ends_with("rolled back\n"), "{group}: {done:?}");
+        assert!(!done.out.contains("never"), "{group}: {done:?}");
+        assert!(service.state(&lock).is_free(), "{group}");
+    }
+}
+
+#[test]
+fn lock_is_kept_until_the_last_process_has_ended_after_a_signal() {
+    for shell in ["bash", "dash"] {
+        if !finish(Command::new(shell).args(["-c", "true"]))
+            .status
+            .success()
+        {
+            continue;
+        }
+        for to_all in [false, true] {
+            lock_is_kept_for_the_rest(shell, "INNER; echo never", Signal::TERM, to_all);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn lock_is_kept_after_a_signal_for_what_left_the_group_too() {
+    // What is waited for is a sibling, so that the shell dies of the signal.
+    let command = "setsid INNER & wait; echo never";
+    lock_is_kept_for_the_rest("bash", command, Signal::TERM, false);
+    if !is_ignored(1) {
+        lock_is_kept_for_the_rest("bash", command, Signal::HUP, false);
     }
 }
 

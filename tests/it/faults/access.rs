@@ -59,7 +59,7 @@ fn missing_rights_are_an_auth_error_that_names_the_role() {
         ("AuthorizationFailure", "network rules"),
         (
             "KeyBasedAuthenticationNotPermitted",
-            "does not allow its key",
+            "does not allow access with its key",
         ),
     ] {
         setup
@@ -100,7 +100,10 @@ fn clock_that_is_off_is_told_with_the_difference() {
         let other = text.replace("16", "15").replace("90", "89");
         let shown = error.to_string();
         assert!(shown.contains(text) || shown.contains(&other), "{shown}");
-        assert!(shown.contains("15 are allowed; set the clock"), "{shown}");
+        assert!(
+            shown.contains("at most 15 are allowed; set the clock"),
+            "{shown}"
+        );
     }
     // As far as is allowed, nobody minds.
     let backend = frozen();
@@ -166,14 +169,17 @@ fn sas_that_ended_while_in_use_is_told_with_its_end() {
         unreachable!()
     };
     assert_eq!(error.kind(), ErrorKind::Auth);
-    assert!(error.to_string().contains("the SAS ended at 2"), "{error}");
+    assert!(
+        error.to_string().contains("the SAS expired at 2"),
+        "{error}"
+    );
     guard.check().expect("it is held until the deadline");
     clock.advance(25 * SEC);
     fails(guard.check(), ErrorKind::LeaseUnproven);
     // A client made now is refused before it sends anything.
     let requests = emulator.requests();
     let error = fails(AzureMutex::new(options(&sas)), ErrorKind::Config);
-    assert!(error.to_string().contains("it ended at 2"), "{error}");
+    assert!(error.to_string().contains("it expired at 2"), "{error}");
     assert_eq!(emulator.requests(), requests);
     // A wrong SAS is another matter than an old one.
     let wrong = account
@@ -182,7 +188,7 @@ fn sas_that_ended_while_in_use_is_told_with_its_end() {
     let mutex = AzureMutex::new(options(&wrong)).expect("sound");
     let error = fails(mutex.acquire(KEY, LeaseDuration::MIN), ErrorKind::Auth);
     assert!(
-        error.to_string().contains("that the SAS is whole"),
+        error.to_string().contains("that the SAS is complete"),
         "{error}"
     );
 }

@@ -1,6 +1,6 @@
 //! Requests that are lost before the service acts, and replies that are lost after it did.
 
-use azmutex::{ErrorKind, LeaseDuration, LeaseState};
+use azmutex::{ErrorKind, Lease, LeaseDuration, LeaseState};
 
 use super::*;
 use crate::support::proxy::{gateway_unavailable, internal_error};
@@ -18,6 +18,8 @@ on_local_services! {
     reads_whose_replies_were_lost_are_asked_again
     connections_closed_between_requests_are_made_anew
     acquire_given_up_after_the_service_acted_is_taken_back
+    acquire_without_any_reply_names_the_lease_that_it_may_have_left
+    acquire_with_an_id_of_the_callers_own_takes_no_other
     late_copy_of_an_acquire_given_up_is_never_used
     late_copies_of_answered_requests_do_no_harm
 }
@@ -274,6 +276,73 @@ fn acquire_given_up_after_the_service_acted_is_taken_back(backend: &Backend) {
         assert_eq!(setup.state(), LeaseState::Available, "{fault:?}");
         setup.proxy.clear();
     }
+}
+
+fn acquire_without_any_reply_names_the_lease_that_it_may_have_left(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    for fault in [Fault::DropAfter, Fault::HangAfter] {
+        setup.always_on("acquire", fault.clone());
+        setup.always_on("release", Fault::DropBefore);
+        let acquired = within(TIMEOUT, || mutex.acquire(KEY, LeaseDuration::INFINITE));
+        let error = fails(acquired, ErrorKind::Transport);
+        let id = error.lease_id();
+        let id = id.unwrap_or_else(|| panic!("{fault:?}: nobody else knows it: {error}"));
+        assert_eq!(setup.state(), LeaseState::Leased, "{fault:?}");
+
+        let locker = setup.builder().release_timeout(TIMEOUT).build();
+        let locker = locker.expect("sound");
+        setup.proxy.clear();
+        fails(locker.try_lock(), ErrorKind::WouldBlock);
+        let left = Lease::new(KEY, id).expect("the key is sound");
+        mutex.release(&left).expect("it is that lease");
+
+        // A locker's runs out by itself, and can be released all the same.
+        setup.always_on("acquire", fault.clone());
+        setup.always_on("release", Fault::DropBefore);
+        let error = fails(locker.try_lock(), ErrorKind::Transport);
+        assert!(locker.settle(LONG));
+        setup.proxy.clear();
+        let id = error.lease_id().expect("the service may have granted it");
+        let left = Lease::new(KEY, id).expect("the key is sound");
+        mutex.release(&left).expect("it is that lease");
+    }
+    // What was released for certain, or never granted, is nobody's business.
+    setup.always_on("acquire", Fault::DropAfter);
+    let error = fails(
+        mutex.acquire(KEY, LeaseDuration::INFINITE),
+        ErrorKind::Transport,
+    );
+    assert_eq!(error.lease_id(), None);
+    setup.proxy.clear();
+    let held = mutex.acquire(KEY, LeaseDuration::MIN).expect("it is free");
+    let error = fails(
+        mutex.acquire(KEY, LeaseDuration::MIN),
+        ErrorKind::WouldBlock,
+    );
+    assert_eq!(error.lease_id(), None);
+    mutex.release(&held).expect("it is held");
+}
+
+fn acquire_with_an_id_of_the_callers_own_takes_no_other(backend: &Backend) {
+    let setup = Setup::before(backend);
+    let mutex = setup.mutex();
+    let id = LeaseId::random().expect("random numbers");
+    setup.once_on("acquire", Fault::DropAfter);
+    let lease = mutex.acquire_with_id(KEY, LeaseDuration::INFINITE, id);
+    let lease = lease.expect("the second attempt is answered");
+    assert_eq!((lease.key(), lease.id()), (KEY, id));
+    assert_eq!(setup.state(), LeaseState::Leased);
+    let ids: Vec<_> = setup
+        .seen("acquire")
+        .iter()
+        .map(|seen| proposed_id(seen))
+        .collect();
+    assert_eq!(ids, [id.to_string(), id.to_string()]);
+    // Whoever wrote it down first can release the lease, whatever came of the acquire.
+    let noted = Lease::new(KEY, id).expect("the key is sound");
+    mutex.release(&noted).expect("it is held");
+    assert_eq!(setup.state(), LeaseState::Available);
 }
 
 fn late_copy_of_an_acquire_given_up_is_never_used(backend: &Backend) {

@@ -14,11 +14,13 @@ use crate::support::proxy::{Fault, FaultProxy, RequestHead, Seen};
 use crate::support::{Events, LONG};
 
 mod access;
+mod endings;
 mod lost_replies;
 mod processes;
 mod renewals;
 mod replies;
 mod silence;
+mod waiting;
 
 const KEY: &str = "nightly/report";
 

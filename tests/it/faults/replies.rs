@@ -150,7 +150,9 @@ fn redirect_is_not_followed() {
         let locker = setup.locker();
         let error = fails(within(TIMEOUT / 2, || locker.lock()), ErrorKind::Protocol);
         assert!(
-            error.to_string().contains("credentials do not follow"),
+            error
+                .to_string()
+                .contains("a redirect, which is not followed"),
             "{error}"
         );
         assert_eq!(

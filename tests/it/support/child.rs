@@ -12,6 +12,7 @@ use std::time::Duration;
 use azmutex::{AzureMutex, Event, Locker, LockerBuilder, MutexOptions};
 
 use super::backend::Backend;
+use super::proxy::FaultProxy;
 use super::{Events, LONG};
 
 const ROLE: &str = "AZMUTEX_TEST_ROLE";
@@ -19,6 +20,7 @@ const CONNECTION: &str = "AZMUTEX_TEST_ROLE_CONNECTION";
 const CONTAINER: &str = "AZMUTEX_TEST_ROLE_CONTAINER";
 const KEY: &str = "AZMUTEX_TEST_ROLE_KEY";
 const LOG: &str = "AZMUTEX_TEST_ROLE_LOG";
+const FAULT_WAIT: &str = "AZMUTEX_TEST_ROLE_FAULT_WAIT_MS";
 
 /// Who the role `hold` says that it is.
 pub(crate) const OWNER: &str = "the child";
@@ -40,28 +42,44 @@ impl Child {
     /// Holds `key` with fencing, as [`OWNER`], and says `holds TOKEN`. Told to `write`, it writes
     /// [`VALUE`] and says what came of it; told to `release`, it does.
     pub(crate) fn hold(backend: &Backend, key: &str) -> Self {
-        Self::start("hold", backend, key, Path::new(""))
+        Self::start("hold", backend, key, |_| ())
+    }
+
+    /// The same through a proxy, and failures to acquire are retried for `fault_wait`.
+    pub(crate) fn hold_through(
+        backend: &Backend,
+        proxy: &FaultProxy,
+        key: &str,
+        fault_wait: Duration,
+    ) -> Self {
+        Self::start("hold", backend, key, |process| {
+            process
+                .env(CONNECTION, proxy.connection_string())
+                .env(FAULT_WAIT, fault_wait.as_millis().to_string());
+        })
     }
 
     /// Takes `key` with fencing for [`ROUNDS`] times, and appends `enter TOKEN` and `leave TOKEN`
     /// to the file `log` while it holds it.
     pub(crate) fn contend(backend: &Backend, key: &str, log: &Path) -> Self {
-        Self::start("contend", backend, key, log)
+        Self::start("contend", backend, key, |process| {
+            process.env(LOG, log);
+        })
     }
 
-    fn start(role: &str, backend: &Backend, key: &str, log: &Path) -> Self {
-        let mut process = Command::new(env::current_exe().expect("this binary is a file"))
+    fn start(role: &str, backend: &Backend, key: &str, set: impl FnOnce(&mut Command)) -> Self {
+        let mut process = Command::new(env::current_exe().expect("this binary is a file"));
+        process
             .args(["support::child::play", "--exact", "--ignored"])
             .args(["--nocapture", "--test-threads", "1"])
             .env(ROLE, role)
             .env(CONNECTION, backend.connection_string())
             .env(CONTAINER, backend.container())
             .env(KEY, key)
-            .env(LOG, log)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this binary runs");
+            .stdout(Stdio::piped());
+        set(&mut process);
+        let mut process = process.spawn().expect("this binary runs");
         let stdout = process.stdout.take().expect("stdout is piped");
         let (said, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -150,6 +168,10 @@ fn play() {
         .backoff(Duration::from_millis(100), Duration::from_millis(500))
         .owner(OWNER)
         .fencing(true);
+    let builder = match env::var(FAULT_WAIT) {
+        Ok(millis) => builder.fault_wait(Duration::from_millis(millis.parse().expect("a number"))),
+        Err(_) => builder,
+    };
     match role.as_str() {
         "hold" => hold(builder),
         "contend" => contend(builder, Path::new(&set(LOG))),

@@ -1,18 +1,20 @@
-//! The options of everything that acquires a lock.
+//! The options of all commands that acquire a lock.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::Global;
+use crate::times::since_start;
 use crate::value;
 
-/// Who holds the lock and what for, as others see it.
+/// Who holds the lock and why, as others see it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Identity {
-    /// Who holds the lock, for others to see [default: user@host]
+    /// Who holds the lock, as shown to others [default: user@host]
     #[arg(long, value_name = "TEXT", env = "AZMUTEX_OWNER")]
     pub(crate) owner: Option<String>,
-    /// What the lock is held for, for others to see: no place for secrets
+    /// Why the lock is held, as shown to others: not for secrets
     #[arg(long, value_name = "TEXT", env = "AZMUTEX_REASON")]
     pub(crate) reason: Option<String>,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Waiting {
     /// Fail at once if somebody holds the lock; the same as -w 0
     #[arg(short, long, overrides_with = "wait")]
     pub(crate) nonblock: bool,
-    /// Give up after this time, such as 30s or 5m [default: wait for ever]
+    /// Give up after this time, such as 30s or 5m [default: wait forever]
     #[arg(
         short,
         long,
@@ -33,7 +35,7 @@ pub(crate) struct Waiting {
         overrides_with = "nonblock"
     )]
     pub(crate) wait: Option<Duration>,
-    /// Whether a missing container and lock blob are created
+    /// Whether to create a missing container and lock blob
     #[arg(
         long,
         value_name = "WHEN",
@@ -42,7 +44,7 @@ pub(crate) struct Waiting {
         default_value_t = Create::Auto
     )]
     pub(crate) create: Create,
-    /// How long a service that fails or does not answer is put up with
+    /// How long to retry while the service fails or does not answer
     #[arg(
         long,
         value_name = "DURATION",
@@ -54,12 +56,29 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// How long to wait for a holder; `None` is for ever.
+    /// How long to wait for a holder; `None` means forever.
     pub(crate) fn limit(&self) -> Option<Duration> {
         if self.nonblock {
             Some(Duration::ZERO)
         } else {
             self.wait
+        }
+    }
+
+    /// What is left of the limit.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let limit = self.limit()?;
+        Some(limit.saturating_sub(since_start()))
+    }
+
+    /// How long to wait for a named pipe that is given as a file.
+    pub(crate) fn patience(&self, global: &Global) -> Duration {
+        match self.left() {
+            None => self.fault_wait,
+            Some(_) if self.limit() == Some(Duration::ZERO) => {
+                self.fault_wait.min(global.request_timeout)
+            }
+            Some(left) => self.fault_wait.min(left),
         }
     }
 }
@@ -68,6 +87,6 @@ impl Waiting {
 pub(crate) enum Create {
     /// On first use
     Auto,
-    /// Never: what is missing is an error
+    /// Fail if one of them is missing
     Never,
 }

@@ -1,24 +1,26 @@
-//! The command line: what `--help`, the completions and the man pages are made of.
+//! The command line, from which `--help`, the completions and the man pages are made.
 
 mod acquiring;
 mod run;
 mod verbs;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::acquiring::{Create, Identity};
+pub(crate) use self::acquiring::{Create, Identity, Waiting};
 pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers};
 #[cfg(feature = "emulator")]
 pub(crate) use self::verbs::EmulatorArgs;
 pub(crate) use self::verbs::{
     AcquireArgs, BreakArgs, Check, CompletionsArgs, DoctorArgs, Format, HoldArgs, ListArgs,
-    ManArgs, ReleaseArgs, RenewArgs, StatusArgs,
+    ManArgs, ReleaseArgs, RenewArgs, SchemaArgs, Sort, StatusArgs,
 };
 use crate::examples;
 use crate::exit;
+use crate::value;
 
 /// Runs commands under a distributed lock: flock(1) across machines, on Azure Blob leases.
 #[derive(Debug, Parser)]
@@ -38,7 +40,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options of every command.
+/// The options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
@@ -54,7 +56,7 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) endpoint: Option<String>,
-    /// The container of the locks
+    /// The container that holds the locks
     #[arg(
         long,
         value_name = "NAME",
@@ -100,7 +102,19 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) connection_string_file: Option<PathBuf>,
-    /// Use an emulator inside this process: nothing to set up, and gone when it ends
+    /// How long one request to the service may take, with another try if it is not answered
+    #[arg(
+        long,
+        value_name = "DURATION",
+        global = true,
+        env = "AZMUTEX_REQUEST_TIMEOUT",
+        hide_short_help = true,
+        default_value = "10s",
+        value_parser = value::request_timeout
+    )]
+    pub(crate) request_timeout: Duration,
+    /// Use an emulator inside this process: nothing to set up, and nothing left when the process
+    /// ends
     #[cfg(feature = "emulator")]
     #[arg(
         long,
@@ -112,10 +126,10 @@ pub(crate) struct Global {
     /// Print JSON, one object per line
     #[arg(long, global = true, env = "AZMUTEX_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
-    /// Say more; twice for what the lock does
+    /// Print more; twice to follow each step of the lock
     #[arg(short, long, global = true, env = "AZMUTEX_VERBOSE", action = ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Say errors only
+    /// Print errors only
     #[arg(
         short,
         long,
@@ -124,7 +138,7 @@ pub(crate) struct Global {
         value_parser = FalseyValueParser::new()
     )]
     pub(crate) quiet: bool,
-    /// How messages on stderr are written
+    /// The format of messages on stderr
     #[arg(
         long,
         value_name = "FORMAT",
@@ -134,7 +148,7 @@ pub(crate) struct Global {
         default_value_t = LogFormat::Text
     )]
     pub(crate) log_format: LogFormat,
-    /// Whether stderr is coloured
+    /// Whether to colour stderr
     #[arg(
         long,
         value_name = "WHEN",
@@ -144,7 +158,7 @@ pub(crate) struct Global {
         default_value_t = When::Auto
     )]
     pub(crate) color: When,
-    /// Whether waiting is shown in one line that is redrawn
+    /// Whether to show waiting as one line that is redrawn
     #[arg(
         long,
         value_name = "WHEN",
@@ -154,7 +168,7 @@ pub(crate) struct Global {
         default_value_t = When::Auto
     )]
     pub(crate) progress: When,
-    /// Never ask: what needs an answer fails
+    /// Never ask for input: fail if it is needed
     #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", hide_short_help = true, value_parser = FalseyValueParser::new())]
     pub(crate) no_input: bool,
 }
@@ -162,7 +176,8 @@ pub(crate) struct Global {
 /// The kinds of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Auth {
-    /// What is there: a file first, then the environment; connection string, key, SAS
+    /// Whichever is given: files before the environment, and connection string before key before
+    /// SAS
     Auto,
     /// The account key
     Key,
@@ -200,35 +215,40 @@ pub(crate) enum Command {
     Emulator(EmulatorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+    Schema(SchemaArgs),
 }
 
-/// Variables that are no option's own.
-const VARIABLES: [(&str, &str); 7] = [
+/// Variables that do not belong to an option.
+const VARIABLES: [(&str, &str); 8] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
-        "The account and its credential, in one string",
+        "The account and its credential in one string",
     ),
     (
         "AZURE_STORAGE_ACCOUNT",
-        "The storage account, unless --account names it",
+        "The storage account, unless --account is given",
     ),
     ("AZURE_STORAGE_KEY", "The account key"),
     ("AZURE_STORAGE_SAS_TOKEN", "A SAS token"),
     (
         "HTTPS_PROXY, NO_PROXY",
-        "The proxy to use, and for which hosts not",
+        "The proxy to use, and the hosts to reach without it",
     ),
     (
         "NO_COLOR, CLICOLOR_FORCE",
-        "Whether stderr is coloured, unless --color says so",
+        "Whether to colour stderr, unless --color is given",
     ),
-    ("TERM", "With dumb, nothing is coloured or redrawn"),
+    ("TERM", "If it is dumb, nothing is coloured or redrawn"),
+    (
+        "AZMUTEX_HELD_LOCKS",
+        "The locks already held by parent processes; set by azmutex run",
+    ),
 ];
 
-/// The definition of the command line, as it is parsed and as it is shown.
+/// The definition of the command line, for parsing and for the help.
 pub(crate) fn command() -> clap::Command {
     fn quiet(command: clap::Command) -> clap::Command {
-        // They are named as the options are, and all in the man pages.
+        // Variables are named like their options, and the man pages list all of them.
         command
             .mut_args(|arg| arg.hide_env(true))
             .mut_subcommands(quiet)
@@ -236,13 +256,13 @@ pub(crate) fn command() -> clap::Command {
     quiet(Cli::command())
 }
 
-/// The definition to parse with: a variable that is empty is as good as not set.
+/// The definition to parse with: an empty variable counts as not set.
 pub(crate) fn parser() -> clap::Command {
     without_empty(command())
 }
 
-/// The part of the definition that `azmutex run` takes, without the help: the other commands would
-/// be most of its start.
+/// The part of the definition that `azmutex run` needs, without the help: building the other
+/// commands would take most of its start-up time.
 pub(crate) fn parser_of_run() -> clap::Command {
     let run = RunArgs::augment_args(clap::Command::new("run"));
     without_empty(Global::augment_args(clap::Command::new("azmutex")).subcommand(run))
@@ -264,14 +284,14 @@ fn without_empty(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_empty)
 }
 
-/// The variables that a command reads, and what they are.
+/// The variables that a command reads, and their meaning.
 pub(crate) fn variables(command: &clap::Command) -> Vec<(String, String)> {
     let options = command.get_arguments().filter_map(|arg| {
         let variable = arg.get_env()?.to_string_lossy().into_owned();
         let long = arg.get_long()?;
         Some((
             variable,
-            format!("The value of --{long}, unless that is given"),
+            format!("The value of --{long}, if that is not given"),
         ))
     });
     let others = VARIABLES.map(|(name, meaning)| (name.to_owned(), meaning.to_owned()));

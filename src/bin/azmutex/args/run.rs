@@ -14,9 +14,9 @@ use crate::value::{self, Signal};
 
 /// Run a command while holding a lock
 ///
-/// The lock is acquired, the command runs, the lock is released, and azmutex exits as the command
-/// did. The lease is renewed while it runs. If the lock is lost, the command is ended before
-/// another holder can have it.
+/// Acquires the lock, runs the command, releases the lock and exits with the command's exit status.
+/// Renews the lease while the command runs. If the lock is lost, ends the command before another
+/// holder can acquire the lock.
 #[derive(Debug, Args)]
 #[command(after_help = examples::RUN, after_long_help = examples::with_exit(examples::RUN, true))]
 pub(crate) struct RunArgs {
@@ -59,10 +59,11 @@ pub(crate) struct RunArgs {
         value_parser = value::duration
     )]
     pub(crate) renew_every: Option<Duration>,
-    /// How long before the lease ends the command has to be gone [default: 5s, less if the lease is short]
+    /// How long before the end of the lease the command must be gone [default: 5s, less if the
+    /// lease is short]
     #[arg(long, value_name = "DURATION", env = "AZMUTEX_MARGIN", value_parser = value::duration)]
     pub(crate) margin: Option<Duration>,
-    /// The signal for the command when the lock is lost
+    /// The signal to send to the command when the lock is lost
     #[arg(
         short,
         long,
@@ -72,7 +73,8 @@ pub(crate) struct RunArgs {
         value_parser = Signal::parse
     )]
     pub(crate) signal: Signal,
-    /// Kill the command if it is still there this long after the signal [default: 10s, less if the lease is short]
+    /// Kill the command if it still runs this long after the signal [default: 10s, less if the
+    /// lease is short]
     #[arg(
         short,
         long,
@@ -81,7 +83,7 @@ pub(crate) struct RunArgs {
         value_parser = value::duration
     )]
     pub(crate) kill_after: Option<Duration>,
-    /// Kill the command this long after a signal to azmutex was passed on [default: never]
+    /// Kill the command this long after azmutex passed a signal on to it [default: never]
     #[arg(
         long,
         value_name = "DURATION",
@@ -89,7 +91,7 @@ pub(crate) struct RunArgs {
         value_parser = value::duration
     )]
     pub(crate) kill_after_signal: Option<Duration>,
-    /// What becomes of the command when the lock is lost
+    /// What to do with the command when the lock is lost
     #[arg(
         long,
         value_name = "WHAT",
@@ -116,7 +118,7 @@ pub(crate) struct RunArgs {
         default_value_t = ProcessGroup::Auto
     )]
     pub(crate) process_group: ProcessGroup,
-    /// What becomes of processes that the command leaves behind
+    /// What to do with processes that the command leaves behind
     #[arg(
         long,
         value_name = "WHAT",
@@ -125,7 +127,7 @@ pub(crate) struct RunArgs {
         default_value_t = Stragglers::Warn
     )]
     pub(crate) stragglers: Stragglers,
-    /// What becomes of the lock while the command is suspended (^Z)
+    /// What to do with the lock while the command is suspended (^Z)
     #[arg(
         long,
         value_name = "WHAT",
@@ -134,10 +136,13 @@ pub(crate) struct RunArgs {
         default_value_t = OnSuspend::Hold
     )]
     pub(crate) on_suspend: OnSuspend,
-    /// Let the command live on if azmutex itself is killed (Linux)
+    /// Start no guardian, the process that ends the command if azmutex itself is killed or stopped; then only the command's first process is sent SIGTERM
+    #[arg(long, env = "AZMUTEX_NO_GUARDIAN", value_parser = FalseyValueParser::new())]
+    pub(crate) no_guardian: bool,
+    /// Let the command run on without the lock if azmutex itself is killed; implies --no-guardian
     #[arg(long, env = "AZMUTEX_NO_PDEATHSIG", value_parser = FalseyValueParser::new())]
     pub(crate) no_pdeathsig: bool,
-    /// Keep the lock at least this long, for clocks that differ
+    /// Keep the lock at least this long, in case the machines' clocks differ
     #[arg(
         long,
         value_name = "DURATION",
@@ -159,13 +164,16 @@ pub(crate) struct RunArgs {
     /// Append events to this file, as lines of JSON
     #[arg(long, value_name = "FILE", env = "AZMUTEX_EVENT_FILE")]
     pub(crate) event_file: Option<PathBuf>,
-    /// Do without a fencing token, which saves up to three requests
+    /// Take no fencing token, which saves up to three requests
     #[arg(long, env = "AZMUTEX_NO_FENCING", value_parser = FalseyValueParser::new())]
     pub(crate) no_fencing: bool,
     /// Keep the lease ID out of the command's environment
     #[arg(long, env = "AZMUTEX_NO_EXPORT_LEASE_ID", value_parser = FalseyValueParser::new())]
     pub(crate) no_export_lease_id: bool,
-    /// Check everything and print the plan; acquire nothing, run nothing
+    /// Keep the account's credential out of the command's environment [default: passed on]
+    #[arg(long, env = "AZMUTEX_NO_EXPORT_CREDENTIAL", value_parser = FalseyValueParser::new())]
+    pub(crate) no_export_credential: bool,
+    /// Check everything and print the plan, without acquiring or running anything
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The lock: a blob name in the container, or the blob's URL
@@ -188,11 +196,11 @@ pub(crate) enum OnLost {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProcessGroup {
-    /// Its own, but in a pipeline on a terminal
+    /// Its own, except in a pipeline on a terminal
     Auto,
     /// Its own
     Own,
-    /// That of azmutex
+    /// The same as azmutex's
     Shared,
     /// A session of its own, without a terminal
     Session,
@@ -200,20 +208,20 @@ pub(crate) enum ProcessGroup {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stragglers {
-    /// They live on without the lock, with a warning
+    /// Warn, and let them run on without the lock
     Warn,
-    /// The lock is held until they are gone
+    /// Hold the lock until they are gone
     Wait,
-    /// They are killed
+    /// Kill them
     Kill,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnSuspend {
-    /// Kept until it runs out
+    /// Keep it until it runs out
     Hold,
-    /// Released
+    /// Release it
     Release,
-    /// Kept and renewed: azmutex does not stop
+    /// Keep and renew it: azmutex does not stop
     IgnoreStop,
 }

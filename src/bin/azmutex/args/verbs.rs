@@ -12,17 +12,17 @@ use crate::value::{self, Signal};
 
 /// Show who holds locks
 ///
-/// Reads, and changes nothing. With --check the answer is the exit code.
+/// Changes nothing. With --check, the exit code is the answer.
 #[derive(Debug, Args)]
 #[command(after_help = examples::STATUS, after_long_help = examples::with_exit(examples::STATUS, false))]
 pub(crate) struct StatusArgs {
     /// The locks: blob names in the container, or URLs
     #[arg(value_name = "LOCK", required = true)]
     pub(crate) locks: Vec<String>,
-    /// Exit with 1 unless all locks are so; print nothing
+    /// Exit with 1 unless this is true of all the locks; print nothing
     #[arg(long, value_name = "STATE", value_enum)]
     pub(crate) check: Option<Check>,
-    /// The lease ID to ask for with --check mine
+    /// The lease ID for --check mine
     #[arg(
         long,
         value_name = "ID",
@@ -38,7 +38,7 @@ pub(crate) enum Check {
     Held,
     /// It can be acquired now
     Free,
-    /// The lease with --lease-id holds it
+    /// The lease given with --lease-id holds it
     Mine,
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum Check {
 #[derive(Debug, Args)]
 #[command(after_help = examples::LIST, after_long_help = examples::with_exit(examples::LIST, false))]
 pub(crate) struct ListArgs {
-    /// Only locks whose names begin so
+    /// Only locks whose names begin with this
     #[arg(
         long,
         value_name = "PREFIX",
@@ -60,12 +60,29 @@ pub(crate) struct ListArgs {
     /// Only locks that can be acquired
     #[arg(long)]
     pub(crate) free: bool,
+    /// Show at most this many locks
+    #[arg(long, value_name = "N", value_parser = value::count)]
+    pub(crate) limit: Option<usize>,
+    /// The order of the locks
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = Sort::Name)]
+    pub(crate) sort: Sort,
 }
 
-/// End the lease of whoever holds a lock
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    /// By name, as the service lists them; shown while they are read
+    Name,
+    /// Held locks first; shown once all are read
+    State,
+    /// Locks held for longest first; shown once all are read
+    Since,
+}
+
+/// End the lease of a lock's holder
 ///
-/// For a holder that is gone but whose lease is not, or that hangs. Shows the holder, asks, and
-/// gives it time to notice. A newer holder than the one shown is not broken.
+/// For a holder that is gone but whose lease is not, or that hangs. Shows the holder, asks for
+/// confirmation, and gives the holder time to notice. If another holder has taken the lock since,
+/// nothing is broken.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "force-unlock",
@@ -76,7 +93,7 @@ pub(crate) struct BreakArgs {
     /// The lock: a blob name in the container, or the blob's URL
     #[arg(value_name = "LOCK")]
     pub(crate) lock: String,
-    /// How long the lease may still run at most: time for a live holder to stop
+    /// The longest that the lease may still run, so that a live holder can stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = value::period)]
     pub(crate) period: Duration,
     /// End the lease at once: a live holder and the next one may overlap; the same as --period 0
@@ -88,15 +105,26 @@ pub(crate) struct BreakArgs {
     /// Do not ask if this is the lock's name
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
-    /// Only if nobody took or wrote to the lock for this time
+    /// Wait until the lock can be acquired, and report it; with a value, for at most this time
+    /// [default: 75s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "75s",
+        value_parser = value::duration
+    )]
+    pub(crate) wait: Option<Duration>,
+    /// Only if nobody has taken or written to the lock for this long
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) if_stale: Option<Duration>,
 }
 
 /// Acquire a lock and print its lease ID
 ///
-/// Nothing renews it: it runs out unless `azmutex renew` comes in time. Prefer `run`, which renews
-/// and stops the command when the lock is lost, or `hold`, which renews.
+/// azmutex does not renew it: it runs out unless `azmutex renew` is run in time. Prefer `run`,
+/// which renews and stops the command when the lock is lost, or `hold`, which renews.
 #[derive(Debug, Args)]
 #[command(after_help = examples::ACQUIRE, after_long_help = examples::with_exit(examples::ACQUIRE, false))]
 pub(crate) struct AcquireArgs {
@@ -116,14 +144,14 @@ pub(crate) struct AcquireArgs {
     pub(crate) lease: LeaseDuration,
     #[command(flatten)]
     pub(crate) identity: Identity,
-    /// How the lease is printed
+    /// How to print the lease
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Id)]
     pub(crate) format: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// The lease ID alone
+    /// Only the lease ID
     Id,
     /// Assignments for eval in a shell
     Shell,
@@ -167,7 +195,9 @@ pub(crate) struct ReleaseArgs {
 
 /// Hold a lock until stdin ends, a process ends or a signal arrives
 ///
-/// For scripts that cannot be the command of `run`. The lease is renewed for as long as it is held.
+/// For scripts that cannot be started by `run`. Renews the lease for as long as the lock is held.
+/// With --for-pid, on Linux, the lock is kept until everything that this process had started has
+/// ended as well. A second signal releases it at once.
 #[derive(Debug, Args)]
 #[command(after_help = examples::HOLD, after_long_help = examples::with_exit(examples::HOLD, false))]
 pub(crate) struct HoldArgs {
@@ -198,10 +228,11 @@ pub(crate) struct HoldArgs {
     /// Print READY once the lock is held
     #[arg(long)]
     pub(crate) ready: bool,
-    /// Release when this process ends
+    /// Release when this process, and what it has started, has ended
     #[arg(long, value_name = "PID", value_parser = value::pid)]
     pub(crate) for_pid: Option<i32>,
-    /// Send this signal to the process of --for-pid when the lock is lost
+    /// When the lock is lost, send this signal to the process of --for-pid and to what it has started,
+    /// and kill them before the lease ends
     #[arg(
         long,
         value_name = "SIGNAL",
@@ -213,24 +244,25 @@ pub(crate) struct HoldArgs {
 
 /// Check the configuration, the connection, the clock and the permissions
 ///
-/// Shows what would be used and how far it gets: credential, endpoint, name, connection, TLS, clock,
-/// round trip, and what is permitted, tried on the lock `azmutex-doctor`.
+/// Shows what would be used, and checks one step after the other: credential, endpoint, name,
+/// connection, TLS, clock, round trip and permissions, which are tried on the lock
+/// `azmutex-doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = examples::DOCTOR, after_long_help = examples::with_exit(examples::DOCTOR, false))]
 pub(crate) struct DoctorArgs {
-    /// Try nothing that writes
+    /// Skip everything that writes
     #[arg(long)]
     pub(crate) read_only: bool,
 }
 
 /// Serve an emulator on this machine, until stdin ends or a signal arrives
 ///
-/// Prints what to put into the environment of the processes that share it.
+/// Prints the line that sets the environment of the processes that share it.
 #[cfg(feature = "emulator")]
 #[derive(Debug, Args)]
 #[command(after_help = examples::EMULATOR, after_long_help = examples::with_exit(examples::EMULATOR, false))]
 pub(crate) struct EmulatorArgs {
-    /// The port of 127.0.0.1 to listen at [default: a free one]
+    /// The port of 127.0.0.1 to listen on [default: a free one]
     #[arg(
         long,
         value_name = "PORT",
@@ -240,7 +272,7 @@ pub(crate) struct EmulatorArgs {
     pub(crate) port: u16,
 }
 
-/// Print the completions of a shell
+/// Print completions for a shell
 #[derive(Debug, Args)]
 #[command(after_help = examples::COMPLETIONS)]
 pub(crate) struct CompletionsArgs {
@@ -251,11 +283,18 @@ pub(crate) struct CompletionsArgs {
 
 /// Write the man pages
 ///
-/// Into DIR, one file for each command; without DIR, the page of azmutex itself to stdout.
+/// Writes one file for each command to DIR; without DIR, prints the page of azmutex itself.
 #[derive(Debug, Args)]
 #[command(after_help = examples::MAN)]
 pub(crate) struct ManArgs {
-    /// The directory to write to; it is created
+    /// The directory to write to; it is created if it is missing
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
+
+/// Print the JSON schema of everything that is written as JSON
+///
+/// Of what --json and --log-format json write, and of the events of `run`: one object a line.
+#[derive(Debug, Args)]
+#[command(after_help = examples::SCHEMA)]
+pub(crate) struct SchemaArgs {}

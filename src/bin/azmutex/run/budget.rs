@@ -5,22 +5,22 @@ use std::time::Duration;
 /// The times of one lease. `renew_every * 2 + grace + margin` fit into it, so that a renewal that
 /// fails can be tried again before the child has to be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// How long the lease lasts.
-    pub(super) lease: Duration,
+    pub(crate) lease: Duration,
     /// From one renewal to the next.
-    pub(super) renew_every: Duration,
+    pub(crate) renew_every: Duration,
     /// What the child gets between the first signal and `SIGKILL`.
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
     /// How long before the end of the lease the child is dead.
-    pub(super) margin: Duration,
+    pub(crate) margin: Duration,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 
 impl Budget {
     /// Fills in what was not given, in proportion to the lease, and checks the rule.
-    pub(super) fn new(
+    pub(crate) fn new(
         lease: Duration,
         renew_every: Option<Duration>,
         grace: Option<Duration>,

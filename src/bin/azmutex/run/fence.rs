@@ -14,7 +14,7 @@ const LATE: Duration = Duration::from_secs(1);
 
 /// What to do when the lock does not last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnLost {
+pub(crate) enum OnLost {
     /// The signal, and after the grace `SIGKILL`.
     Terminate,
     /// `SIGKILL`.
@@ -25,16 +25,16 @@ pub(super) enum OnLost {
 
 /// What is known of the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct View {
+pub(crate) struct View {
     /// Until the guard's deadline.
-    pub(super) remaining: Duration,
+    pub(crate) remaining: Duration,
     /// Whether the service said that the lock is gone.
-    pub(super) lost: bool,
+    pub(crate) lost: bool,
 }
 
 /// What to do to the child now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub(crate) enum Act {
     /// Nothing, until the next step.
     Nothing,
     /// Say that the lock is not held any more, and let the child go on.
@@ -65,7 +65,7 @@ enum State {
 
 /// Decides when the child is stopped. Instants are times since boot.
 #[derive(Debug, Clone)]
-pub(super) struct Fence {
+pub(crate) struct Fence {
     on_lost: OnLost,
     grace: Duration,
     /// How long a child is kept frozen.
@@ -76,7 +76,7 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    pub(super) fn new(on_lost: OnLost, grace: Duration, lease: Duration, now: Duration) -> Self {
+    pub(crate) fn new(on_lost: OnLost, grace: Duration, lease: Duration, now: Duration) -> Self {
         let grace = match on_lost {
             OnLost::Terminate => grace,
             OnLost::Kill | OnLost::Continue => Duration::ZERO,
@@ -91,24 +91,32 @@ impl Fence {
     }
 
     /// Whether the child was or is being stopped because of the lock.
-    pub(super) fn has_struck(&self) -> bool {
+    pub(crate) fn has_struck(&self) -> bool {
         matches!(self.state, State::Stopping { .. } | State::Killed)
     }
 
     /// Whether the child must not go on for now.
-    pub(super) fn is_frozen(&self) -> bool {
+    pub(crate) fn is_frozen(&self) -> bool {
         matches!(self.state, State::Frozen { .. })
     }
 
+    /// When a child that was signalled is killed.
+    pub(crate) fn kill_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Stopping { kill_at } => Some(kill_at),
+            _ => None,
+        }
+    }
+
     /// The child stands still, and may not go on before the lock is known to be held.
-    pub(super) fn freeze(&mut self, now: Duration) {
+    pub(crate) fn freeze(&mut self, now: Duration) {
         if matches!(self.state, State::Holding | State::Frozen { .. }) {
             self.state = State::Frozen { since: now };
         }
     }
 
     /// What to do at `now`, and how long until the next step at the latest.
-    pub(super) fn step(&mut self, now: Duration, view: View) -> (Act, Option<Duration>) {
+    pub(crate) fn step(&mut self, now: Duration, view: View) -> (Act, Option<Duration>) {
         let late = now > self.due + LATE;
         let act = self.act(now, view, late);
         let wait = match self.state {

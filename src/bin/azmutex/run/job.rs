@@ -4,25 +4,25 @@ use std::ffi::c_int;
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command};
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, waitid, waitpid};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP};
 
+use super::guardian::{self, Duty, Guardian, Report, Surroundings};
 use super::process::{self, Process};
 use super::program::{Program, c_string};
-use super::sys::{self, Launch, SignalMask};
+use super::status::Status;
+use super::sys::{self, Launch, SignalMask, Way};
 use super::terminal::{Group, Place, Terminal};
+use super::timer;
 
 /// How often the processes of a command are listed for one signal.
 const ROUNDS: u32 = 8;
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    Exited(i32),
-    Killed { signal: c_int, dumped: bool },
-}
+/// How long it may be unknown what is left of a command.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// What a command did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,33 @@ pub(super) enum Change {
     Stopped(c_int),
     Continued,
     Ended(Status),
+}
+
+/// What is left of a command.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Nothing,
+    /// Somebody is asked who tells in a moment.
+    Unknown,
+    Some(Leftovers),
+}
+
+/// The processes that a command left behind, as far as they can be listed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Leftovers {
+    /// There are some in its process group.
+    pub(super) in_group: bool,
+    /// Those.
+    pub(super) group: Vec<i32>,
+    /// Those that left the group, such as daemons.
+    pub(super) outside: Vec<i32>,
+}
+
+impl Leftovers {
+    /// All of them.
+    pub(super) fn pids(&self) -> Vec<i32> {
+        [&*self.group, &*self.outside].concat()
+    }
 }
 
 /// How a command is started.
@@ -41,12 +68,16 @@ pub(super) struct Start<'a> {
     /// The signals that this process handles.
     pub(super) handled: Vec<c_int>,
     pub(super) dies_with_parent: bool,
+    /// What a guardian goes by, if there is to be one.
+    pub(super) guardian: Option<Duty>,
 }
 
 /// A command that was started.
 pub(super) struct Job {
-    child: Child,
     pid: Pid,
+    guardian: Option<Guardian>,
+    /// It was killed, and nobody knows yet.
+    lost_guardian: bool,
     group: Group,
     terminal: Option<Terminal>,
     /// The terminal was given to the command, which may have given it to others.
@@ -55,8 +86,12 @@ pub(super) struct Job {
     /// Its status was taken, and its number may be another's soon.
     reaped: bool,
     stopped: bool,
-    /// Orphans of the command become children of this process.
+    /// Orphans of the command become children of this process, unless they do of the guardian.
     adopts: bool,
+    /// Whether more is left than the first process, as the guardian says.
+    others_left: Option<bool>,
+    /// Since when it is not known what is left.
+    asked: Option<Duration>,
     /// Children that this process had before, from the program that it took the place of.
     others: Vec<i32>,
     /// Those outside of the group that were asked to end.
@@ -85,25 +120,36 @@ impl Job {
             _ => None,
         };
         let program = start.program;
-        let mut command = Command::new(&program.file);
-        if place.group == Group::Own {
-            use std::os::unix::process::CommandExt as _;
-            command.process_group(0);
-        }
-        let launch = Launch {
-            program: c_string(&program.file),
-            args: program.args.iter().map(c_string).collect(),
-            environment: start.environment,
+        let way = Way {
             mask: start.mask,
             handled: start.handled,
             terminal,
+            new_group: place.group == Group::Own,
             new_session: place.group == Group::Session,
             dies_with_parent: start.dies_with_parent,
+            core_limit: crate::cores::limit_before(),
         };
-        match sys::spawn(command, launch) {
-            Ok(child) => Ok(Self {
-                pid: Pid::from_child(&child),
-                child,
+        let launch = Launch::new(
+            c_string(&program.file),
+            program.args.iter().map(c_string).collect(),
+            start.environment,
+            way,
+        );
+        let surroundings = Surroundings {
+            // Its parent keeps a group of this session from being an orphaned one.
+            stays_in_session: place.is_controlled || place.group == Group::Shared,
+            has_group: place.group != Group::Shared,
+        };
+        let started = match start.guardian {
+            Some(duty) => Guardian::start(duty, &launch, surroundings)
+                .map(|(guardian, pid)| (Some(guardian), pid)),
+            None => sys::start(&launch).map(|pid| (None, pid)),
+        };
+        match started {
+            Ok((guardian, pid)) => Ok(Self {
+                pid,
+                guardian,
+                lost_guardian: false,
                 group: place.group,
                 terminal: place.terminal,
                 lent: foreground,
@@ -111,6 +157,8 @@ impl Job {
                 reaped: false,
                 stopped: false,
                 adopts,
+                others_left: None,
+                asked: None,
                 others,
                 told: Vec::new(),
                 frozen: Vec::new(),
@@ -124,6 +172,59 @@ impl Job {
                 Err(error)
             }
         }
+    }
+
+    /// The guardian that the command is a child of.
+    fn parent(&self) -> Option<&Guardian> {
+        self.guardian.as_ref().filter(|_| guardian::IS_PARENT)
+    }
+
+    /// The process whose descendants are of the command, if all of them are there: this one also
+    /// while there is a guardian, since that may be killed at any moment.
+    fn root(&self) -> Option<i32> {
+        let own = std::process::id() as i32;
+        let guardian = self.parent().map(Guardian::pid);
+        if self.adopts { Some(own) } else { guardian }
+    }
+
+    /// Whether the parent of `process` is one that adopts orphans.
+    fn is_orphan(&self, process: &Process) -> bool {
+        let guardian = self.parent().map(Guardian::pid);
+        let own = std::process::id() as i32;
+        guardian == Some(process.parent) || (self.adopts && process.parent == own)
+    }
+
+    /// Tells the guardian when all of the command has to be gone: a time since boot.
+    pub(super) fn set_deadline(&mut self, deadline: Duration) {
+        if let Some(guardian) = &mut self.guardian {
+            guardian.set_deadline(deadline);
+        }
+    }
+
+    /// Tells it only if that is sooner than what it was told before.
+    pub(super) fn bring_deadline_forward(&mut self, deadline: Duration) {
+        if let Some(guardian) = &mut self.guardian {
+            let sooner = deadline.min(guardian.deadline());
+            guardian.set_deadline(sooner);
+        }
+    }
+
+    /// Whether the guardian was killed, if that was not told before.
+    pub(super) fn lost_guardian(&mut self) -> bool {
+        mem::take(&mut self.lost_guardian)
+    }
+
+    /// Ends the guardian, if there is one.
+    pub(super) fn dismiss_guardian(&mut self) {
+        if let Some(guardian) = self.guardian.take() {
+            guardian.dismiss();
+        }
+    }
+
+    /// Readable when the guardian has news.
+    pub(super) fn guardian_fd(&self) -> io::Result<Option<OwnedFd>> {
+        let fd = self.guardian.as_ref().map(Guardian::fd);
+        fd.map(|fd| fd.try_clone_to_owned()).transpose()
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -237,15 +338,13 @@ impl Job {
     }
 
     fn end_outside(&mut self, signal: c_int, wanted: impl Fn(&Process) -> bool) {
-        let own = std::process::id() as i32;
         let members = self.members();
         let nested = members.iter().filter(|process| process.is_azmutex);
         let sheltered: Vec<_> = nested
             .flat_map(|nested| process::descendants(&members, nested.pid, &[]))
             .collect();
         for process in members {
-            let is_orphan = self.adopts && process.parent == own;
-            if (is_orphan || wanted(&process))
+            if (self.is_orphan(&process) || wanted(&process))
                 && process.pid != self.pid()
                 && !self.is_in_group(&process)
                 && !sheltered.contains(&process)
@@ -316,7 +415,23 @@ impl Job {
 
     /// What the command did since the last call. Does not wait.
     pub(super) fn poll(&mut self) -> Option<Change> {
-        if self.adopts && mem::take(&mut self.moved) {
+        let moved = mem::take(&mut self.moved);
+        if let Some(change) = self.take_report() {
+            // There may be more.
+            self.moved = moved;
+            return Some(change);
+        }
+        if moved && self.guardian.as_ref().is_some_and(Guardian::has_ended) {
+            // What it guarded is adopted here now, or by nobody.
+            self.guardian = None;
+            self.lost_guardian = true;
+            self.moved = true;
+            return self.poll();
+        }
+        if self.parent().is_some() {
+            return None;
+        }
+        if self.adopts && moved {
             self.reap_others();
         }
         if self.ended.is_some() {
@@ -324,14 +439,25 @@ impl Job {
         }
         // Its status is not taken yet, which keeps its number and its group's from being reused.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if let Some(status) = self.waitid(ended).and_then(|status| status_of(&status)) {
-            self.ended = Some(status);
-            self.stopped = false;
-            self.take_terminal();
-            return Some(Change::Ended(status));
+        match self.waitid(ended) {
+            Ok(Some(status)) => {
+                if let Some(status) = Status::of(&status) {
+                    return Some(self.has_ended(status));
+                }
+            }
+            Ok(None) => {}
+            // Its guardian was killed, and it was adopted elsewhere: nobody tells how it ended.
+            Err(Errno::CHILD) if process::of(self.pid()).is_none() => {
+                self.reaped = true;
+                return Some(self.has_ended(Status::Killed {
+                    signal: SIGKILL,
+                    dumped: false,
+                }));
+            }
+            Err(_) => {}
         }
         let moved = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
-        let status = self.waitid(moved)?;
+        let status = self.waitid(moved).ok().flatten()?;
         if let Some(signal) = status.stopping_signal() {
             self.stopped = true;
             return Some(Change::Stopped(signal));
@@ -340,51 +466,123 @@ impl Job {
         Some(Change::Continued)
     }
 
-    fn waitid(&self, options: WaitIdOptions) -> Option<WaitIdStatus> {
-        waitid(WaitId::Pid(self.pid), options).ok().flatten()
+    /// What the guardian says that the command did.
+    fn take_report(&mut self) -> Option<Change> {
+        loop {
+            return Some(match self.guardian.as_mut()?.take_report()? {
+                Report::Others(any) => {
+                    self.others_left = Some(any);
+                    continue;
+                }
+                Report::Running => {
+                    self.stopped = false;
+                    Change::Continued
+                }
+                // It is old news if it was continued since, as it may have been from here.
+                Report::Stopped(_)
+                    if process::of(self.pid()).is_some_and(|command| !command.is_stopped) =>
+                {
+                    continue;
+                }
+                Report::Stopped(signal) => {
+                    self.stopped = true;
+                    Change::Stopped(signal)
+                }
+                Report::Ended(status) => self.has_ended(status),
+            });
+        }
+    }
+
+    fn has_ended(&mut self, status: Status) -> Change {
+        self.ended = Some(status);
+        self.stopped = false;
+        self.take_terminal();
+        Change::Ended(status)
+    }
+
+    fn waitid(&self, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
+        waitid(WaitId::Pid(self.pid), options)
     }
 
     /// Takes the status of the command's first process if it has ended, after which its number is
     /// free.
     pub(super) fn reap(&mut self) {
-        if self.ended.is_some() && !self.reaped && self.child.wait().is_ok() {
-            self.reaped = true;
+        if self.ended.is_none() || self.reaped {
+            return;
         }
+        match &mut self.guardian {
+            Some(guardian) if guardian::IS_PARENT => guardian.reap(),
+            _ => drop(waitpid(Some(self.pid), WaitOptions::empty())),
+        }
+        self.reaped = true;
     }
 
-    /// The processes that are left, other than the first, which has ended. A number that is not
-    /// known is left out; `None` if nothing is left.
-    pub(super) fn left(&mut self) -> Option<Vec<i32>> {
+    /// What is left of the command, whose first process has ended. Does not wait.
+    pub(super) fn left(&mut self) -> Left {
         self.reap();
         // Without children there are no descendants, so that nobody has to be looked for.
-        if self.adopts && !self.reap_others() {
-            return None;
+        let any = match self.parent() {
+            Some(_) => self.others_left,
+            None if self.adopts => Some(self.reap_others()),
+            None => Some(true),
+        };
+        if any == Some(false) {
+            return Left::Nothing;
         }
         let members = self.members();
-        let left = if !members.is_empty() {
-            true
-        } else if self.adopts {
-            // Some cannot be seen, or have ended since.
-            self.others.is_empty() && self.reap_others()
+        // Some cannot be seen, or have ended since.
+        let unseen = members.is_empty()
+            && if self.root().is_some() {
+                self.others.is_empty() || self.parent().is_some()
+            } else {
+                // Zombies are of no consequence. Where there is no list, the group counts.
+                self.has_group() && !process::are_listed() && self.group_exists()
+            };
+        if members.is_empty() && !unseen {
+            return Left::Nothing;
+        }
+        if any.is_none() || (unseen && self.root().is_some()) {
+            let now = timer::now();
+            if now < *self.asked.get_or_insert(now) + ANSWER {
+                return Left::Unknown;
+            }
         } else {
-            // Zombies are of no consequence. Where there is no list, the group counts.
-            self.has_group() && !process::are_listed() && !is_gone(&sys::kill(-self.pid(), 0))
-        };
-        left.then(|| members.iter().map(|process| process.pid).collect())
+            self.asked = None;
+        }
+        let (group, outside): (Vec<_>, Vec<_>) = members
+            .iter()
+            .partition(|process| self.is_in_group(process));
+        let pids = |processes: Vec<&Process>| processes.iter().map(|process| process.pid).collect();
+        Left::Some(Leftovers {
+            in_group: !group.is_empty() || (unseen && self.has_group() && self.group_exists()),
+            group: pids(group),
+            outside: pids(outside),
+        })
+    }
+
+    /// Whether it is known in a moment what is left, which is nothing for the most part.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.asked
+            .is_some_and(|asked| timer::now() < asked + ANSWER)
+    }
+
+    fn group_exists(&self) -> bool {
+        !is_gone(&sys::kill(-self.pid(), 0))
     }
 
     /// The processes of the command that run, as far as they can be listed.
     fn members(&self) -> Vec<Process> {
         let all = process::all();
-        let (pid, own) = (self.pid(), std::process::id() as i32);
-        let root = if self.adopts { own } else { pid };
-        let mut found = process::descendants(&all, root, &self.others);
-        if !self.adopts && self.has_group() {
+        let pid = self.pid();
+        let root = self.root();
+        let mut found = process::descendants(&all, root.unwrap_or(pid), &self.others);
+        if root.is_none() && self.has_group() {
             let is_new = |process: &&Process| process.group == pid && !found.contains(process);
             let orphans: Vec<_> = all.iter().filter(is_new).copied().collect();
             found.extend(orphans);
         }
-        found.retain(|process| !process.is_zombie);
+        let guardian = self.guardian.as_ref().map(Guardian::pid);
+        found.retain(|process| !process.is_zombie && Some(process.pid) != guardian);
         found
     }
 
@@ -429,16 +627,6 @@ fn children() -> Vec<i32> {
     all.filter(|process| process.parent == own)
         .map(|process| process.pid)
         .collect()
-}
-
-fn status_of(status: &WaitIdStatus) -> Option<Status> {
-    if let Some(code) = status.exit_status() {
-        return Some(Status::Exited(code));
-    }
-    status.terminating_signal().map(|signal| Status::Killed {
-        signal,
-        dumped: status.dumped(),
-    })
 }
 
 /// Whether there was nobody to send a signal to. Not being allowed to means that there was.

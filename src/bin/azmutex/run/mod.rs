@@ -4,28 +4,34 @@ use std::process::ExitCode;
 
 use crate::args::{Global, RunArgs};
 
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+pub(crate) mod budget;
 #[cfg(unix)]
-mod budget;
+mod channel;
 #[cfg(unix)]
 mod context;
 #[cfg(unix)]
 mod environment;
 #[cfg(unix)]
 mod events;
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+pub(crate) mod fence;
 #[cfg(unix)]
-mod fence;
+mod guardian;
 #[cfg(unix)]
 mod job;
-#[cfg(unix)]
-mod mail;
 #[cfg(unix)]
 mod process;
 #[cfg(unix)]
 mod program;
 #[cfg(unix)]
+mod reporter;
+#[cfg(unix)]
 mod session;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod status;
 #[cfg(unix)]
 mod supervisor;
 #[cfg(unix)]
@@ -35,11 +41,14 @@ mod terminal;
 #[cfg(unix)]
 mod timer;
 #[cfg(unix)]
-mod voice;
-#[cfg(unix)]
 mod waiting;
 #[cfg(unix)]
 mod worker;
+
+#[cfg(unix)]
+pub(crate) use self::timer::now;
+#[cfg(not(unix))]
+pub(crate) use crate::times::since_start as now;
 
 /// Runs the command as `args` say, and returns what it returned.
 #[cfg(unix)]

@@ -1,5 +1,14 @@
 //! The processes of this machine, as far as the system shows them without a library: on Linux.
 
+use std::ffi::CStr;
+use std::io::Write as _;
+
+pub(super) use self::listing::for_each;
+use self::listing::of_path;
+
+/// What a guardian is called. Not azmutex, for `pkill azmutex` not to take both.
+pub(super) const GUARDIAN: &CStr = c"lease-guardian";
+
 /// One process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Process {
@@ -10,41 +19,91 @@ pub(super) struct Process {
     /// It has ended, and nobody has asked for its status yet.
     pub(super) is_zombie: bool,
     pub(super) is_stopped: bool,
+    /// It ends what it started by itself.
     pub(super) is_azmutex: bool,
 }
 
 /// All processes; none where they cannot be listed.
 pub(super) fn all() -> Vec<Process> {
-    if !are_listed() {
-        return Vec::new();
+    let mut found = Vec::new();
+    if are_listed() {
+        for_each(|process| found.push(process));
     }
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(of)
-        .collect()
+    found
 }
 
 /// Whether processes can be listed, by the numbers that they have for this one.
 pub(super) fn are_listed() -> bool {
     // In a namespace of its own it may see the list of another one.
-    let own = std::fs::read_link("/proc/self");
-    cfg!(any(target_os = "linux", target_os = "android"))
-        && own.is_ok_and(|own| own.as_os_str() == &*std::process::id().to_string())
+    of_path(c"/proc/self/stat").is_some_and(|own| own.pid == std::process::id() as i32)
 }
 
-/// The process `pid`, if it exists and can be seen.
+/// The process `pid`, if it exists and can be seen. Allocates nothing.
 pub(super) fn of(pid: i32) -> Option<Process> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let mut path = [0; 32];
+    let mut rest = &mut path[..];
+    write!(rest, "/proc/{pid}/stat").ok()?;
+    of_path(CStr::from_bytes_until_nul(&path).ok()?)
 }
 
-fn parse(stat: &str) -> Option<Process> {
-    let (pid, rest) = stat.split_once(' ')?;
-    // The name is in parentheses, and may hold any character itself.
-    let (name, rest) = rest.rsplit_once(')')?;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod listing {
+    use std::ffi::CStr;
+    use std::mem::MaybeUninit;
+
+    use rustix::fs::{Mode, OFlags, RawDir, open};
+    use rustix::io::read;
+
+    use super::Process;
+
+    /// Calls `look` with each process. Allocates nothing.
+    pub(in crate::run) fn for_each(mut look: impl FnMut(Process)) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(directory) = open(c"/proc", flags, Mode::empty()) else {
+            return;
+        };
+        let mut space = [MaybeUninit::uninit(); 8192];
+        let mut entries = RawDir::new(directory, &mut space);
+        while let Some(Ok(entry)) = entries.next() {
+            let name = entry.file_name().to_str();
+            if let Some(process) = name.ok().and_then(|name| super::of(name.parse().ok()?)) {
+                look(process);
+            }
+        }
+    }
+
+    pub(super) fn of_path(path: &CStr) -> Option<Process> {
+        let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        // What is read here comes first, and takes far less.
+        let mut stat = [0; 512];
+        let length = read(&file, &mut stat).ok()?;
+        super::parse(&stat[..length])
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod listing {
+    use std::ffi::CStr;
+
+    use super::Process;
+
+    pub(in crate::run) fn for_each(_: impl FnMut(Process)) {}
+
+    pub(super) fn of_path(_: &CStr) -> Option<Process> {
+        None
+    }
+}
+
+/// The process that a line of `/proc/PID/stat` describes.
+fn parse(stat: &[u8]) -> Option<Process> {
+    // The name is in parentheses, and may hold any byte itself.
+    let (from, to) = (
+        stat.iter().position(|&byte| byte == b'(')?,
+        stat.iter().rposition(|&byte| byte == b')')?,
+    );
+    let pid = str::from_utf8(&stat[..from]).ok()?.trim_ascii_end();
+    let name = stat.get(from + 1..to)?;
+    let rest = str::from_utf8(&stat[to + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
@@ -55,7 +114,7 @@ fn parse(stat: &str) -> Option<Process> {
         session: number()?,
         is_zombie: matches!(state, "Z" | "X" | "x"),
         is_stopped: matches!(state, "T" | "t"),
-        is_azmutex: name == "(azmutex",
+        is_azmutex: name == b"azmutex" || name == GUARDIAN.to_bytes(),
     })
 }
 
@@ -113,14 +172,14 @@ mod tests {
 
     #[test]
     fn names_may_hold_anything() {
-        let process = parse("42 (a) b (c) S 7 41 40 0 -1").unwrap();
+        let process = parse(b"42 (a) b (c\xff) S 7 41 40 0 -1").unwrap();
         assert_eq!(
             (process.pid, process.parent, process.group, process.session),
             (42, 7, 41, 40)
         );
         assert!(!process.is_zombie);
-        assert!(parse("42 (x) Z 7 41 40").unwrap().is_zombie);
-        assert_eq!(parse("42 (x"), None);
+        assert!(parse(b"42 (x) Z 7 41 40").unwrap().is_zombie);
+        assert_eq!(parse(b"42 (x"), None);
     }
 
     #[test]

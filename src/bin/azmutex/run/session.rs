@@ -9,26 +9,29 @@ use std::time::Duration;
 use azmutex::{Error, ErrorKind, LeaseGuard, Locker, StopToken, TryLockError};
 
 use super::budget::Budget;
+use super::channel::{Message, Receiver};
 use super::context::Context;
 use super::environment;
 use super::events::{self, Exit};
-use super::job::{Job, Start, Status};
-use super::mail::{Mailbox, Report};
+use super::guardian::Duty;
+use super::job::{Job, Start};
 use super::program::Program;
+use super::reporter::Reporter;
 use super::signals::Signals;
+use super::status::Status;
 use super::supervisor::{Acquisition, Ended, Supervisor};
 use super::sys::{self, RealTimeSignals, SignalMask};
 use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
-use super::voice::Voice;
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{Global, RunArgs};
+use crate::args::{Global, OnLost, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, clean, print_line, with_cause};
 use crate::times::{rfc3339, short};
 use crate::waiting::{Since, Style, holder, not_acquired};
+use crate::{chain, files};
 
 /// How long the release may take before it is left to the lease's end.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -51,7 +54,10 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
         Err(mut failure) => {
             failure.code = failure.code.in_run();
             failure.report(global);
-            failure.code.into()
+            match failure.code {
+                Code::NotAcquired => args.conflict_exit_code.into(),
+                code => code.into(),
+            }
         }
     }
 }
@@ -105,14 +111,9 @@ impl<'a> Plan<'a> {
                 )
             })?;
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
-        let config = Config::load(global)?;
+        let config = Config::load_within(global, args.waiting.patience(global))?;
         let lock = config.lock(&args.lock, args.waiting.create)?;
-        if let Some(pid) = environment::holding_parent(&lock) {
-            return Err(Failure::usage(format!(
-                "{} is already held by a parent azmutex (pid {pid}); this would deadlock",
-                lock.name
-            )));
-        }
+        chain::refuse_held(&lock, &args.waiting)?;
         Ok(Self {
             args,
             global,
@@ -127,22 +128,23 @@ impl<'a> Plan<'a> {
         if self.args.dry_run {
             return self.describe();
         }
-        let mail = Mailbox::new().map_err(cannot_start)?;
+        let channel = Receiver::new().map_err(cannot_start)?;
         let mut context = Context {
             args: self.args,
             global: self.global,
             lock: &self.lock,
-            voice: Voice::new(self.open_events()?, self.global),
+            reporter: Reporter::new(self.open_events()?, self.global),
             style: Style::of(self.global),
             signals: Signals::install(real_time).map_err(cannot_start)?,
-            worker: Worker::new(mail.sender()),
-            mail,
+            worker: Worker::new(channel.sender()),
+            channel,
             timer: Timer::new().map_err(cannot_start)?,
+            guardian: None,
         };
         let stop = StopToken::new();
         let locker = self.locker(&stop, &context)?;
         let started = timer::now();
-        let limit = self.args.waiting.limit();
+        let limit = self.args.waiting.left();
         let heed = |_| ControlFlow::Continue(());
         let guard = match waiting::wait(&mut context, &locker, &stop, limit, heed)
             .map_err(cannot_start)?
@@ -161,6 +163,7 @@ impl<'a> Plan<'a> {
         context.event(&event);
         self.tell_previous(&mut context, &guard);
         let (start, place) = self.prepare(&mut context, &guard, mask);
+        let checked = timer::now();
         if let Err(error) = guard.check() {
             return Ok(self.too_late(&mut context, *guard, &error, started, acquired));
         }
@@ -179,6 +182,7 @@ impl<'a> Plan<'a> {
                 return Err(self.program.not_started(&error));
             }
         };
+        context.guardian = job.guardian_fd().map_err(cannot_start)?;
         let event = events::started(context.name(), job.pid());
         context.event(&event);
         let acquisition = Acquisition {
@@ -191,6 +195,7 @@ impl<'a> Plan<'a> {
             self.budget,
             *guard,
             acquired,
+            checked,
             job,
         );
         let ended = supervisor.run();
@@ -199,7 +204,7 @@ impl<'a> Plan<'a> {
 
     fn locker(&self, stop: &StopToken, context: &Context<'_>) -> Result<Locker, Failure> {
         let identity = &self.args.identity;
-        let post = context.mail.sender();
+        let sender = context.channel.sender();
         let reason = identity
             .reason
             .clone()
@@ -212,7 +217,7 @@ impl<'a> Plan<'a> {
             .release_timeout(RELEASE)
             .fencing(!self.args.no_fencing)
             .reason(reason)
-            .observer(move |event| post.post(Report::Event(event.clone())))
+            .observer(move |event| sender.send(Message::Event(event.clone())))
             .stop_token(stop);
         if let Some(owner) = &identity.owner {
             builder = builder.owner(owner);
@@ -227,7 +232,8 @@ impl<'a> Plan<'a> {
                 format!("--event-fd {fd}"),
             ),
             (None, Some(path)) => {
-                let file = File::options().append(true).create(true).open(path);
+                let patience = self.args.waiting.patience(self.global);
+                let file = files::open_to_append(path, patience);
                 (
                     file,
                     format!("--event-file {}", clean(&path.display().to_string())),
@@ -250,7 +256,7 @@ impl<'a> Plan<'a> {
                 clean(&holder.to_string())
             );
             if self.global.verbose > 0 {
-                context.voice.note(&text);
+                context.reporter.note(&text);
             }
         }
     }
@@ -270,8 +276,29 @@ impl<'a> Plan<'a> {
             mask,
             handled: context.signals.handled().to_vec(),
             dies_with_parent: !self.args.no_pdeathsig,
+            guardian: self.guards().then(|| self.duty(context, guard)),
         };
         (start, Place::find(self.args.process_group))
+    }
+
+    /// Whether the command has a guardian: not one that is to live on.
+    fn guards(&self) -> bool {
+        let args = self.args;
+        !args.no_guardian && !args.no_pdeathsig && args.on_lost != OnLost::Continue
+    }
+
+    /// What the guardian goes by.
+    fn duty(&self, context: &Context<'_>, guard: &LeaseGuard) -> Duty {
+        let text = format!(
+            "azmutex (pid {}) was killed; its command was ended before the lease of {} was over",
+            std::process::id(),
+            context.name()
+        );
+        Duty {
+            deadline: timer::now() + guard.remaining(),
+            slack: self.budget.margin / 2,
+            message: context.reporter.error_line(&text),
+        }
     }
 
     /// This process, or the machine, stood still for so long that the lease ran out.
@@ -285,7 +312,7 @@ impl<'a> Plan<'a> {
     ) -> End {
         let why = cause(error);
         context
-            .voice
+            .reporter
             .error(&format!("{why}; the command was not started"));
         let event = events::lost(context.name(), &why);
         context.event(&event);
@@ -308,7 +335,7 @@ impl<'a> Plan<'a> {
                 let status = waiting::look_for(context, locker, NAME);
                 let holder = holder(status.as_deref(), Since::Span);
                 let text = not_acquired(&name, &holder, self.args.waiting.limit());
-                context.voice.error(&format!(
+                context.reporter.error(&format!(
                     "{text}\n  hint: azmutex status {name}; if the holder is gone: azmutex break \
                      {name}"
                 ));
@@ -347,7 +374,7 @@ impl<'a> Plan<'a> {
                             "lock {} was lost before the command ended, and nobody noticed in time",
                             context.name()
                         );
-                        context.voice.error(&text);
+                        context.reporter.error(&text);
                     }
                     lost = true;
                 }
@@ -357,7 +384,7 @@ impl<'a> Plan<'a> {
                         context.name(),
                         short(self.budget.lease)
                     );
-                    context.voice.warn(&text);
+                    context.reporter.warn(&text);
                 }
             },
             Some(guard) => {
@@ -367,12 +394,12 @@ impl<'a> Plan<'a> {
                     context.name(),
                     short(self.budget.lease)
                 );
-                context.voice.error(&text);
+                context.reporter.error(&text);
                 std::mem::forget(guard);
             }
             None => {}
         }
-        let stopped = lost && self.args.on_lost != crate::args::OnLost::Continue;
+        let stopped = lost && self.args.on_lost != OnLost::Continue;
         let outcome = match ended.status {
             _ if stopped => "lost",
             Status::Exited(_) => "child_exited",
@@ -386,7 +413,7 @@ impl<'a> Plan<'a> {
             false,
         ) = (ended.status, stopped)
         {
-            context.voice.note(&format!(
+            context.reporter.note(&format!(
                 "the command was killed by signal {signal} (core dumped)"
             ));
         }
@@ -425,7 +452,7 @@ impl<'a> Plan<'a> {
         };
         let event = exit.object(context.name());
         context.event(&event);
-        context.voice.flush();
+        context.reporter.flush();
     }
 
     /// What would be done.
@@ -524,8 +551,8 @@ fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
     }
     let end = timer::now() + RELEASE + Duration::from_millis(500);
     loop {
-        while let Some(report) = context.mail.take() {
-            if let Report::Released(result) = report {
+        while let Some(message) = context.channel.take() {
+            if let Message::Released(result) = message {
                 return match result {
                     Ok(()) => Release::Done,
                     Err(error) if error.kind() == ErrorKind::LeaseLost => Release::Lost,

@@ -55,6 +55,8 @@ pub(super) struct Place {
     pub(super) group: Group,
     /// The controlling terminal, if the command uses it at all.
     pub(super) terminal: Option<Terminal>,
+    /// There is a controlling terminal.
+    pub(super) is_controlled: bool,
 }
 
 impl Place {
@@ -72,6 +74,7 @@ impl Place {
         Self {
             group,
             terminal: terminal.filter(|_| uses),
+            is_controlled: facts.controlled,
         }
     }
 

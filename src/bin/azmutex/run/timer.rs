@@ -1,6 +1,8 @@
 //! Time that goes on while the machine sleeps, and waiting for it together with other things.
 
 use std::io;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -13,10 +15,13 @@ const CLOCK: ClockId = ClockId::Boottime;
 const CLOCK: ClockId = ClockId::Monotonic;
 
 /// The time since boot, suspend included where the system counts it.
-pub(super) fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let now = clock_gettime(CLOCK);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
+
+/// How many descriptors can be waited for.
+const MOST: usize = 4;
 
 /// Waits for descriptors or for a time, whichever comes first.
 pub(super) struct Timer {
@@ -35,40 +40,38 @@ impl Timer {
         })
     }
 
-    /// Waits until one of `fds` can be read, for at most `wait`; for ever without. A signal may end
-    /// it early, and on some systems so may nothing at all.
+    /// Waits until one of `fds`, at most [`MOST`], can be read, for at most `wait`; for ever without.
+    /// A signal may end it early, and on some systems so may nothing at all. Allocates nothing.
     pub(super) fn wait(&self, fds: &[BorrowedFd<'_>], wait: Option<Duration>) {
-        let mut polled: Vec<_> = fds
-            .iter()
-            .map(|fd| PollFd::new(fd, PollFlags::IN))
-            .collect();
-        if wait.is_some_and(|wait| wait.is_zero()) {
-            let _ = poll(&mut polled, Some(&Timespec::default()));
-            return;
-        }
+        let is_over = wait.is_some_and(|wait| wait.is_zero());
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
-            if let Some(wait) = wait {
-                if self.arm(wait).is_ok() {
-                    polled.push(PollFd::new(&self.fd, PollFlags::IN));
-                    let _ = poll(&mut polled, None);
-                    return;
-                }
-                self.poll_for(&mut polled, wait);
-                return;
-            }
-            let _ = poll(&mut polled, None);
+            let armed = !is_over && wait.is_some_and(|wait| self.arm(wait).is_ok());
+            let mut polled: [_; MOST + 1] = std::array::from_fn(|at| {
+                let fd = fds.get(at).copied().unwrap_or(self.fd.as_fd());
+                PollFd::from_borrowed_fd(fd, PollFlags::IN)
+            });
+            let polled = &mut polled[..fds.len().min(MOST) + usize::from(armed)];
+            let end = match wait {
+                _ if is_over => Some(Timespec::default()),
+                Some(wait) if !armed => Some(timespec(wait)),
+                _ => None,
+            };
+            let _ = poll(polled, end.as_ref());
         }
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        match wait {
-            // Its clock may stand still in suspend, so look up now and then.
-            Some(wait) => self.poll_for(&mut polled, wait.min(Duration::from_secs(1))),
-            None => drop(poll(&mut polled, None)),
+        {
+            let mut polled: [_; MOST] = std::array::from_fn(|at| {
+                PollFd::from_borrowed_fd(*fds.get(at).unwrap_or(&fds[0]), PollFlags::IN)
+            });
+            let end = match wait {
+                _ if is_over => Some(Timespec::default()),
+                // Its clock may stand still in suspend, so look up now and then.
+                Some(wait) => Some(timespec(wait.min(Duration::from_secs(1)))),
+                None => None,
+            };
+            let _ = poll(&mut polled[..fds.len().min(MOST)], end.as_ref());
         }
-    }
-
-    fn poll_for(&self, polled: &mut [PollFd<'_>], wait: Duration) {
-        let _ = poll(polled, Some(&timespec(wait)));
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -83,7 +86,7 @@ impl Timer {
     }
 }
 
-fn timespec(wait: Duration) -> Timespec {
+pub(super) fn timespec(wait: Duration) -> Timespec {
     // A day at most: nothing here waits longer without looking.
     let wait = wait.min(Duration::from_secs(86_400));
     Timespec {

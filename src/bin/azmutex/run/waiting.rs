@@ -7,15 +7,15 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Duration;
 
-use azmutex::{Event, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use azmutex::{Event, Lease, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
 use rustix::process::getpgrp;
 
+use super::channel::Message;
 use super::context::Context;
 use super::events;
-use super::mail::Report;
 use super::signals::Arrived;
 use super::timer;
-use crate::output::clean;
+use crate::output::{clean, columns, say_object};
 use crate::times::span;
 use crate::waiting::{Since, Style, drawn, holder, line, moment};
 
@@ -39,14 +39,14 @@ pub(super) enum Waited {
     Abandoned,
 }
 
-/// Waits for the lock, for at most `limit`. `heed` is given the signals that do not end it, and may
-/// abandon it.
+/// Waits for the lock, for at most `limit`. `heed` is given the signals that do not end it, is called
+/// without one whenever something may have happened, and may abandon it.
 pub(super) fn wait(
     context: &mut Context<'_>,
     locker: &Locker,
     stop: &StopToken,
     limit: Option<Duration>,
-    mut heed: impl FnMut(Arrived) -> ControlFlow<()>,
+    mut heed: impl FnMut(Option<Arrived>) -> ControlFlow<()>,
 ) -> io::Result<Waited> {
     let there = locker.clone();
     context.worker.start(move || {
@@ -54,7 +54,7 @@ pub(super) fn wait(
             None => there.lock().map_err(TryLockError::from),
             Some(limit) => there.try_lock_for(limit),
         };
-        Report::Waited(result.map(Box::new))
+        Message::Waited(result.map(Box::new))
     })?;
     let mut shown = Shown::new(limit);
     let ended = 'waiting: loop {
@@ -64,50 +64,62 @@ pub(super) fn wait(
             if arrived.ends() {
                 break 'waiting Waited::Signalled(arrived.signal);
             }
-            if heed(arrived).is_break() {
+            if heed(Some(arrived)).is_break() {
                 break 'waiting Waited::Abandoned;
             }
         }
-        while let Some(report) = context.mail.take() {
-            match report {
-                Report::Waited(result) => {
+        if heed(None).is_break() {
+            break 'waiting Waited::Abandoned;
+        }
+        while let Some(message) = context.channel.take() {
+            match message {
+                Message::Waited(result) => {
                     return Ok(match result {
                         Ok(guard) => {
                             shown.acquired(context);
                             Waited::Granted(guard)
                         }
                         Err(error) => {
-                            context.voice.clear();
+                            context.reporter.clear();
+                            clean_up(context, locker, Some(&error));
                             Waited::Refused(error)
                         }
                     });
                 }
-                report => shown.note(context, report),
+                message => shown.note(context, message),
             }
         }
     };
-    context.voice.clear();
+    context.reporter.clear();
     stop.stop();
-    clean_up(context, locker);
+    clean_up(context, locker, None);
     Ok(ended)
 }
 
 /// Releases what may have been granted meanwhile, as far as it can be done in a moment. Another
-/// signal ends that too.
-fn clean_up(context: &mut Context<'_>, locker: &Locker) {
-    let end = timer::now() + CLEAN_UP;
-    let (mut waited, mut releasing) = (false, false);
+/// signal ends that too. `error`: what the waiting came to, if it is over.
+fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockError>) {
+    let patience = if error.is_some() {
+        CLEAN_UP / 2
+    } else {
+        CLEAN_UP
+    };
+    let end = timer::now() + patience;
+    let mut waited = error.is_some();
+    let mut releasing = error.is_some_and(|error| release_unheard_of(context, locker, error));
     while timer::now() < end {
-        while let Some(report) = context.mail.take() {
-            match report {
-                Report::Waited(result) => {
+        while let Some(message) = context.channel.take() {
+            match message {
+                Message::Waited(result) => {
                     waited = true;
-                    if let Ok(guard) = result {
+                    releasing = match result {
                         // Without a thread for the release the lease runs out.
-                        releasing = context.release(*guard).map(mem::forget).is_none();
-                    }
+                        Ok(guard) => context.release(*guard).map(mem::forget).is_none(),
+                        Err(error) => release_unheard_of(context, locker, &error),
+                    };
                 }
-                Report::Released(_) => releasing = false,
+                Message::Released(Ok(())) => return,
+                Message::Released(Err(_)) => releasing = false,
                 _ => {}
             }
         }
@@ -119,6 +131,21 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker) {
             return;
         }
     }
+}
+
+/// Releases the lease that `error` leaves behind, if it does. The locker would do so by itself, but
+/// only once the request that it waits for has come to an end. Returns whether a message follows.
+fn release_unheard_of(context: &mut Context<'_>, locker: &Locker, error: &TryLockError) -> bool {
+    let TryLockError::Error(error) = error else {
+        return false;
+    };
+    let lease = error.lease_id().map(|id| Lease::new(locker.key(), id));
+    let Some(Ok(lease)) = lease else {
+        return false;
+    };
+    let mutex = locker.mutex().clone();
+    let release = move || Message::Released(mutex.release(&lease));
+    context.worker.start(release).is_ok()
 }
 
 /// What was shown of the waiting so far.
@@ -151,23 +178,23 @@ impl Shown {
         }
     }
 
-    fn note(&mut self, context: &mut Context<'_>, report: Report) {
-        match report {
-            Report::Event(Event::Waiting { .. }) if !self.waiting => {
+    fn note(&mut self, context: &mut Context<'_>, message: Message) {
+        match message {
+            Message::Event(Event::Waiting { .. }) if !self.waiting => {
                 self.waiting = true;
                 self.next = timer::now() + NAME;
                 self.failed = None;
             }
-            Report::Event(Event::AcquireFailed { error, attempt, .. }) => {
+            Message::Event(Event::AcquireFailed { error, attempt, .. }) => {
                 context.event(&events::acquire_failed(context.name(), &error, attempt));
                 let now = timer::now();
                 if self.failed.is_none_or(|last| now >= last + LOOK_EVERY) {
                     self.failed = Some(now);
                     let text = clean(&error.to_string());
-                    context.voice.warn(&format!("{text}; trying again"));
+                    context.reporter.warn(&format!("{text}; trying again"));
                 }
             }
-            Report::Status(result) => {
+            Message::Status(result) => {
                 self.looking = false;
                 self.status = result.ok();
                 // The first line has only waited for this.
@@ -181,7 +208,7 @@ impl Shown {
 
     /// Shows what is due. Returns how long until the next.
     fn show(&mut self, context: &mut Context<'_>, locker: &Locker) -> Option<Duration> {
-        let heard = context.style != Style::Silent || context.voice.has_events();
+        let heard = context.style != Style::Silent || context.reporter.has_events();
         if !self.waiting || !heard {
             return None;
         }
@@ -204,26 +231,23 @@ impl Shown {
             );
         }
         let waited = now - self.started;
+        let event = events::waiting(&context.lock.key, self.status.as_deref(), waited);
         if self.lines == 0 || context.style != Style::Drawn {
-            context.event(&events::waiting(
-                context.name(),
-                self.status.as_deref(),
-                waited,
-            ));
+            context.event(&event);
         }
         match context.style {
             // In the background the terminal shows somebody else's work.
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
-                let holder = holder(self.status.as_deref(), Since::Span);
-                context
-                    .voice
-                    .draw(&fit(&drawn(context.name(), &holder, waited)));
+                let status = self.status.as_deref();
+                let line = drawn(context.name(), status, waited, columns());
+                context.reporter.draw(&line);
             }
-            Style::Lines | Style::Objects => {
+            Style::Objects => say_object(&event),
+            Style::Lines => {
                 let holder = holder(self.status.as_deref(), Since::Time);
                 let line = line(context.name(), &holder, waited, self.limit);
-                context.voice.note(&line);
+                context.reporter.note(&line);
             }
             Style::Silent => {}
         }
@@ -237,23 +261,23 @@ impl Shown {
     }
 
     fn acquired(&self, context: &mut Context<'_>) {
-        context.voice.clear();
+        context.reporter.clear();
         if self.lines > 0 || context.global.verbose > 0 {
             let waited = span(timer::now() - self.started);
             let text = format!("acquired {} after {waited}", context.name());
-            context.voice.note(&text);
+            context.reporter.note(&text);
         }
     }
 }
 
 /// Asks on a thread who holds the lock. Returns whether an answer will come.
 fn look(context: &Context<'_>, locker: &Locker) -> bool {
-    let (post, locker) = (context.mail.sender(), locker.clone());
+    let (sender, locker) = (context.channel.sender(), locker.clone());
     thread::Builder::new()
         .name("azmutex:look".to_owned())
         .spawn(move || {
             let status = locker.mutex().status(locker.key());
-            post.post(Report::Status(status.map(Box::new)));
+            sender.send(Message::Status(status.map(Box::new)));
         })
         .is_ok()
 }
@@ -269,8 +293,8 @@ pub(super) fn look_for(
         return None;
     }
     loop {
-        while let Some(report) = context.mail.take() {
-            if let Report::Status(status) = report {
+        while let Some(message) = context.channel.take() {
+            if let Message::Status(status) = message {
                 return status.ok();
             }
         }
@@ -286,16 +310,4 @@ pub(super) fn look_for(
 /// Whether this process may draw on the terminal of stderr.
 fn is_foreground() -> bool {
     rustix::termios::tcgetpgrp(io::stderr()).map_or(true, |group| group == getpgrp())
-}
-
-/// As much of `line` as the terminal is wide.
-fn fit(line: &str) -> String {
-    let width = rustix::termios::tcgetwinsize(io::stderr())
-        .ok()
-        .map(|size| usize::from(size.ws_col))
-        .filter(|width| *width > 0);
-    match width {
-        Some(width) => line.chars().take(width - 1).collect(),
-        None => line.to_owned(),
-    }
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use super::mail::{Report, Sender};
+use super::channel::{Message, Sender};
 
-type Work = Box<dyn FnOnce() -> Report + Send>;
+type Work = Box<dyn FnOnce() -> Message + Send>;
 
 /// Does things on a thread, and on another one if that is held up.
 pub(super) struct Worker {
-    post: Sender,
+    sender: Sender,
     thread: Option<Thread>,
 }
 
@@ -22,15 +22,18 @@ struct Thread {
 }
 
 impl Worker {
-    /// One without a thread yet, which reports through `post`.
-    pub(super) fn new(post: Sender) -> Self {
-        Self { post, thread: None }
+    /// One without a thread yet, which reports through `sender`.
+    pub(super) fn new(sender: Sender) -> Self {
+        Self {
+            sender,
+            thread: None,
+        }
     }
 
     /// Starts `work` at once. What it returns is reported.
     pub(super) fn start(
         &mut self,
-        work: impl FnOnce() -> Report + Send + 'static,
+        work: impl FnOnce() -> Message + Send + 'static,
     ) -> io::Result<()> {
         let mut work: Work = Box::new(work);
         if let Some(thread) = &self.thread
@@ -43,16 +46,16 @@ impl Worker {
         }
         let (queue, more) = mpsc::channel::<Work>();
         let busy = Arc::new(AtomicBool::new(true));
-        let (post, idle) = (self.post.clone(), Arc::clone(&busy));
+        let (sender, idle) = (self.sender.clone(), Arc::clone(&busy));
         thread::Builder::new()
             .name("azmutex:work".to_owned())
             .spawn(move || {
                 let mut next = Some(work);
                 while let Some(work) = next {
-                    let report = work();
-                    // Before the report, which may bring the next work.
+                    let message = work();
+                    // Before the message, which may bring the next work.
                     idle.store(false, Ordering::Release);
-                    post.post(report);
+                    sender.send(message);
                     next = more.recv().ok();
                 }
             })?;

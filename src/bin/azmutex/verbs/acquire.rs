@@ -1,49 +1,80 @@
 //! `azmutex acquire`: a lease for a script that renews and releases it by its ID.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use azmutex::{Event, Holder, Lease, LeaseDuration, Locker, StopToken, TryLockError};
+use azmutex::{
+    Error, Event, Holder, Lease, LeaseDuration, LeaseGuard, Locker, StopToken, TryLockError,
+};
 
 use super::Outcome;
+use super::give_back::give_back;
 use crate::args::{AcquireArgs, Format, Global, Identity};
+use crate::chain;
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
 use crate::waiting::{self, Since, WaitDisplay};
 
-/// How long the release of a lease that may have been granted is waited for.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long to wait for the release of a lease that may have been granted: after a signal, and
+/// after the time limit.
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE_LATE: Duration = Duration::from_secs(1);
+
+/// How long writing the holder may take: at most, and if no time is left.
+const NAMING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
+
+/// What a thread reports.
+enum News {
+    Signal(i32),
+    /// The lease is infinite now.
+    Endless(Result<Lease, Error>),
+    /// Others can see who holds the lock.
+    Named(Result<i64, Error>),
+}
 
 pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
-    let lock = Config::load(global)?.lock(&args.lock, args.waiting.create)?;
+    if stdout_is_closed() {
+        return Err(
+            Failure::usage("stdout is closed, so nobody would see the lease ID")
+                .hint("capture it: ID=$(azmutex acquire LOCK)"),
+        );
+    }
+    let config = Config::load_within(global, args.waiting.patience(global))?;
+    let lock = config.lock(&args.lock, args.waiting.create)?;
+    chain::refuse_held(&lock, &args.waiting)?;
     if args.lease == LeaseDuration::INFINITE {
         warn(
             global,
             &format!(
-                "a lease without an end stays until it is released or broken, also after a crash; \
-                 {} then needs: azmutex break",
+                "an infinite lease stays until it is released or broken, even after a crash; to \
+                 free {} then: azmutex break",
                 lock.name
             ),
         );
     }
     let started = Instant::now();
     let display = Arc::new(WaitDisplay::new(global, &lock, args.waiting.limit()));
-    let lease = wait(args, &lock, &display).inspect_err(|_| display.clear())?;
+    let (news, told) = mpsc::channel();
+    let stop = StopToken::new();
+    let locker = locker(args, global, &lock, &stop, &display)?;
+    let (sender, token) = (news.clone(), stop);
+    signals::watch(move |signal| {
+        let _ = sender.send(News::Signal(signal));
+        token.stop();
+    })
+    .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for signals: {error}")))?;
+
+    let guard = wait(args, &lock, &locker, &told, &display).inspect_err(|_| display.clear())?;
     let waited = started.elapsed();
     display.acquired(waited, global.verbose > 0);
-
-    // Without it the holder before would seem to be the one. The lock is held all the same.
-    let fence = match lock.mutex.write_holder(&lease, holder(args)) {
-        Ok(fence) => Some(fence),
-        Err(error) => {
-            warn(global, &format!("others cannot see who holds it: {error}"));
-            None
-        }
-    };
+    let (guard, fence) = finish(args, global, &lock, guard, (&news, &told))?;
+    let lease = guard.into_lease()?;
     let text = written(args, global, &lock, &lease, fence, waited);
-    // Nobody could use a lease whose ID nobody knows.
+    // A lease whose ID nobody knows is of no use.
     try_print(&text).map_err(|error| {
         let _ = lock.mutex.write_released(&lease);
         let _ = lock.mutex.release(&lease);
@@ -55,58 +86,154 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     Ok(Code::Done)
 }
 
-/// Waits for the lease as long as the limits allow. A signal ends the wait at once.
-fn wait(args: &AcquireArgs, lock: &Lock, display: &Arc<WaitDisplay>) -> Result<Lease, Failure> {
-    let limit = args.waiting.limit();
-    let stop = StopToken::new();
-    let (sender, signals) = mpsc::channel();
-    let token = stop.clone();
-    signals::watch(move |signal| {
-        let _ = sender.send(signal);
-        token.stop();
-    })
-    .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for signals: {error}")))?;
-    let shown = Arc::clone(display);
-    let locker = Locker::builder(lock.mutex.clone(), &lock.key)
-        // One that has no end is made of one that has, once it is held.
-        .lease_duration(args.lease.as_duration().unwrap_or(Duration::from_secs(60)))
-        .fault_wait(args.waiting.fault_wait)
-        .holder_info(false)
-        .stop_token(&stop)
-        .observer(move |event| {
-            if let Event::Waiting { elapsed, .. } = event {
-                shown.waiting(*elapsed);
-            }
-        })
-        .build()?;
-    let result = match limit {
-        Some(limit) => locker.try_lock_for(limit),
-        None => locker.lock().map_err(TryLockError::from),
-    };
-    if let Ok(signal) = signals.try_recv() {
-        display.clear();
-        drop(result);
-        let _ = locker.settle(SETTLE);
-        signals::die(signal);
+/// Whether this process was started without a stdout. Rust's runtime then opens /dev/null there,
+/// for reading and writing; a shell that discards output opens it for writing only.
+#[cfg(unix)]
+fn stdout_is_closed() -> bool {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
+
+    let out = std::io::stdout();
+    let both = fcntl_getfl(&out).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);
+    match (fstat(&out), stat("/dev/null")) {
+        (Ok(out), Ok(null)) => both && out.st_rdev == null.st_rdev && out.st_ino == null.st_ino,
+        (Err(_), _) => true,
+        _ => false,
     }
-    let lease = match result {
-        Ok(guard) => guard.into_lease()?,
-        Err(TryLockError::WouldBlock) => return Err(not_acquired(lock, display, limit)),
-        Err(TryLockError::Error(error)) => {
-            let _ = locker.settle(SETTLE);
-            return Err(error.into());
-        }
-    };
-    if args.lease == LeaseDuration::INFINITE {
-        let endless = lock
-            .mutex
-            .acquire_with_id(&lock.key, args.lease, lease.id());
-        return endless.map_err(Failure::from);
-    }
-    Ok(lease)
 }
 
-/// Somebody else holds the lock, and will not be waited for any longer.
+#[cfg(not(unix))]
+fn stdout_is_closed() -> bool {
+    false
+}
+
+fn locker(
+    args: &AcquireArgs,
+    global: &Global,
+    lock: &Lock,
+    stop: &StopToken,
+    display: &Arc<WaitDisplay>,
+) -> Result<Locker, Failure> {
+    let (shown, global) = (Arc::clone(display), global.clone());
+    Ok(Locker::builder(lock.mutex.clone(), &lock.key)
+        // An infinite lease is acquired as a finite one first, and then made infinite.
+        .lease_duration(args.lease.as_duration().unwrap_or(Duration::from_secs(60)))
+        .fault_wait(args.waiting.fault_wait.max(Duration::from_millis(1)))
+        // The holder is written below. It is not this process, which is about to end.
+        .holder_info(false)
+        .fencing(true)
+        .stop_token(stop)
+        .observer(move |event| match event {
+            Event::Waiting { elapsed, .. } => shown.waiting(*elapsed),
+            Event::AcquireFailed { error, .. } if global.verbose > 0 => {
+                warn(&global, &format!("{error}; trying again"));
+            }
+            _ => {}
+        })
+        .build()?)
+}
+
+/// Waits for the lease as long as the limits allow. A signal ends the wait at once.
+fn wait(
+    args: &AcquireArgs,
+    lock: &Lock,
+    locker: &Locker,
+    told: &Receiver<News>,
+    display: &Arc<WaitDisplay>,
+) -> Result<LeaseGuard, Failure> {
+    let result = match args.waiting.left() {
+        Some(left) => locker.try_lock_for(left),
+        None => locker.lock().map_err(TryLockError::from),
+    };
+    if let Ok(News::Signal(signal)) = told.try_recv() {
+        display.clear();
+        let id = match &result {
+            Ok(guard) => Some(guard.lease_id()),
+            Err(TryLockError::Error(error)) => error.lease_id(),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        drop(result);
+        give_back(locker, id, SETTLE);
+        signals::die(signal);
+    }
+    result.map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            give_back(locker, None, SETTLE_LATE);
+            not_acquired(lock, display, args.waiting.limit())
+        }
+        TryLockError::Error(error) => {
+            give_back(locker, error.lease_id(), SETTLE_LATE);
+            error.into()
+        }
+    })
+}
+
+/// Does the rest once the lease is held, also within the limits. Returns the fencing token.
+fn finish(
+    args: &AcquireArgs,
+    global: &Global,
+    lock: &Lock,
+    guard: LeaseGuard,
+    (news, told): (&Sender<News>, &Receiver<News>),
+) -> Result<(LeaseGuard, Option<i64>), Failure> {
+    let lease = Lease::new(&lock.key, guard.lease_id())?;
+    let (mutex, holder) = (lock.mutex.clone(), holder(args));
+    let (sender, duration) = (news.clone(), args.lease);
+    thread::Builder::new()
+        .name("azmutex-holder".to_owned())
+        .spawn(move || {
+            if duration == LeaseDuration::INFINITE {
+                let endless = mutex.acquire_with_id(lease.key(), duration, lease.id());
+                let failed = endless.is_err();
+                let _ = sender.send(News::Endless(endless));
+                if failed {
+                    return;
+                }
+            }
+            let _ = sender.send(News::Named(mutex.write_holder(&lease, holder)));
+        })
+        .map_err(|error| Failure::new(Code::Bug, format!("cannot start a thread: {error}")))?;
+
+    let left = args.waiting.left();
+    if duration == LeaseDuration::INFINITE {
+        let patience = left.unwrap_or(args.waiting.fault_wait).max(SETTLE_LATE);
+        let failure = match told.recv_timeout(patience) {
+            Ok(News::Endless(Ok(_))) => None,
+            Ok(News::Endless(Err(error))) => Some(error.into()),
+            Ok(News::Signal(signal)) => end(guard, signal),
+            _ => Some(Failure::new(
+                Code::Unavailable,
+                format!(
+                    "cannot make the lease of {} infinite: no answer in time",
+                    lock.name
+                ),
+            )),
+        };
+        if let Some(failure) = failure {
+            drop(guard);
+            return Err(failure);
+        }
+    }
+    let left = args.waiting.left().unwrap_or(NAMING.0);
+    let why = match told.recv_timeout(left.clamp(NAMING.1, NAMING.0)) {
+        Ok(News::Named(Ok(fence))) => return Ok((guard, Some(fence))),
+        Ok(News::Named(Err(error))) => error.to_string(),
+        Ok(News::Signal(signal)) => end(guard, signal),
+        Ok(News::Endless(_)) | Err(RecvTimeoutError::Disconnected) => "it ended".to_owned(),
+        Err(RecvTimeoutError::Timeout) => "no answer in time".to_owned(),
+    };
+    // Without this, the previous holder would seem to hold the lock. The lock is held either way.
+    let text = format!("others cannot see who holds {}: {why}", lock.name);
+    warn(global, &text);
+    let fence = guard.fencing_token();
+    Ok((guard, fence))
+}
+
+/// Releases the lease, and ends this process by `signal`.
+fn end(guard: LeaseGuard, signal: i32) -> ! {
+    drop(guard);
+    signals::die(signal)
+}
+
 pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Duration>) -> Failure {
     let name = &lock.name;
     let holder = display.holder(Since::Span);
@@ -122,7 +249,7 @@ pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Dur
 fn holder(args: &AcquireArgs) -> Holder {
     let Identity { owner, reason } = &args.identity;
     let mut holder = Holder::current(args.lease);
-    // This process is gone in a moment; the one that called it has the lock.
+    // This process is about to end; its parent has the lock.
     #[cfg(unix)]
     {
         holder = holder.with_pid(std::os::unix::process::parent_id());
@@ -155,7 +282,7 @@ fn written(
         Format::Shell => {
             let mut text = format!(
                 "export AZMUTEX_NAME={}\nexport AZMUTEX_LEASE_ID={id}\n",
-                quoted(&lock.key)
+                quoted(&args.lock)
             );
             if let Some(fence) = fence {
                 text.push_str(&format!("export AZMUTEX_FENCE={fence}\n"));
@@ -164,7 +291,7 @@ fn written(
         }
         Format::Json => {
             let lease_s = args.lease.as_duration().map(|lease| lease.as_secs());
-            let object = Object::schema()
+            let object = Object::event("acquired")
                 .exact("lock", &lock.key)
                 .exact("url", &lock.url)
                 .text("lease_id", &id.to_string())
@@ -177,7 +304,7 @@ fn written(
     }
 }
 
-/// As a shell reads it as one word.
+/// Quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -1,16 +1,27 @@
-//! `azmutex break`: ends the lease of whoever holds a lock.
+//! `azmutex break`: ends the lease of a lock's holder.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use azmutex::{ErrorKind, LeaseState, LeaseStatus};
+use azmutex::{ErrorKind, Holder, LeaseState, LeaseStatus};
 
 use super::{Outcome, status};
 use crate::args::{BreakArgs, Create, Global};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, Object, holder_object, print_line};
-use crate::times::{ago, span};
+use crate::output::{Failure, Object, holder_object, note, print_line, warn};
+use crate::text::shell_word;
+use crate::times::{ago, short, span};
+
+/// How often to ask the service whether a broken lease has ended.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest finite lease.
+const MAX_LEASE: Duration = Duration::from_secs(60);
+
+/// The longest time between a loss and the end of `run`'s command, unless `--kill-after` is longer.
+const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
     let lock = Config::load(global)?.lock(&args.lock, Create::Never)?;
@@ -37,9 +48,15 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
         .mutex
         .break_lease_if_match(&lock.key, Some(period), seen.etag())
     {
-        Ok(left) => Ok(report(&lock, Some(left), Some(&seen), global)),
+        Ok(mut left) => {
+            if let (Some(limit), false) = (args.wait, left.is_zero()) {
+                wait(&lock, left, limit, global)?;
+                left = Duration::ZERO;
+            }
+            Ok(report(&lock, Some(left), Some(&seen), global))
+        }
         Err(error) => match error.kind() {
-            // Released while it was being decided, or the blob is gone: either way, free.
+            // Released in the meantime, or the blob is gone: free either way.
             ErrorKind::NotFound => Ok(report(&lock, None, None, global)),
             ErrorKind::WouldBlock => Err(Failure {
                 request_id: error.request_id().map(str::to_owned),
@@ -47,18 +64,58 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
                 ..Failure::new(
                     Code::NotAcquired,
                     format!(
-                        "{} was not broken: its holder is not the one that was shown",
+                        "{} was not broken: another holder has taken it since",
                         lock.name
                     ),
                 )
-                .hint(format!("look again: azmutex status {}", lock.name))
+                .hint(format!(
+                    "look again: azmutex status {}",
+                    shell_word(&lock.key)
+                ))
             }),
             _ => Err(error.into()),
         },
     }
 }
 
-/// Says how it ended. `left`: how long the lease still runs; `None` if there was nothing to break.
+/// Waits until the lock can be acquired: once the period is over, or its holder releases it.
+fn wait(lock: &Lock, left: Duration, limit: Duration, global: &Global) -> Result<(), Failure> {
+    note(
+        global,
+        &format!(
+            "lease broken; waiting until it ends, in {} or when its holder releases it",
+            short(left)
+        ),
+    );
+    let started = Instant::now();
+    let failed = |text| Err(Failure::new(Code::NotAcquired, text));
+    loop {
+        let Some(status) = status::read(lock)? else {
+            return Ok(());
+        };
+        if status.state().is_free() {
+            return Ok(());
+        }
+        if status.state() != LeaseState::Breaking {
+            return failed(format!(
+                "{} was broken, and then another client acquired it: it is held by {}",
+                lock.name,
+                status::holder(&status)
+            ));
+        }
+        let spent = started.elapsed();
+        if spent >= limit {
+            return failed(format!(
+                "{} was broken, but its lease has not ended within {} (--wait)",
+                lock.name,
+                short(limit)
+            ));
+        }
+        thread::sleep(LOOK_EVERY.min(limit - spent));
+    }
+}
+
+/// Reports the result. `left`: how long the lease still runs; `None` if there was nothing to break.
 fn report(
     lock: &Lock,
     left: Option<Duration>,
@@ -67,11 +124,13 @@ fn report(
 ) -> Code {
     if global.json {
         let holder = seen.and_then(LeaseStatus::holder);
-        let object = Object::schema()
+        let active = seen.and_then(may_be_active).map(|active| active.as_secs());
+        let object = Object::event("break")
             .exact("lock", &lock.key)
             .exact("url", &lock.url)
             .bool("broken", left.is_some())
             .number("remaining_s", left.unwrap_or_default().as_secs())
+            .maybe_number("holder_active_s", active)
             .maybe_object("holder", holder.map(holder_object));
         print_line(&object.to_string());
         return Code::Done;
@@ -84,15 +143,60 @@ fn report(
     Code::Done
 }
 
-/// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells since
-/// when: acquiring a lease does not change when the blob was last written. But whatever was written a
-/// moment ago is in use.
+/// How long the holder of a lease that is broken now may work on, going by its record: until its
+/// next renewal, by default a third of its lease away, and then for the grace that `run` gives its
+/// command. `None` if nothing renews the lease, so that its holder never notices.
+fn may_be_active(seen: &LeaseStatus) -> Option<Duration> {
+    if seen.is_infinite() {
+        return None;
+    }
+    let lease = seen.holder().and_then(Holder::lease_duration);
+    let lease = lease.unwrap_or(MAX_LEASE);
+    Some(lease / 3 + (lease / 5).min(GRACE))
+}
+
+/// The same in words.
+fn consequences(seen: &LeaseStatus, period: Duration) -> String {
+    let Some(active) = may_be_active(seen) else {
+        return "Such a lease is not renewed, so its holder will not notice: make sure that it is \
+                gone."
+            .to_owned();
+    };
+    let lease = seen.holder().and_then(Holder::lease_duration);
+    let known = match lease {
+        Some(lease) => format!("its lease of {}", short(lease)),
+        None => format!(
+            "a lease of {}, since its own is not known",
+            short(MAX_LEASE)
+        ),
+    };
+    let lease = lease.unwrap_or(MAX_LEASE);
+    let mut text = format!(
+        "Its holder may work on for up to {}, judging by {known}: it notices at its next renewal, \
+         within {}, and azmutex run then ends the command within {}.",
+        short(active),
+        short(lease / 3),
+        short((lease / 5).min(GRACE))
+    );
+    if period < active {
+        text.push_str(&format!(
+            " The break period of {} is shorter: two holders may be at work for {}.",
+            short(period),
+            short(active - period)
+        ));
+    }
+    text
+}
+
+/// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells
+/// since when: acquiring a lease does not change when the blob was last written. A lock whose blob
+/// was written to within `limit` is in use.
 fn check_stale(lock: &Lock, seen: &LeaseStatus, limit: Duration) -> Result<(), Failure> {
-    let Some(since) = seen.holder().and_then(azmutex::Holder::since) else {
+    let Some(since) = seen.holder().and_then(Holder::since) else {
         return Err(Failure::new(
             Code::False,
             format!(
-                "{} was not broken: it is not known how long it has been held (--if-stale), since it \
+                "{} was not broken: how long it has been held is not known (--if-stale), since it \
                  is held by {}",
                 lock.name,
                 status::holder(seen)
@@ -123,8 +227,18 @@ fn confirm(
     period: Duration,
     global: &Global,
 ) -> Result<(), Failure> {
+    let short = may_be_active(seen).is_some_and(|active| period < active);
+    let confirmed = || {
+        let text = consequences(seen, period);
+        if short {
+            warn(global, &text);
+        } else {
+            note(global, &text);
+        }
+        Ok(())
+    };
     if args.yes {
-        return Ok(());
+        return confirmed();
     }
     let refused = |why: &str| {
         Err(Failure::new(
@@ -134,28 +248,26 @@ fn confirm(
                 lock.name
             ),
         )
-        .hint(format!("pass --yes, or --confirm {}", lock.name)))
+        .hint(format!(
+            "pass --yes, or --confirm {}",
+            shell_word(&lock.key)
+        )))
     };
     if let Some(name) = &args.confirm {
         return if *name == lock.key || *name == args.lock {
-            Ok(())
+            confirmed()
         } else {
-            refused("--confirm has another name")
+            refused("--confirm has a different name")
         };
     }
     if global.no_input {
         return refused("--no-input");
     }
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
+    if !io::stdin().is_terminal() {
         return refused("stdin is not a terminal");
     }
-    let mut err = io::stderr().lock();
-    let _ = write!(err, "{}", question(lock, seen, period));
-    let _ = err.flush();
-    let mut answer = String::new();
-    let read = stdin.lock().read_line(&mut answer);
-    if read.is_ok() && answer.trim() == lock.name {
+    let again = "Type the lock name again to break it anyway: ";
+    if asked(&question(lock, seen, period), lock) && (!short || asked(again, lock)) {
         return Ok(());
     }
     Err(Failure::new(
@@ -164,26 +276,39 @@ fn confirm(
     ))
 }
 
+/// Whether the answer to a question is the lock's name.
+fn asked(question: &str, lock: &Lock) -> bool {
+    let mut err = io::stderr().lock();
+    let _ = write!(err, "{question}");
+    let _ = err.flush();
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    let answer = answer.trim();
+    read.is_ok() && (answer == lock.name || answer == lock.key)
+}
+
 fn question(lock: &Lock, seen: &LeaseStatus, period: Duration) -> String {
     let name = &lock.name;
     let alive = match seen.state() {
-        LeaseState::Breaking => "its lease was broken already, and ends by itself within 60s",
-        _ if seen.is_infinite() => "its lease has no end: the holder may be long gone",
+        LeaseState::Breaking => "its lease is already broken, and will end".to_owned(),
+        _ if seen.is_infinite() => "its lease is infinite: the holder may be long gone".to_owned(),
         _ => {
-            "its lease was renewed within the last 60s: the holder is alive, or was until just now"
+            let lease = seen.holder().and_then(Holder::lease_duration);
+            format!(
+                "its lease was renewed within the last {}: the holder is alive, or was a moment \
+                 ago",
+                short(lease.unwrap_or(MAX_LEASE))
+            )
         }
     };
     let effect = if period.is_zero() {
-        "Breaking ends its lease NOW: the holder may go on for a while, together with the next one."
-            .to_owned()
+        "Breaking ends its lease NOW.".to_owned()
     } else {
-        format!(
-            "Breaking ends its lease within {}s; an azmutex holder stops its work by then.",
-            period.as_secs()
-        )
+        format!("Breaking ends its lease within {}s.", period.as_secs())
     };
     format!(
-        "{name} is held by {};\n{alive}.\n{effect}\nType the lock name to confirm: ",
-        status::holder(seen)
+        "{name} is held by {};\n{alive}.\n{effect}\n{}\nType the lock name to confirm: ",
+        status::holder(seen),
+        consequences(seen, period)
     )
 }

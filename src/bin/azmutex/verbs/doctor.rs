@@ -1,4 +1,4 @@
-//! `azmutex doctor`: what would be used, how far it gets, and what is permitted.
+//! `azmutex doctor`: what would be used, whether it works, and what is permitted.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,14 +10,15 @@ use crate::args::{DoctorArgs, Global};
 use crate::config::Config;
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, print_line};
+use crate::times::span;
 
-/// The lock that writing is tried on.
+/// The lock on which writing is tried.
 const SCRATCH: &str = "azmutex-doctor";
 
-/// How long a connection may take.
+/// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Clocks that differ by more are worth a word; 15 minutes is where requests are refused.
+/// A difference between the clocks that is worth a warning; at 15 minutes, requests are refused.
 const SKEW: Duration = Duration::from_secs(60);
 const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 
@@ -78,7 +79,7 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
     let code = worst.map_or(Code::Done, |check| check.code);
     if global.json {
         let checks: Vec<_> = report.checks.iter().map(Check::object).collect();
-        let object = Object::schema()
+        let object = Object::event("doctor")
             .bool("ok", code == Code::Done)
             .objects("checks", &checks);
         print_line(&object.to_string());
@@ -86,7 +87,7 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
     Ok(code)
 }
 
-/// Name resolution and a connection, as far as they are this program's to make.
+/// Name resolution and a connection, unless a proxy makes them.
 fn connect(report: &mut Report, url: &str) -> bool {
     let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let authority = rest.split('/').next().unwrap_or_default();
@@ -103,7 +104,7 @@ fn connect(report: &mut Report, url: &str) -> bool {
         .parse()
         .is_ok_and(|address: SocketAddr| address.ip().is_loopback());
     if let Some(proxy) = proxy().filter(|_| !local) {
-        let detail = format!("not tried: {proxy} is set, so the proxy does it");
+        let detail = format!("not tried: {proxy} is set, so the proxy does this");
         report.add("name", Level::Skip, detail.clone());
         report.add("connection", Level::Skip, detail);
         return true;
@@ -157,7 +158,7 @@ fn proxy() -> Option<&'static str> {
     .find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// A first answer, which takes TLS; the clock; and how long an answer takes after that.
+/// A first answer, which includes TLS; the clock; and the time of later answers.
 fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
     let started = Instant::now();
     let before = SystemTime::now();
@@ -173,7 +174,7 @@ fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
         "service",
         format!("answers ({} with connecting)", millis(took)),
     );
-    // The date has no fraction; the request was answered half-way through.
+    // The date has no fraction. Assume that the request was answered half-way through.
     let service = time + Duration::from_millis(500);
     let local = before + took / 2;
     let (skew, direction) = match local.duration_since(service) {
@@ -183,10 +184,7 @@ fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
     let detail = if skew < Duration::from_secs(2) {
         "this machine's is right, to within 2 s".to_owned()
     } else {
-        format!(
-            "this machine's is {} s {direction} the service's",
-            skew.as_secs()
-        )
+        format!("this machine's is {} {direction} the service's", span(skew))
     };
     if skew >= MAX_SKEW {
         report.fail(
@@ -237,7 +235,7 @@ fn list(report: &mut Report, mutex: &AzureMutex) {
     }
 }
 
-/// Acquires and releases the scratch lock, which takes all that locks need.
+/// Acquires and releases the scratch lock, which needs every permission that locks need.
 fn lease(report: &mut Report, mutex: &AzureMutex) {
     let lease = match mutex.acquire(SCRATCH, LeaseDuration::MIN) {
         Ok(lease) => lease,
@@ -245,7 +243,7 @@ fn lease(report: &mut Report, mutex: &AzureMutex) {
             return report.add(
                 "lease",
                 Level::Skip,
-                format!("{SCRATCH} is held, by another doctor perhaps: not tried"),
+                format!("{SCRATCH} is held, perhaps by another doctor: not tried"),
             );
         }
         Err(error) => return report.error("create and acquire", &error),

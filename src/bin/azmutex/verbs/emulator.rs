@@ -33,7 +33,7 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
         let _ = on_signal.send(());
     })
     .and_then(|()| {
-        // With a terminal there is Ctrl-C, and reading would stop a process in the background.
+        // On a terminal, Ctrl-C ends it, and reading would stop a process in the background.
         if Stdin::look() != Stdin::Other {
             return Ok(());
         }
@@ -50,7 +50,7 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
     // The key in it is the published one of every emulator: no secret.
     let connection = emulator.connection_string();
     if global.json {
-        let object = Object::schema()
+        let object = Object::event("serving")
             .text("endpoint", &emulator.endpoint())
             .text("account", emulator.account())
             .exact("connection_string", &connection);

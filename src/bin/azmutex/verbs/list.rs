@@ -1,70 +1,192 @@
 //! `azmutex list`: the locks of the container.
 
-use azmutex::{ErrorKind, LeaseState, LeaseStatus};
+use std::io::{self, IsTerminal as _};
+use std::iter;
+use std::mem;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseState, LeaseStatus};
 
 use super::{Outcome, status};
-use crate::args::{Global, ListArgs};
+use crate::args::{Global, ListArgs, Sort};
 use crate::config::Config;
 use crate::exit::Code;
-use crate::output::{Failure, clean, print_line, say};
+use crate::output::{Failure, clean, print, print_line, say};
+use crate::text::{shorten, width};
 use crate::times::{ago, span};
 
-/// What a cell of the table may take.
+/// The most columns that a cell of the table takes.
 const MAX_CELL: usize = 60;
+
+/// After how many rows to print the table so far.
+const ROWS: usize = 200;
+
+/// After how long without another row.
+const IDLE: Duration = Duration::from_millis(100);
 
 pub(crate) fn list(args: &ListArgs, global: &Global) -> Outcome {
     let config = Config::load(global)?;
     let mutex = config.mutex()?;
-    let mut rows = Vec::new();
-    for found in mutex.list(&args.prefix) {
-        let found = found.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Failure::from(error)
-                .hint("--container names it; azmutex creates it when a lock is first acquired"),
-            _ => error.into(),
-        })?;
+    let mut out = Out {
+        mutex: &mutex,
+        json: global.json,
+        left: args.limit.unwrap_or(usize::MAX),
+        table: Table::default(),
+    };
+    let mut all = Vec::new();
+    let locks = mutex.list(&args.prefix);
+    let (sender, receiver) = mpsc::sync_channel(ROWS);
+    // The next page may take long: what there is, is shown meanwhile.
+    let reading = thread::Builder::new()
+        .name("azmutex-list".to_owned())
+        .spawn(move || {
+            for found in locks {
+                if sender.send(found).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(|error| Failure::new(Code::Bug, format!("cannot start a thread: {error}")))?;
+    while out.left > 0 {
+        let found = match receiver.recv_timeout(IDLE) {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                out.table.print();
+                return Err(failed(error));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                out.table.print();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) if reading.join().is_ok() => break,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::new(Code::Bug, "the locks could not be read"));
+            }
+        };
         let free = found.state().is_free();
-        if (args.held && free) || (args.free && !free) {
-            continue;
-        }
-        if global.json {
-            let url = mutex.url(found.key());
-            print_line(&status::object(&found, &url).to_string());
-        } else {
-            rows.push(row(&found));
+        let wanted = !(args.held && free || args.free && !free);
+        match args.sort {
+            Sort::Name if wanted => out.show(&found),
+            Sort::State | Sort::Since if wanted => all.push(found),
+            _ => {}
         }
     }
-    if global.json {
-        return Ok(Code::Done);
+    // Both keep the order of names among equals.
+    match args.sort {
+        Sort::Name => {}
+        Sort::State => all.sort_by_key(|found| rank(found.state())),
+        Sort::Since => all.sort_by_key(|found| {
+            let since = found.holder().and_then(Holder::since);
+            (since.is_none(), since.unwrap_or(SystemTime::UNIX_EPOCH))
+        }),
     }
-    if rows.is_empty() {
-        if !global.quiet {
-            say(&format!("no such locks in {}", clean(mutex.container())));
-        }
-        return Ok(Code::Done);
+    for found in &all {
+        out.show(found);
     }
-    rows.insert(
-        0,
-        ["LOCK", "STATE", "HOLDER", "SINCE", "REASON"].map(str::to_owned),
-    );
-    let mut widths = [0; 5];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(cell);
-            let fill = width + 2 - cell.chars().count();
-            line.extend(std::iter::repeat_n(' ', fill));
-        }
-        print_line(line.trim_end());
+    out.table.print();
+    if !out.table.has_header && !global.json && !global.quiet {
+        say(&format!("no such locks in {}", clean(mutex.container())));
     }
     Ok(Code::Done)
 }
 
-fn row(found: &LeaseStatus) -> [String; 5] {
+fn failed(error: Error) -> Failure {
+    match error.kind() {
+        ErrorKind::NotFound => Failure::from(error)
+            .hint("choose one with --container; azmutex creates it when a lock is first acquired"),
+        _ => error.into(),
+    }
+}
+
+/// Held locks first, then those that may be held.
+fn rank(state: LeaseState) -> u8 {
+    match state {
+        LeaseState::Leased => 0,
+        LeaseState::Breaking => 1,
+        state if state.is_free() => 3,
+        _ => 2,
+    }
+}
+
+/// Where locks are shown.
+struct Out<'a> {
+    mutex: &'a AzureMutex,
+    json: bool,
+    /// How many more may be shown.
+    left: usize,
+    table: Table,
+}
+
+impl Out<'_> {
+    fn show(&mut self, found: &LeaseStatus) {
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        if self.json {
+            let url = self.mutex.url(found.key());
+            print_line(&status::object(found, &url).to_string());
+        } else {
+            self.table.push(row(found));
+        }
+    }
+}
+
+/// A table that is printed while it grows. Its columns get wider if necessary.
+#[derive(Default)]
+struct Table {
+    rows: Vec<[String; COLUMNS]>,
+    widths: [usize; COLUMNS],
+    has_header: bool,
+}
+
+const COLUMNS: usize = 5;
+
+impl Table {
+    fn push(&mut self, row: [String; COLUMNS]) {
+        self.rows.push(row);
+        if self.rows.len() >= ROWS {
+            self.print();
+        }
+    }
+
+    /// Prints the rows so far.
+    fn print(&mut self) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let mut rows = mem::take(&mut self.rows);
+        if !mem::replace(&mut self.has_header, true) {
+            let header = ["LOCK", "STATE", "HOLDER", "SINCE", "REASON"];
+            rows.insert(0, header.map(str::to_owned));
+        }
+        for row in &rows {
+            for (widest, cell) in self.widths.iter_mut().zip(row) {
+                // A longer cell runs over its column's edge, and moves no other row.
+                let columns = width(cell);
+                if columns <= MAX_CELL {
+                    *widest = columns.max(*widest);
+                }
+            }
+        }
+        let mut text = String::new();
+        for row in &rows {
+            let mut line = String::new();
+            for (widest, cell) in self.widths.iter().zip(row) {
+                line.push_str(cell);
+                let fill = (widest + 2).saturating_sub(width(cell)).max(2);
+                line.extend(iter::repeat_n(' ', fill));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        print(&text);
+    }
+}
+
+fn row(found: &LeaseStatus) -> [String; COLUMNS] {
     let state = match found.state() {
         LeaseState::Leased => "held",
         LeaseState::Breaking => "breaking",
@@ -80,8 +202,14 @@ fn row(found: &LeaseStatus) -> [String; 5] {
     } else {
         "unknown"
     };
+    let name = clean(found.key());
     [
-        clean(found.key()),
+        // Not cut if another program reads it.
+        if io::stdout().is_terminal() {
+            shorten(&name, MAX_CELL)
+        } else {
+            name
+        },
         state.to_owned(),
         cell(holder.and_then(|h| h.owner()).unwrap_or(unknown)),
         holder
@@ -92,9 +220,5 @@ fn row(found: &LeaseStatus) -> [String; 5] {
 }
 
 fn cell(text: &str) -> String {
-    let text = clean(text);
-    if text.chars().count() <= MAX_CELL {
-        return text;
-    }
-    text.chars().take(MAX_CELL - 1).chain(['…']).collect()
+    shorten(&clean(text), MAX_CELL)
 }

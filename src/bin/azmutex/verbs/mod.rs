@@ -6,6 +6,7 @@ mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod generate;
+mod give_back;
 mod hold;
 mod list;
 mod renew;
@@ -15,7 +16,7 @@ use crate::args::{Command, Global};
 use crate::exit::Code;
 use crate::output::Failure;
 
-/// What a command ends with.
+/// The result of a command.
 pub(crate) type Outcome = Result<Code, Failure>;
 
 pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
@@ -33,5 +34,6 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
         Command::Emulator(args) => emulator::emulator(args, global),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),
+        Command::Schema(_) => generate::schema(),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn renew(args: &RenewArgs, global: &Global) -> Outcome {
 pub(crate) fn release(args: &ReleaseArgs, global: &Global) -> Outcome {
     let lock = Config::load(global)?.lock(&args.lock, Create::Never)?;
     let lease = Lease::new(&lock.key, args.lease_id)?;
-    // Information for people; the release below is what counts, and says what is wrong.
+    // Information for people only; the release below counts, and reports what is wrong.
     if let Err(error) = lock.mutex.write_released(&lease) {
         log::debug!("{error}");
     }
@@ -38,7 +38,7 @@ pub(crate) fn release(args: &ReleaseArgs, global: &Global) -> Outcome {
 
 fn done(lock: &Lock, what: &str, global: &Global) {
     if global.json {
-        let object = Object::schema().exact("lock", &lock.key).bool(what, true);
+        let object = Object::event(what).exact("lock", &lock.key);
         print_line(&object.to_string());
     }
 }
@@ -59,12 +59,12 @@ fn not_holder(verb: &str, lock: &Lock) -> Failure {
     Failure::new(
         Code::NotHolder,
         format!(
-            "cannot {verb} {}: the lease ID does not hold it, or no longer",
+            "cannot {verb} {}: the lease ID does not hold it, or no longer does",
             lock.name
         ),
     )
     .hint(format!(
-        "work under the lock must stop; who has it: azmutex status {}",
+        "stop all work under the lock; to see who has it: azmutex status {}",
         lock.name
     ))
 }

@@ -7,13 +7,13 @@ use crate::args::{Check, Create, Global, StatusArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line};
-use crate::times::{ago, rfc3339, span};
-use crate::waiting::unknown_holder;
+use crate::times::rfc3339;
+use crate::waiting::{HeldBy, Since};
 
 pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     if args.check == Some(Check::Mine) && args.lease_id.is_none() {
         return Err(Failure::usage(
-            "--check mine: which lease? pass --lease-id or AZMUTEX_LEASE_ID",
+            "--check mine needs a lease ID: pass --lease-id or set AZMUTEX_LEASE_ID",
         )
         .hint("azmutex status --help"));
     }
@@ -26,7 +26,7 @@ pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     let mut code = Code::Done;
     for lock in &locks {
         let one = match args.check {
-            Some(check) => answer(check, args, lock)?,
+            Some(check) => answer(check, args, lock, global)?,
             None => show(lock, global)?,
         };
         if code == Code::Done {
@@ -45,10 +45,16 @@ pub(crate) fn read(lock: &Lock) -> Result<Option<LeaseStatus>, Failure> {
     }
 }
 
-fn answer(check: Check, args: &StatusArgs, lock: &Lock) -> Outcome {
+fn answer(check: Check, args: &StatusArgs, lock: &Lock, global: &Global) -> Outcome {
     let Some(status) = read(lock)? else {
+        if global.json {
+            print_line(&missing(lock).to_string());
+        }
         return Ok(Code::NoSuchLock);
     };
+    if global.json {
+        print_line(&object(&status, &lock.url).to_string());
+    }
     let holds = match (check, args.lease_id) {
         (Check::Held, _) => !status.state().is_free(),
         (Check::Free, _) => status.state().is_free(),
@@ -98,7 +104,8 @@ fn describe(status: &LeaseStatus) -> String {
     match status.state() {
         LeaseState::Leased => format!("held by {}", holder(status)),
         LeaseState::Breaking => format!(
-            "breaking: acquirable within 60s, held by {} until then",
+            "breaking: held by {} until its break period is over; the service does not tell when \
+             that is",
             holder(status)
         ),
         LeaseState::Available if status.last_holder().is_some() => "free (released)".to_owned(),
@@ -108,11 +115,11 @@ fn describe(status: &LeaseStatus) -> String {
             last_recorded(status)
         ),
         LeaseState::Broken => format!("free: the lease was broken{}", last_recorded(status)),
-        state => format!("in a state that this version does not know ({state})"),
+        state => format!("in a state that this version of azmutex does not know ({state})"),
     }
 }
 
-/// The last holder that wrote who it is. The lease that ended may have been another's.
+/// The last holder that wrote who it was. The lease that ended may have been another's.
 fn last_recorded(status: &LeaseStatus) -> String {
     let Some(last) = status.last_holder() else {
         return String::new();
@@ -126,17 +133,10 @@ fn last_recorded(status: &LeaseStatus) -> String {
 
 /// Who holds it, and for how long.
 pub(crate) fn holder(status: &LeaseStatus) -> String {
-    let Some(holder) = status.holder() else {
-        return unknown_holder(status);
-    };
-    let who = clean(&holder.to_string());
-    match holder.since() {
-        Some(since) => format!("{who} for {}", span(ago(since))),
-        None => who,
-    }
+    HeldBy::of(Some(status), Since::Span).to_string()
 }
 
-/// A lock as an object: the same members whatever its state.
+/// A lock as an object, with the same members in every state.
 pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
     let held = !status.state().is_free();
     let duration = match status.state() {
@@ -148,7 +148,7 @@ pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
         .last_holder()
         .filter(|_| status.holder().is_none())
         .map(|last| holder_object(last).bool("released", last.released()));
-    Object::schema()
+    Object::event("status")
         .exact("lock", status.key())
         .exact("url", url)
         .text("state", &status.state().to_string())
@@ -162,7 +162,7 @@ pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
 }
 
 fn missing(lock: &Lock) -> Object {
-    Object::schema()
+    Object::event("status")
         .exact("lock", &lock.key)
         .exact("url", &lock.url)
         .text("state", "missing")

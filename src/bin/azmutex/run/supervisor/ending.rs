@@ -6,6 +6,7 @@ use signal_hook::consts::SIGTERM;
 
 use super::Supervisor;
 use crate::args::Stragglers;
+use crate::run::job::{self, Left};
 use crate::run::timer;
 
 /// How long a killed process may take to be gone.
@@ -14,12 +15,21 @@ const DEATH: Duration = Duration::from_secs(10);
 /// How often processes are looked at that this one is not told about when they end.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How far what the command left behind is dealt with.
+/// How often it is said again what the lock is held for.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// How far the processes that the command left behind are dealt with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leftovers {
     Unknown,
-    Signalled { kill_at: Duration },
-    Awaited,
+    /// They were asked to end.
+    Signalled {
+        kill_at: Duration,
+    },
+    /// The lock is kept for them, which was last said at this time.
+    Awaited {
+        said: Duration,
+    },
     Done,
 }
 
@@ -46,6 +56,7 @@ impl Supervisor<'_, '_> {
                 return progress;
             }
             self.leftovers = Leftovers::Done;
+            self.end_guard();
         }
         let until = self.acquired + self.context.args.min_hold;
         let keeps = !self.hurried && !self.lost && self.watch.is_held();
@@ -57,7 +68,11 @@ impl Supervisor<'_, '_> {
 
     /// The rest of a command that was stopped because of the lock has to be gone.
     fn bury(&mut self, now: Duration) -> Option<Progress> {
-        let left = self.job.left()?;
+        let left = match self.job.left() {
+            Left::Nothing => return None,
+            Left::Unknown => return Some(Progress::Look(Some(LOOK))),
+            Left::Some(left) => left,
+        };
         let Some(killed) = self.killed else {
             self.job.end_orphans(self.context.args.signal.0);
             return Some(Progress::Look(Some(LOOK)));
@@ -67,61 +82,91 @@ impl Supervisor<'_, '_> {
             self.job.kill_all();
             return Some(Progress::Look(Some(LOOK)));
         }
-        let text = format!("{} of the command cannot be killed", count(&left));
-        self.context.voice.error(&text);
+        let text = format!("{} of the command cannot be killed", count(&left.pids()));
+        self.context.reporter.error(&text);
         Some(Progress::Over { dead: false })
     }
 
-    /// What a command left behind when it ended by itself.
+    /// What a command left behind when it ended by itself, or because somebody asked it to.
     fn clear_up(&mut self, now: Duration) -> Option<Progress> {
-        let left = self.job.left()?;
-        let policy = self.context.args.stragglers;
-        match (policy, self.leftovers) {
-            (Stragglers::Warn, _) => {
+        let left = match self.job.left() {
+            Left::Nothing => return None,
+            Left::Unknown => return Some(Progress::Look(Some(LOOK))),
+            // It stands still until it is known whether the lock is held, and is killed if not.
+            Left::Some(_) if self.fence.is_frozen() => return Some(Progress::Look(Some(LOOK))),
+            Left::Some(left) => left,
+        };
+        match self.context.args.stragglers {
+            Stragglers::Kill => self.kill_leftovers(&left, now),
+            Stragglers::Wait => Some(self.await_leftovers(&left, &left.pids(), now)),
+            // Somebody wants the work to end, and it has not: what goes on may still be that work.
+            Stragglers::Warn if self.asked_to_end.is_some() => {
+                Some(self.await_leftovers(&left, &left.pids(), now))
+            }
+            // What is still in the command's group never left it on purpose.
+            Stragglers::Warn if left.in_group => {
+                Some(self.await_leftovers(&left, &left.group, now))
+            }
+            Stragglers::Warn => {
                 let text = format!(
                     "the command left {} behind, which the lock does not cover any more \
                      (--stragglers=wait or kill)",
-                    count(&left)
+                    count(&left.outside)
                 );
-                self.context.voice.warn(&text);
-                if self.fence.is_frozen() {
-                    self.job.thaw();
-                }
+                self.context.reporter.warn(&text);
                 None
             }
-            (Stragglers::Wait, Leftovers::Awaited) => Some(Progress::Look(Some(LOOK * 5))),
-            (Stragglers::Wait, _) => {
-                let name = self.context.name();
-                let text = format!("the command left {} behind; holding {name}", count(&left));
-                self.context.voice.note(&text);
-                self.leftovers = Leftovers::Awaited;
-                Some(Progress::Look(Some(LOOK * 5)))
-            }
-            (Stragglers::Kill, Leftovers::Signalled { kill_at }) => {
-                if now >= kill_at + DEATH {
-                    let text = format!("{} cannot be killed", count(&left));
-                    self.context.voice.error(&text);
-                    return Some(Progress::Over { dead: false });
-                }
-                if now >= kill_at {
-                    self.job.kill_all();
-                } else {
-                    self.job.end_orphans(SIGTERM);
-                }
-                Some(Progress::Look(Some(LOOK)))
-            }
-            (Stragglers::Kill, _) => {
-                self.job.end(SIGTERM);
-                let text = format!(
-                    "sent SIGTERM to {} that the command left behind",
-                    count(&left)
-                );
-                self.context.voice.note(&text);
-                let kill_at = now + self.budget.grace;
-                self.leftovers = Leftovers::Signalled { kill_at };
-                Some(Progress::Look(Some(LOOK)))
-            }
         }
+    }
+
+    /// Keeps the lock for the processes `pids` of those that are `left`.
+    fn await_leftovers(&mut self, left: &job::Leftovers, pids: &[i32], now: Duration) -> Progress {
+        if let (Some(signal), false) = (self.asked_to_end, left.outside.is_empty()) {
+            // The signal that went to the group has not reached them.
+            self.job.end_orphans(signal);
+        }
+        let said = match self.leftovers {
+            Leftovers::Awaited { said } => Some(said),
+            _ => None,
+        };
+        if said.is_none_or(|said| now >= said + SAY_AGAIN) {
+            let what = match said {
+                None => format!("the command left {} behind", count(pids)),
+                Some(_) => format!("still at work: {}", count(pids)),
+            };
+            let name = self.context.name();
+            let gone = if pids.len() == 1 { "it is" } else { "they are" };
+            let text = format!("{what}; {name} is held and renewed until {gone} gone");
+            self.context.reporter.warn(&text);
+            self.leftovers = Leftovers::Awaited { said: now };
+        }
+        Progress::Look(Some(LOOK * 5))
+    }
+
+    fn kill_leftovers(&mut self, left: &job::Leftovers, now: Duration) -> Option<Progress> {
+        let pids = left.pids();
+        let Leftovers::Signalled { kill_at } = self.leftovers else {
+            self.job.end(SIGTERM);
+            let text = format!(
+                "sent SIGTERM to {} that the command left behind",
+                count(&pids)
+            );
+            self.context.reporter.note(&text);
+            let kill_at = now + self.budget.grace;
+            self.leftovers = Leftovers::Signalled { kill_at };
+            return Some(Progress::Look(Some(LOOK)));
+        };
+        if now >= kill_at + DEATH {
+            let text = format!("{} cannot be killed", count(&pids));
+            self.context.reporter.error(&text);
+            return Some(Progress::Over { dead: false });
+        }
+        if now >= kill_at {
+            self.job.kill_all();
+        } else {
+            self.job.end_orphans(SIGTERM);
+        }
+        Some(Progress::Look(Some(LOOK)))
     }
 }
 

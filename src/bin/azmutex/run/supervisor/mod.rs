@@ -4,6 +4,7 @@
 mod ending;
 mod suspension;
 
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ use signal_hook::consts::{
 use self::ending::{Leftovers, Progress};
 use self::suspension::Proof;
 use super::budget::Budget;
+use super::channel::Message;
 use super::context::Context;
 use super::events;
 use super::fence::{Act, Fence, OnLost, View};
-use super::job::{Change, Job, Status};
-use super::mail::Report;
+use super::job::{Change, Job};
 use super::signals::{Arrived, Sender};
+use super::status::Status;
 use super::terminal::Group;
 use super::timer;
 use crate::args;
@@ -70,6 +72,9 @@ pub(super) struct Supervisor<'c, 'a> {
     leftovers: Leftovers,
     /// Somebody wants it to end: the lock is not kept any longer than needed.
     hurried: bool,
+    /// The signal by which somebody asked for the end of the work. Until all of it has ended the
+    /// lock is kept.
+    asked_to_end: Option<c_int>,
 }
 
 /// Renewals that failed in a row.
@@ -80,12 +85,14 @@ struct Failures {
 }
 
 impl<'c, 'a> Supervisor<'c, 'a> {
+    /// `checked`: when the lock was known to be held, before the command was started.
     pub(super) fn new(
         context: &'c mut Context<'a>,
         acquisition: Acquisition<'c>,
         budget: Budget,
         guard: LeaseGuard,
         acquired: Duration,
+        checked: Duration,
         job: Job,
     ) -> Self {
         let on_lost = match context.args.on_lost {
@@ -94,7 +101,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             args::OnLost::Continue => OnLost::Continue,
         };
         Self {
-            fence: Fence::new(on_lost, budget.grace, budget.lease, timer::now()),
+            fence: Fence::new(on_lost, budget.grace, budget.lease, checked),
             watch: guard.watch(),
             guard: Some(ManuallyDrop::new(guard)),
             acquired,
@@ -111,6 +118,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             proof: Proof::Given,
             leftovers: Leftovers::Unknown,
             hurried: false,
+            asked_to_end: None,
         }
     }
 
@@ -119,8 +127,15 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         loop {
             // First, since this process may have slept.
             let mut wait = self.guard_lock();
+            self.tell_guardian();
+            if self.listen() {
+                continue;
+            }
             while let Some(change) = self.job.poll() {
                 self.heed(change);
+            }
+            if self.job.lost_guardian() {
+                self.guardian_ended();
             }
             match self.finish() {
                 Progress::Over { dead } => return self.over(dead),
@@ -128,22 +143,80 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
             wait = shorter(wait, self.keep_promises());
             self.context.sleep(wait);
-            for arrived in self.context.signals.take() {
-                self.receive(arrived);
-            }
-            while let Some(report) = self.context.mail.take() {
-                match report {
-                    Report::Event(event) => self.hear(&event),
-                    Report::Verified(result) => self.verified(result),
-                    _ => {}
-                }
+        }
+    }
+
+    /// Takes what has arrived. Returns whether there was anything.
+    fn listen(&mut self) -> bool {
+        let mut heard = false;
+        for arrived in self.context.signals.take() {
+            heard = true;
+            self.receive(arrived);
+        }
+        while let Some(message) = self.context.channel.take() {
+            heard = true;
+            match message {
+                Message::Event(event) => self.hear(&event),
+                Message::Verified(result) => self.verified(result),
+                _ => {}
             }
         }
+        heard
+    }
+
+    /// Tells the guardian until when the command may be at work.
+    fn tell_guardian(&mut self) {
+        // One that is frozen goes on when it is known that the lock is held, and not before.
+        if self.fence.is_frozen() {
+            return;
+        }
+        let deadline = timer::now() + self.view().remaining;
+        if self.fence.has_struck() {
+            // Only ever sooner: what the guardian has stopped must not go on without the lock.
+            let deadline = self.fence.kill_at().unwrap_or(deadline);
+            self.job.bring_deadline_forward(deadline);
+        } else {
+            self.job.set_deadline(deadline);
+        }
+    }
+
+    /// Nothing is left to guard.
+    fn end_guard(&mut self) {
+        self.context.guardian = None;
+        self.job.dismiss_guardian();
+    }
+
+    /// Without a guardian nothing would end the command if this process were killed as well.
+    fn guardian_ended(&mut self) {
+        self.context.guardian = None;
+        if self.fence.has_struck() || self.killed.is_some() {
+            return;
+        }
+        let mut done = format!("sent SIGKILL to {}", self.target());
+        if self.fence.is_frozen() {
+            self.kill();
+        } else {
+            self.job.end(SIGTERM);
+            self.asked_to_end.get_or_insert(SIGTERM);
+            self.hurried = true;
+            let kill_at = timer::now() + self.budget.grace;
+            self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
+            let grace = short(self.budget.grace);
+            done = format!("sent SIGTERM to {}, SIGKILL in {grace}", self.target());
+        }
+        let text = format!(
+            "the guardian of the command was killed, and without it the command could outlive \
+             azmutex and the lock; {done}"
+        );
+        self.context.reporter.error(&text);
     }
 
     fn over(mut self, dead: bool) -> Ended {
         self.job.reap();
         self.job.take_terminal();
+        if dead {
+            self.end_guard();
+        }
         let killed = Status::Killed {
             signal: SIGKILL,
             dumped: false,
@@ -158,7 +231,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     /// Does what the lock asks for. Returns how long that holds.
     fn guard_lock(&mut self) -> Option<Duration> {
-        if self.killed.is_some() || self.leftovers == Leftovers::Done {
+        let is_over = self.leftovers == Leftovers::Done || self.job.awaits_answer();
+        if self.killed.is_some() || is_over {
             return None;
         }
         let view = self.view();
@@ -178,7 +252,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
             Act::Freeze => {
                 self.job.freeze();
-                self.context.voice.warn(&format!(
+                self.context.reporter.warn(&format!(
                     "azmutex was not running until after its deadline; stopped {} until {} is \
                      renewed",
                     self.target(),
@@ -251,9 +325,9 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
         };
         if stays {
-            self.context.voice.error(&text);
+            self.context.reporter.error(&text);
         } else {
-            self.context.voice.warn(&text);
+            self.context.reporter.warn(&text);
         }
         if !self.lost {
             let event = events::lost(name, &reason);
@@ -297,7 +371,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                         self.failures.count,
                         short(stop)
                     );
-                    self.context.voice.warn(&text);
+                    self.context.reporter.warn(&text);
                 }
             }
             Event::Unproven => {
@@ -345,7 +419,13 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 }
                 return;
             }
+            // It goes on when the lock is known to be held.
+            SIGCONT if self.fence.is_frozen() => return,
             _ => {}
+        }
+        let asks_to_end = matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
+        if asks_to_end && !self.is_of_the_command(arrived) {
+            self.asked_to_end = Some(signal);
         }
         if !self.forwards(arrived) {
             return;
@@ -362,29 +442,39 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             if self.interrupted.is_some_and(|last| now <= last + TWICE) {
                 self.kill();
                 let text = format!("interrupted twice: sent SIGKILL to {}", self.target());
-                self.context.voice.note(&text);
+                self.context.reporter.note(&text);
                 return;
             }
             self.interrupted = Some(now);
         }
         if self.job.ended().is_some() {
             // What it left behind.
-            if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+            if asks_to_end {
                 self.job.end(signal);
+                self.promise_kill(now);
             }
             return;
         }
         self.job.signal(signal);
-        if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+        if asks_to_end {
             // A stopped process takes no other signal before it goes on; one that is frozen
             // because of the lock does later.
             if self.job.is_stopped() && !self.fence.is_frozen() {
                 self.job.signal_group(SIGCONT);
             }
-            if let Some(after) = self.context.args.kill_after_signal {
-                self.kill_at.get_or_insert(now + after);
-            }
+            self.promise_kill(now);
         }
+    }
+
+    fn promise_kill(&mut self, now: Duration) {
+        if let Some(after) = self.context.args.kill_after_signal {
+            self.kill_at.get_or_insert(now + after);
+        }
+    }
+
+    /// Whether the command itself sent the signal.
+    fn is_of_the_command(&self, arrived: Arrived) -> bool {
+        matches!(arrived.origin, Sender::Process(pid) if pid > 0 && self.job.contains(pid))
     }
 
     /// Whether the command has not heard of a signal already.
@@ -402,21 +492,24 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 let key = matches!(arrived.signal, SIGINT | SIGQUIT | SIGTSTP | SIGWINCH);
                 !(shared && key && self.job.is_foreground())
             }
-            Sender::Process(pid) => pid <= 0 || !self.job.contains(pid),
+            Sender::Process(_) => !self.is_of_the_command(arrived),
         }
     }
 
     /// Does what was announced for a time. Returns how long until the next of it.
     fn keep_promises(&mut self) -> Option<Duration> {
         let now = timer::now();
-        if self.job.ended().is_some() {
+        if self.leftovers == Leftovers::Done {
             return None;
         }
         if self.kill_at.is_some_and(|at| now >= at) {
             self.kill_at = None;
             self.kill();
             let text = format!("sent SIGKILL to {} (--kill-after-signal)", self.target());
-            self.context.voice.note(&text);
+            self.context.reporter.note(&text);
+        }
+        if self.job.ended().is_some() {
+            return self.kill_at.map(|at| at.saturating_sub(now));
         }
         if self.stopped_note.is_some_and(|at| now >= at) {
             self.note_stopped();

@@ -11,9 +11,9 @@ use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
 
 use super::{Acquisition, Supervisor};
 use crate::args::{self, OnSuspend};
+use crate::run::channel::Message;
 use crate::run::events;
 use crate::run::job::Job;
-use crate::run::mail::Report;
 use crate::run::process;
 use crate::run::terminal::Group;
 use crate::run::timer;
@@ -79,7 +79,7 @@ impl Supervisor<'_, '_> {
             "the command is stopped; {} is still held and renewed",
             self.context.name()
         );
-        self.context.voice.warn(&text);
+        self.context.reporter.warn(&text);
         self.stopped_note = Some(timer::now() + STOPPED_NOTE);
     }
 
@@ -93,7 +93,7 @@ impl Supervisor<'_, '_> {
         self.context.event(&event);
         if self.context.args.on_suspend == OnSuspend::Release {
             self.context
-                .voice
+                .reporter
                 .note(&format!("suspended; {name} is released until it goes on"));
             if let Some(signal) = self.release() {
                 self.give_up(Some(signal));
@@ -101,11 +101,11 @@ impl Supervisor<'_, '_> {
             }
         } else {
             let left = short(self.watch.remaining());
-            self.context.voice.note(&format!(
+            self.context.reporter.note(&format!(
                 "suspended; {name} runs out in {left} unless it goes on"
             ));
         }
-        self.context.voice.flush();
+        self.context.reporter.flush();
         stop(&mut self.job);
         // Here it goes on, a moment or a day later.
         self.fence.freeze(timer::now());
@@ -127,8 +127,8 @@ impl Supervisor<'_, '_> {
         let end = timer::now() + Duration::from_secs(5);
         let mut asked = None;
         while timer::now() < end {
-            while let Some(report) = self.context.mail.take() {
-                if matches!(report, Report::Released(_)) {
+            while let Some(message) = self.context.channel.take() {
+                if matches!(message, Message::Released(_)) {
                     return asked;
                 }
             }
@@ -140,6 +140,8 @@ impl Supervisor<'_, '_> {
                     self.job.child_moved();
                 }
             }
+            // It is looked at again when this is over.
+            let _ = is_over(&mut self.job);
         }
         asked
     }
@@ -157,9 +159,9 @@ impl Supervisor<'_, '_> {
         let limit = self.context.args.waiting.limit();
         let job = &mut self.job;
         let waited = waiting::wait(self.context, locker, token, limit, |arrived| {
-            match arrived.signal {
-                SIGCHLD => job.child_moved(),
-                SIGTSTP if !is_orphaned() => stop(job),
+            match arrived.map(|arrived| arrived.signal) {
+                Some(SIGCHLD) => job.child_moved(),
+                Some(SIGTSTP) if !is_orphaned() => stop(job),
                 _ => {}
             }
             is_over(job)
@@ -201,7 +203,7 @@ impl Supervisor<'_, '_> {
         let asking = self
             .context
             .worker
-            .start(move || Report::Verified(lease.and_then(|lease| mutex.renew(&lease))));
+            .start(move || Message::Verified(lease.and_then(|lease| mutex.renew(&lease))));
         self.proof = match asking {
             Ok(()) => Proof::Awaited,
             Err(_) => Proof::Due(timer::now() + VERIFY_AGAIN),

@@ -1,4 +1,4 @@
-//! What the threads report to the supervisor, which waits for it together with signals.
+//! What the threads tell the supervisor, which waits for it together with signals.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -8,9 +8,9 @@ use std::sync::mpsc;
 
 use azmutex::{Error, Event, LeaseGuard, LeaseStatus, TryLockError};
 
-/// A report.
+/// A message.
 #[derive(Debug)]
-pub(super) enum Report {
+pub(super) enum Message {
     /// The waiting is over.
     Waited(Result<Box<LeaseGuard>, TryLockError>),
     /// Something happened to the lock.
@@ -23,31 +23,31 @@ pub(super) enum Report {
     Released(Result<(), Error>),
 }
 
-/// Where threads post.
+/// A thread's end.
 #[derive(Clone)]
 pub(super) struct Sender {
-    queue: mpsc::Sender<Report>,
+    queue: mpsc::Sender<Message>,
     bell: Arc<UnixStream>,
 }
 
 impl Sender {
     /// Never blocks, and does nothing once nobody reads any more.
-    pub(super) fn post(&self, report: Report) {
-        if self.queue.send(report).is_ok() {
+    pub(super) fn send(&self, message: Message) {
+        if self.queue.send(message).is_ok() {
             // If it is full, it rings already.
             let _ = (&*self.bell).write(&[0]);
         }
     }
 }
 
-/// Where the supervisor reads.
-pub(super) struct Mailbox {
-    queue: mpsc::Receiver<Report>,
+/// The supervisor's end.
+pub(super) struct Receiver {
+    queue: mpsc::Receiver<Message>,
     bell: UnixStream,
     sender: Sender,
 }
 
-impl Mailbox {
+impl Receiver {
     pub(super) fn new() -> io::Result<Self> {
         let (bell, ring) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
@@ -68,14 +68,14 @@ impl Mailbox {
         self.sender.clone()
     }
 
-    /// Readable when there may be a report.
+    /// Readable when there may be a message.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
 
-    /// The next report, if there is one. Never blocks.
-    pub(super) fn take(&mut self) -> Option<Report> {
-        // Silenced first: what is posted after the queue was found empty rings again.
+    /// The next message, if there is one. Never blocks.
+    pub(super) fn take(&mut self) -> Option<Message> {
+        // Silenced first: what is sent after the queue was found empty rings again.
         while matches!((&self.bell).read(&mut [0; 64]), Ok(64)) {}
         self.queue.try_recv().ok()
     }

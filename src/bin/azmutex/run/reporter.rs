@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::args::{Global, LogFormat};
-use crate::output::{self, Object};
+use crate::output::{self, Object, message_object};
 use crate::writer::{Writer, soon};
 
 /// Apart from stderr, for events to be written also when nobody reads that.
@@ -16,7 +16,7 @@ static EVENTS: Writer<(Arc<File>, String)> = Writer::new(|(file, text)| {
 });
 
 /// Says things on stderr and writes events, without ever blocking.
-pub(super) struct Voice {
+pub(super) struct Reporter {
     events: Option<Arc<File>>,
     quiet: bool,
     /// Whether what is said is written as objects.
@@ -25,7 +25,7 @@ pub(super) struct Voice {
     drawn: bool,
 }
 
-impl Voice {
+impl Reporter {
     pub(super) fn new(events: Option<File>, global: &Global) -> Self {
         Self {
             events: events.map(Arc::new),
@@ -62,14 +62,14 @@ impl Voice {
     /// Draws a line that the next one replaces.
     pub(super) fn draw(&mut self, text: &str) {
         self.drawn = true;
-        output::draw_whole(text);
+        output::draw(text);
     }
 
     /// Takes away what was drawn.
     pub(super) fn clear(&mut self) {
         if self.drawn {
             self.drawn = false;
-            output::draw_whole("");
+            output::draw("");
         }
     }
 
@@ -88,10 +88,18 @@ impl Voice {
         output::flush(end);
     }
 
+    /// An error as [`Reporter::error`] would write it, for another process to write.
+    pub(super) fn error_line(&self, text: &str) -> String {
+        if self.json {
+            format!("{}\n", message_object("error", text))
+        } else {
+            format!("azmutex: error: {text}\n")
+        }
+    }
+
     fn say(&self, level: &str, text: &str) {
         if self.json {
-            let object = Object::schema().text("level", level);
-            output::say_object(&object.text("message", text));
+            output::say_object(&message_object(level, text));
         } else if level == "info" {
             output::say(text);
         } else {
@@ -100,7 +108,7 @@ impl Voice {
     }
 }
 
-impl Drop for Voice {
+impl Drop for Reporter {
     fn drop(&mut self) {
         self.flush();
     }

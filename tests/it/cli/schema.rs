@@ -1,0 +1,273 @@
+//! Whatever is written as JSON holds to the schema that `azmutex schema` prints.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use azmutex::{LeaseDuration, LeaseId};
+use serde_json::Value;
+
+use super::tool::{Done, Tool, bare, finish};
+
+const SCHEMA: &str = include_str!("../../../src/bin/azmutex/schema.json");
+
+/// Checks a value by the part of JSON Schema that the schema uses, and one thing more: it has no
+/// members that the schema does not know.
+fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    let wrong = |rule: &str| Err(format!("{at}: {value}: {rule}"));
+    for (keyword, rule) in schema.as_object().expect("a schema") {
+        match keyword.as_str() {
+            "$ref" => {
+                let pointer = rule.as_str().unwrap().trim_start_matches('#');
+                check(root, root.pointer(pointer).expect(pointer), value, at)?;
+            }
+            "const" if rule != value => return wrong(&format!("not {rule}")),
+            "enum" if !rule.as_array().unwrap().contains(value) => {
+                return wrong(&format!("none of {rule}"));
+            }
+            "type" => {
+                let types = rule
+                    .as_array()
+                    .map_or_else(|| vec![rule], |all| all.iter().collect());
+                let is = |name: &Value| match name.as_str().unwrap() {
+                    "string" => value.is_string(),
+                    "integer" => value.is_i64() || value.is_u64(),
+                    "number" => value.is_number(),
+                    "boolean" => value.is_boolean(),
+                    "array" => value.is_array(),
+                    "object" => value.is_object(),
+                    "null" => value.is_null(),
+                    other => panic!("type {other}"),
+                };
+                if !types.into_iter().any(is) {
+                    return wrong(&format!("not of type {rule}"));
+                }
+            }
+            "minimum" if value.as_f64() < rule.as_f64() && value.is_number() => {
+                return wrong("too small");
+            }
+            "format" => {
+                assert_eq!(rule, "date-time");
+                if value.as_str().is_some_and(|text| !is_date_time(text)) {
+                    return wrong("not a time in RFC 3339");
+                }
+            }
+            "required" => {
+                for name in rule.as_array().unwrap() {
+                    if value.get(name.as_str().unwrap()).is_none() {
+                        return wrong(&format!("it lacks {name}"));
+                    }
+                }
+            }
+            "properties" => {
+                for (name, value) in value.as_object().into_iter().flatten() {
+                    let at = format!("{at}.{name}");
+                    let rule = rule.get(name).ok_or(format!("{at}: not in the schema"))?;
+                    check(root, rule, value, &at)?;
+                }
+            }
+            "items" => {
+                for value in value.as_array().into_iter().flatten() {
+                    check(root, rule, value, at)?;
+                }
+            }
+            "oneOf" => {
+                let results = rule.as_array().unwrap().iter();
+                let results: Vec<_> = results.map(|one| check(root, one, value, at)).collect();
+                if results.iter().filter(|result| result.is_ok()).count() != 1 {
+                    return wrong(&format!("not one of these: {results:?}"));
+                }
+            }
+            "const" | "enum" | "minimum" | "description" | "title" | "$schema" | "$defs" => {}
+            other => panic!("keyword {other}"),
+        }
+    }
+    Ok(())
+}
+
+fn is_date_time(text: &str) -> bool {
+    let form: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    ["0000-00-00T00:00:00Z", "0000-00-00T00:00:00.000Z"].contains(&&*form)
+}
+
+/// Asserts that an object holds to the schema, and returns its event.
+#[track_caller]
+pub(crate) fn assert_valid(object: &Value) -> String {
+    let root: Value = serde_json::from_str(SCHEMA).unwrap();
+    let event = object["event"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no event in {object}"));
+    // The same as the whole, with a message that can be read.
+    let schema = root.pointer(&format!("/$defs/{event}"));
+    let schema = schema.unwrap_or_else(|| panic!("{event} is not in the schema"));
+    check(&root, schema, object, event).unwrap_or_else(|wrong| panic!("{wrong}"));
+    check(&root, &root, object, event).unwrap_or_else(|wrong| panic!("{wrong}"));
+    event.to_owned()
+}
+
+impl Done {
+    /// The events on stdout, all of which hold to the schema.
+    #[track_caller]
+    fn events(&self) -> Vec<String> {
+        self.jsons().iter().map(assert_valid).collect()
+    }
+
+    /// The events on stderr, all of which hold to the schema.
+    #[track_caller]
+    fn logged(&self) -> Vec<String> {
+        let objects = self
+            .err
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{self:?}")));
+        objects.map(|object: Value| assert_valid(&object)).collect()
+    }
+}
+
+#[test]
+fn schema_is_printed_and_names_every_event_once() {
+    let printed = finish(bare(&["schema"])).exits(0);
+    assert_eq!(printed.out, SCHEMA);
+    let root: Value = serde_json::from_str(SCHEMA).unwrap();
+    let listed = root["oneOf"].as_array().unwrap().iter();
+    let listed: BTreeSet<_> = listed
+        .map(|one| one["$ref"].as_str().unwrap().replace("#/$defs/", ""))
+        .collect();
+    let defined = root["$defs"].as_object().unwrap().iter();
+    let defined: BTreeSet<_> = defined
+        .filter(|(_, schema)| schema["properties"].get("event").is_some())
+        .map(|(name, schema)| {
+            assert_eq!(schema["properties"]["event"]["const"], **name);
+            name.clone()
+        })
+        .collect();
+    assert_eq!(listed, defined);
+}
+
+#[test]
+fn json_of_every_verb_holds_to_the_schema() {
+    let tool = Tool::new();
+    let json = |args: &[&str], code| tool.run(&[args, &["--json"]].concat()).exits(code).events();
+    let acquired = tool.run(&["acquire", "a", "--json"]).exits(0);
+    assert_eq!(acquired.events(), ["acquired"]);
+    let id = acquired.json()["lease_id"].as_str().unwrap().to_owned();
+    let other = LeaseId::random().expect("random numbers").to_string();
+    tool.mutex()
+        .acquire("unknown", LeaseDuration::INFINITE)
+        .unwrap();
+    let rows: [(&[&str], i32, &[&str]); 18] = [
+        (&["acquire", "-n", "a"], 75, &["error"]),
+        (&["renew", "a", "--lease-id", &id], 0, &["renewed"]),
+        (&["renew", "a", "--lease-id", &other], 4, &["error"]),
+        (&["release", "a", "--lease-id", &other], 4, &["error"]),
+        (&["status", "a", "unknown", "none"], 3, &["status"; 3]),
+        (&["status", "--check", "held", "a"], 0, &["status"]),
+        (&["status", "--check", "free", "a"], 1, &["status"]),
+        (&["status", "--check", "free", "none"], 3, &["status"]),
+        (&["list"], 0, &["status"; 2]),
+        (&["list", "--container", "none"], 3, &["error"]),
+        (&["break", "a"], 5, &["error"]),
+        (
+            &["break", "unknown", "--yes", "--period", "9"],
+            0,
+            &["break"],
+        ),
+        (&["break", "unknown", "--yes", "--now"], 0, &["break"]),
+        (&["break", "unknown", "--yes"], 0, &["break"]),
+        (&["break", "none", "--yes"], 3, &["error"]),
+        (&["release", "a", "--lease-id", &id], 0, &["released"]),
+        (&["doctor"], 0, &["doctor"]),
+        (
+            &["run", "--lease", "infinite", "a", "true"],
+            125,
+            &["error"],
+        ),
+    ];
+    for (args, code, events) in rows {
+        assert_eq!(json(args, code), events, "{args:?}");
+    }
+    let mut hold = tool.start(&["hold", "a", "--json"]);
+    let object = serde_json::from_str(&hold.line()).unwrap();
+    assert_eq!(assert_valid(&object), "acquired");
+    hold.close_stdin();
+    let emulator = tool.start(&["emulator", "--json"]);
+    let object = serde_json::from_str(&emulator.line()).unwrap();
+    assert_eq!(assert_valid(&object), "serving");
+}
+
+#[test]
+fn arguments_that_do_not_parse_are_an_object_where_output_is() {
+    for (args, code) in [
+        (&["status", "--json"][..], 2),
+        (&["--json", "stat"], 2),
+        (&["list", "--json", "--bogus"], 2),
+        (&["run", "--json", "a"], 125),
+        (&["run", "--json", "-w", "x", "a", "true"], 125),
+    ] {
+        let done = finish(bare(args)).exits(code);
+        assert_eq!(done.events(), ["error"], "{args:?}");
+        assert_eq!(done.json()["exit"], code);
+        assert_eq!(
+            done.json()["hints"].as_array().unwrap().len(),
+            done.err.matches("hint: ").count()
+        );
+    }
+    let mut command = bare(&["status"]);
+    command
+        .env("AZMUTEX_JSON", "1")
+        .env("AZMUTEX_LOG_FORMAT", "json");
+    let done = finish(command).exits(2);
+    assert_eq!(
+        (done.events(), done.logged()),
+        (vec!["error".to_owned()], vec!["error".to_owned()])
+    );
+    // What is the command's says nothing of azmutex's output.
+    let done = finish(bare(&["run", "--bogus", "--", "true", "--json"])).exits(125);
+    assert_eq!(done.out, "");
+}
+
+#[test]
+fn log_as_json_holds_to_the_schema() {
+    let tool = Tool::new();
+    tool.mutex().acquire("a", LeaseDuration::INFINITE).unwrap();
+    let json = ["--log-format", "json"];
+    let waited = tool
+        .run(&[&["acquire", "-w", "1s", "a", "-v"], &json[..]].concat())
+        .exits(75);
+    let logged = waited.logged();
+    assert!(logged.contains(&"waiting".to_owned()), "{logged:?}");
+    assert_eq!(logged.last().unwrap(), "error");
+    let warned = tool
+        .run(&[&["acquire", "--lease", "infinite", "b", "-v"], &json[..]].concat())
+        .exits(0)
+        .logged();
+    assert!(warned.contains(&"message".to_owned()) && warned.contains(&"acquired".to_owned()));
+}
+
+#[test]
+fn waiting_of_a_run_is_an_event_that_holds_to_the_schema() {
+    let tool = Tool::new();
+    let lease = tool
+        .mutex()
+        .acquire("a\u{200b}", LeaseDuration::MAX)
+        .unwrap();
+    let run = tool.start(&["run", "--log-format", "json", "a\u{200b}", "true"]);
+    let line = run.says("\"waiting\"");
+    let object: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(assert_valid(&object), "waiting");
+    assert_eq!(object["lock"], "a\u{200b}");
+    tool.mutex().release(&lease).unwrap();
+}
+
+#[test]
+fn times_of_events_are_those_of_their_happening() {
+    let tool = Tool::new();
+    let time = || {
+        let object = tool.run(&["status", "none", "--json"]).exits(3).json();
+        object["time"].as_str().unwrap().to_owned()
+    };
+    let first = time();
+    std::thread::sleep(Duration::from_millis(2));
+    assert!(time() > first);
+}
