@@ -115,8 +115,10 @@ impl LeaseThread {
                 .during("release lease on", &self.settings.events.target);
             return Err(self.abandon(&mut shared, error));
         }
-        // A renewal that arrives after the release is refused by the service, so waiting for it is
-        // for order, not for safety.
+        // From here on there is one who sends, so that no release overtakes another. A renewal that
+        // arrives after the release is refused by the service, so waiting for it is for order, not
+        // for safety.
+        shared.taken_over = true;
         let patience = Moment {
             lease: Tick::NEVER,
             real: started.real + timeout / 2,
@@ -124,8 +126,6 @@ impl LeaseThread {
         while shared.busy && self.state.now().real < patience.real {
             self.state.wait(&mut shared, patience);
         }
-        shared.taken_over = true;
-        self.state.publish(&shared);
         drop(shared);
         self.carry_out(Driver::Releaser);
         let shared = self.state.lock();
@@ -232,9 +232,11 @@ impl LeaseThread {
                         shared.handed = Some(Err(error));
                     }
                 },
-                Step::End => return self.state.publish(&shared),
+                Step::End => break,
             }
         }
+        // Whoever took over waits for this thread's last answer.
+        self.state.publish(&shared);
     }
 
     fn send(

@@ -70,13 +70,28 @@ fn renewal_that_is_answered_during_the_release_is_not_announced() {
         let releasing = scope.spawn(|| guard.release());
         eventually(|| watch.loss_reason());
         setup.proxy.release_held();
-        releasing
-            .join()
-            .expect("no panic")
-            .expect("it was held until then");
+        let released = within(LONG / 4, || releasing.join().expect("no panic"));
+        released.expect("it was held until then");
     });
     events.wait(is_released);
     assert_eq!(events.count(is_renewed), 0, "{:?}", events.heard());
+}
+
+#[test]
+fn release_that_waited_for_a_renewal_and_is_answered_late_is_a_success() {
+    let backend = frozen();
+    let mut setup = Setup::before(&backend);
+    setup.timeout = LONG;
+    let (guard, _) = setup.lock_with(|locker| locker.release_timeout(SEC));
+    // Answered within the half of the release's time that a renewal gets, and the release after it.
+    setup.once_on("renew", Fault::Delay(SEC / 4));
+    setup.once_on("release", Fault::HoldReply);
+    backend.pass(20 * SEC);
+    setup
+        .proxy
+        .wait_for(1, |seen| seen.upstream == Some(200), LONG);
+    guard.release().expect("it was held until then");
+    setup.proxy.release_held();
 }
 
 #[test]

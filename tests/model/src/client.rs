@@ -96,8 +96,8 @@ impl Manner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Request {
     pub(crate) id: Id,
-    /// By real time.
-    pub(crate) sent: u8,
+    /// Since when nobody waits for it, by real time.
+    pub(crate) since: u8,
     /// GHOST: the client had already let go when it sent this.
     pub(crate) posthumous: bool,
     pub(crate) op: Op,
@@ -289,7 +289,7 @@ impl Client {
             && let Some(before) = &mut lease.before
         {
             if let Step::Send { request, .. } = before.step(moment) {
-                lease.send(manner, self.id, thread, request, moment, now);
+                lease.send(manner, self.id, thread, request, moment);
                 outcome.acted = true;
             }
             return outcome;
@@ -310,7 +310,7 @@ impl Client {
                     continue;
                 }
                 Step::Send { request, .. } => {
-                    lease.send(manner, self.id, thread, request, moment, now);
+                    lease.send(manner, self.id, thread, request, moment);
                     outcome.acted = true;
                     return outcome;
                 }
@@ -360,7 +360,7 @@ impl Client {
     }
 
     /// The user writes to the blob's content under the lease.
-    pub(crate) fn write(&self, manner: Manner, now: u8) -> Option<Request> {
+    pub(crate) fn write(&self, manner: Manner) -> Option<Request> {
         let lease = self.lease()?;
         let op = Op::Write {
             under: !manner.makes(Mistake::WriteWithoutId),
@@ -368,7 +368,7 @@ impl Client {
         };
         (lease.user == User::HasGuard).then_some(Request {
             id: self.id,
-            sent: now,
+            since: 0,
             posthumous: false,
             op,
         })
@@ -573,7 +573,7 @@ impl Lease {
         waiting.any(|waiting| waiting.reply.is_none())
     }
 
-    fn send(&mut self, manner: Manner, id: Id, thread: usize, ask: Ask, sent: Moment, now: u8) {
+    fn send(&mut self, manner: Manner, id: Id, thread: usize, ask: Ask, sent: Moment) {
         let stored = |if_match: Option<&String>, token| Op::Store {
             if_match: if_match.and_then(|etag| etag.parse().ok()),
             token,
@@ -594,7 +594,7 @@ impl Lease {
         };
         let request = Request {
             id,
-            sent: now,
+            since: 0,
             posthumous: matches!(self.user, User::WaitsForRelease | User::Gone),
             op,
         };
@@ -652,8 +652,6 @@ impl Lease {
 pub(crate) struct View<'a> {
     pub(crate) now: u8,
     pub(crate) tenure: u8,
-    /// After so many ticks a request does not arrive any more.
-    pub(crate) lateness: Option<u8>,
     /// All there are, in order.
     pub(crate) tokens: &'a [i64],
     pub(crate) etags: &'a [u8],
@@ -873,13 +871,11 @@ impl Request {
     pub(crate) fn hash(&self, view: &View<'_>, state: &mut impl Hasher) {
         let Self {
             id,
-            sent,
+            since: _, // For how long it is kept, see the world.
             posthumous,
             op,
         } = self;
         (view.id(*id), posthumous).hash(state);
-        let age = view.now - sent;
-        view.lateness.map(|limit| age.min(limit + 1)).hash(state);
         match *op {
             Op::Store { if_match, token } => {
                 let token = token.map(|token| view.token(token));
@@ -903,26 +899,4 @@ fn metadata_of(etag: u8, token: Option<i64>, now: u8) -> Metadata {
 /// The wall clock, in milliseconds.
 fn wall(now: u8) -> i64 {
     (1000 + i64::from(now)) * 1_000_000
-}
-
-impl Client {
-    pub(crate) fn summary(&self) -> String {
-        match &self.phase {
-            Phase::Idle => format!("idle{}", self.left),
-            Phase::Dead => "dead".into(),
-            Phase::Busy(l) => {
-                let w = |i: usize| {
-                    l.waiting[i].as_ref().map_or("-".to_owned(), |w| {
-                        format!(
-                            "{:?}{}",
-                            std::mem::discriminant(&w.request.op),
-                            if w.reply.is_some() { "!" } else { "" }
-                        )
-                        .replace("Discriminant", "")
-                    })
-                };
-                format!("{:?} {} {} {}", l.user, l.machine.phase_name(), w(0), w(1))
-            }
-        }
-    }
 }

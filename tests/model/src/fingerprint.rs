@@ -236,12 +236,3 @@ impl Fingerprint for Retry {
         (again.is_some(), view.ticks(spent), self.attempts().min(2)).hash(state);
     }
 }
-impl Lifecycle {
-    pub(crate) fn phase_name(&self) -> String {
-        let s = format!("{:?}", self.phase);
-        s.split(|c: char| !c.is_alphabetic())
-            .next()
-            .unwrap()
-            .to_owned()
-    }
-}

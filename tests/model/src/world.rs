@@ -30,7 +30,8 @@ pub struct Bounds {
     pub late: u8,
     /// How many requests arrive twice, the second time at any later time.
     pub duplicates: u8,
-    /// How many ticks after its send a request arrives at the latest, if there is a limit.
+    /// How many ticks after it was given up, or arrived first, a copy arrives at the latest, if there
+    /// is a limit.
     pub lateness: Option<u8>,
     /// How many requests are refused by a service that is busy.
     pub busy: u8,
@@ -186,7 +187,6 @@ impl Hash for State {
         let seen_by = |by: u8| View {
             now: *now,
             tenure: service.tenure(),
-            lateness: *lateness,
             tokens: &tokens,
             etags: &etags,
             ids: &ids,
@@ -201,7 +201,13 @@ impl Hash for State {
         // Clients are all alike: which of two is which does not matter.
         let as_seen_by = |by: u8| {
             let view = seen_by(by);
-            let hash_of_request = |request: &Request| hash_of(|hasher| request.hash(&view, hasher));
+            let hash_of_request = |request: &Request| {
+                let age = lateness.map(|_| now - request.since);
+                hash_of(|hasher| {
+                    age.hash(hasher);
+                    request.hash(&view, hasher);
+                })
+            };
             let mut requests: Vec<u64> = network.iter().map(hash_of_request).collect();
             requests.sort_unstable();
             hash_of(|hasher| {
@@ -321,7 +327,8 @@ impl World {
 
     /// Leaves a request in the network that nobody waits for any more.
     fn stray(&self, state: &mut State, request: Request) {
-        state.network.push(request);
+        let since = state.now;
+        state.network.push(Request { since, ..request });
         state.network.sort_unstable();
     }
 
@@ -347,11 +354,6 @@ impl World {
             })
             .collect();
         network.retain(|request| !request.needs_lease() || !dead.contains(&request.id));
-    }
-
-    fn in_time(&self, state: &State, request: &Request) -> bool {
-        let age = state.now - request.sent;
-        self.bounds.lateness.is_none_or(|limit| age <= limit)
     }
 
     /// Whether a waiter gets the lock within two leases if everybody else falls silent.
@@ -498,7 +500,7 @@ impl Model for World {
                 };
                 if waiting.reply.is_some() {
                     actions.push(Action::Hear(i, thread));
-                } else if self.in_time(state, &waiting.request) {
+                } else {
                     actions.push(Action::Arrive(i, thread));
                     if left.duplicates > 0 {
                         actions.push(Action::ArriveAndStay(i, thread));
@@ -531,8 +533,7 @@ impl Model for World {
                 }
             }
         }
-        let copies = (0..state.network.len()).filter(|&i| self.in_time(state, &state.network[i]));
-        for i in copies {
+        for i in 0..state.network.len() {
             actions.push(Action::ArriveLate(i));
             if matches!(state.network[i].op, Op::Write { .. }) {
                 actions.push(Action::ArriveHeard(i));
@@ -605,7 +606,7 @@ impl Model for World {
             }
             Action::Write(i) => {
                 state.left.writes -= 1;
-                let request = state.clients[i].write(manner, now)?;
+                let request = state.clients[i].write(manner)?;
                 self.stray(&mut state, request);
             }
             Action::Die(i) | Action::DieAndForget(i) => {
@@ -636,6 +637,8 @@ impl Model for World {
             }
             Action::Delete => {
                 state.left.deletions -= 1;
+                // Whoever takes away the last token takes a tick for it: the next one is made from
+                // the time.
                 state.service.delete(now);
                 self.tick(&mut state);
             }
@@ -739,12 +742,11 @@ impl Model for World {
 }
 
 impl World {
-    /// Whoever takes away the last token takes a tick for it: the next one is made from the time.
     fn tick(&self, state: &mut State) {
         state.now += 1;
         if let Some(limit) = self.bounds.lateness {
             let oldest = state.now.saturating_sub(limit);
-            state.network.retain(|request| request.sent >= oldest);
+            state.network.retain(|request| request.since >= oldest);
         }
     }
 
@@ -835,54 +837,3 @@ pub const NOTHING_LEFT: &str = "who is through has left no lease behind";
 pub const ANNOUNCED_IS_SO: &str = "what is announced is so";
 pub const HOLDER_CAN_KEEP: &str = "a holder that is answered keeps the lock";
 pub const RELEASE_ENDS: &str = "a release that is answered ends";
-
-impl State {
-    pub(crate) fn summary(&self) -> String {
-        format!(
-            "{:?} dup left {}",
-            self.network
-                .iter()
-                .map(|r| format!("{:?}", r.op))
-                .collect::<Vec<_>>(),
-            self.left.duplicates
-        )
-    }
-    pub(crate) fn summary2(&self) -> String {
-        self.clients
-            .iter()
-            .map(|c| c.summary())
-            .collect::<Vec<_>>()
-            .join(" | ")
-    }
-    pub(crate) fn parts(&self) -> Vec<(String, u64)> {
-        use std::hash::*;
-        let used: Vec<Id> = self.clients.iter().map(|c| c.id).collect();
-        let ids = used.clone();
-        let view = View {
-            now: self.now,
-            tenure: self.service.tenure(),
-            lateness: None,
-            tokens: &[],
-            etags: &[],
-            ids: &ids,
-            used: &used,
-            by: 0,
-        };
-        let h = |f: &dyn Fn(&mut DefaultHasher)| {
-            let mut s = DefaultHasher::new();
-            f(&mut s);
-            s.finish()
-        };
-        let mut out = vec![("service".to_owned(), h(&|s| self.service.hash(&view, s)))];
-        for (i, c) in self.clients.iter().enumerate() {
-            if i == 0 {
-                out.push((c.summary(), h(&|s| c.hash(&view, s))));
-            }
-            if i == 0 {
-                out.push(("client".into(), h(&|s| c.hash(&view, s))));
-            }
-        }
-        out.push(("seen".into(), h(&|s| format!("{:?}", self.seen).hash(s))));
-        out
-    }
-}
