@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use azmutex::emulator::{Clock, Emulator};
 use azmutex::{
-    AzureMutex, ErrorKind, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker, LockerBuilder,
-    Previous, StopToken, TryLockError,
+    AzureMutex, ErrorKind, Event, Holder, LeaseDuration, LeaseGuard, LeaseState, Locker,
+    LockerBuilder, Previous, StopToken, TryLockError,
 };
 
 use crate::support::backend::Backend;
