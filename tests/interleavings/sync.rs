@@ -14,6 +14,9 @@ use shuttle::sync as shuttled;
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use shuttle::thread;
 
+/// The longest pause between attempts in a scene.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttled::Mutex<T>);
 
@@ -131,9 +134,15 @@ impl Condvar {
     pub(crate) fn wait_for<T>(
         &self,
         guard: &mut MutexGuard<'_, T>,
-        _: Duration,
+        timeout: Duration,
     ) -> WaitTimeoutResult {
-        MutexGuard::unlocked(guard, thread::yield_now);
+        MutexGuard::unlocked(guard, || {
+            thread::yield_now();
+            // A pause between attempts is over once the system's clock says so.
+            if timeout <= LONGEST_PAUSE {
+                std::thread::sleep(timeout / 2);
+            }
+        });
         WaitTimeoutResult(thread_rng().gen_ratio(1, 4))
     }
 

@@ -28,7 +28,10 @@ Examples:
   azmutex run -n -E 0 cleanup ./cleanup.sh     from cron on many machines: skip if it runs elsewhere
   azmutex run -w 10m --reason 'release 8' deploy ./deploy.sh
   azmutex run -c backup 'pg_dump app | gzip > app.gz'
-  azmutex run --dry-run deploy make release    show what would happen";
+  azmutex run --dry-run deploy make release    show what would happen
+
+A script that runs itself under the lock, as its first line:
+  [ \"${AZMUTEX_NAME-}\" = deploy ] || exec azmutex run deploy -- \"$0\" \"$@\"";
 
 pub(crate) const STATUS: &str = "\
 Examples:
@@ -76,9 +79,12 @@ Examples:
 
 In bash, wait for the lock, and be stopped when it is lost:
   coproc azmutex hold deploy --ready --for-pid $$ --on-lost-signal TERM
-  read -r ready <&\"${COPROC[0]}\" && [ \"$ready\" = READY ] || exit 1
+  read -r line <&\"${COPROC[0]}\" && [ \"$line\" = READY ] || exit
   ...
-  exec {COPROC[1]}>&-                          end of stdin: releases the lock";
+  exec {COPROC[1]}>&-; wait                    end of stdin: releases the lock
+
+If READY does not come, the lock is not held and the script must not continue. Simpler, and in any
+shell: azmutex run";
 
 pub(crate) const DOCTOR: &str = "\
 Examples:

@@ -12,7 +12,10 @@ use azmutex::{AzureMutex, ErrorKind, LeaseState, Locker, LockerBuilder, LossReas
 use shuttle::scheduler::RandomScheduler;
 use shuttle::{Config, MaxSteps, Runner, thread};
 
+/// How many orders of a scene are tried, and of one in which threads wait for each other's lock, which
+/// takes real time.
 const ORDERS: usize = 2000;
+const ORDERS_WITH_PAUSES: usize = 600;
 
 struct Scene {
     /// The emulator's, and all clients'.
@@ -44,14 +47,17 @@ impl Scene {
 
 /// Plays `scene` in many orders. Each has to come to its end.
 fn explore(name: &str, scene: impl Fn(&Scene) + Send + Sync + 'static) {
+    explore_orders(ORDERS, name, scene);
+}
+
+fn explore_orders(count: usize, name: &str, scene: impl Fn(&Scene) + Send + Sync + 'static) {
     let started = Instant::now();
     let mut config = Config::new();
-    // A spare thread stays for two seconds: nobody waits for that.
     config.max_steps = MaxSteps::ContinueAfter(20_000);
     config.stack_size = 1024 * 1024;
     let ended = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&ended);
-    let orders = Runner::new(RandomScheduler::new(ORDERS), config).run(move || {
+    let orders = Runner::new(RandomScheduler::new(count), config).run(move || {
         // The clock knows the threads that go by it, so each order has its own.
         let clock = Clock::frozen();
         let emulator = Emulator::builder().clock(clock.clone()).start().unwrap();
@@ -62,7 +68,7 @@ fn explore(name: &str, scene: impl Fn(&Scene) + Send + Sync + 'static) {
     println!("{name}: {orders} orders in {:.1?}", started.elapsed());
     assert_eq!(
         ended.load(Ordering::SeqCst),
-        ORDERS,
+        count,
         "some did not come to their end"
     );
 }
@@ -105,7 +111,7 @@ fn panic_under_the_guard_releases() {
 
 #[test]
 fn watch_never_claims_what_the_guard_released() {
-    explore("watch", |scene| {
+    explore_orders(ORDERS_WITH_PAUSES, "watch", |scene| {
         let locker = scene.locker().build().unwrap();
         let guard = locker.lock().unwrap();
         let watch = guard.watch();
@@ -144,8 +150,8 @@ fn expired_lease_is_not_claimed_while_another_holds() {
 }
 
 #[test]
-fn guards_that_follow_each_other_share_a_thread_or_not() {
-    explore("seat", |scene| {
+fn threads_of_one_locker_get_the_lock_in_turn() {
+    explore_orders(ORDERS_WITH_PAUSES, "turns", |scene| {
         let locker = scene.locker().build().unwrap();
         let others = [(); 2].map(|()| {
             let locker = locker.clone();
@@ -180,8 +186,8 @@ fn stopped_lock_ends_and_leaves_no_lease() {
 }
 
 #[test]
-fn lock_that_nobody_stops_is_acquired_on_the_thread() {
-    explore("acquired on the thread", |scene| {
+fn lock_that_nobody_stops_is_acquired() {
+    explore_orders(ORDERS_WITH_PAUSES, "not stopped", |scene| {
         let stop = StopToken::new();
         let locker = scene.locker().stop_token(&stop).build().unwrap();
         let others = [(); 2].map(|()| {
@@ -189,6 +195,50 @@ fn lock_that_nobody_stops_is_acquired_on_the_thread() {
             thread::spawn(move || (0..2).for_each(|_| drop(locker.lock().unwrap())))
         });
         others.into_iter().for_each(|other| other.join().unwrap());
+        assert!(scene.is_free());
+    });
+}
+
+#[test]
+fn guard_dropped_in_its_observer_ends_at_once() {
+    explore("drop in the observer", |scene| {
+        let slot = Arc::new(std::sync::Mutex::new(None::<azmutex::LeaseGuard>));
+        let taken = Arc::clone(&slot);
+        let locker = scene
+            .locker()
+            .observer(move |event| {
+                if matches!(event, azmutex::Event::Renewed) {
+                    let guard = taken.lock().unwrap().take();
+                    drop(guard);
+                }
+            })
+            .build()
+            .unwrap();
+        let guard = locker.lock().unwrap();
+        let watch = guard.watch();
+        *slot.lock().unwrap() = Some(guard);
+        scene.advance(Duration::from_secs(20));
+        while watch.is_held() {
+            thread::yield_now();
+        }
+        assert_eq!(watch.loss_reason(), Some(LossReason::Released));
+        while !scene.is_free() {
+            thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn wait_that_ends_while_a_request_is_under_way_leaves_no_lease() {
+    explore("time limit", |scene| {
+        let locker = scene.locker().build().unwrap();
+        let waiting = thread::spawn({
+            let locker = locker.clone();
+            move || locker.try_lock_for(Duration::from_secs(1)).map(drop)
+        });
+        scene.advance(Duration::from_secs(2));
+        let _ = waiting.join().unwrap();
+        while !locker.settle(Duration::from_secs(60)) {}
         assert!(scene.is_free());
     });
 }

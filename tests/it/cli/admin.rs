@@ -421,21 +421,22 @@ fn azurite_is_looked_at_and_broken_in_the_same_way() {
 fn break_without_asking_says_how_long_the_holder_may_go_on() {
     let tool = Tool::new();
     tool.run(&["acquire", "a", "--lease", "15s"]).exits(0);
-    let warning = "azmutex: warning: Its holder may be at work for up to 8s more, by its lease of \
+    let warning = "azmutex: warning: Its holder may work on for up to 8s, judging by its lease of \
                    15s: it notices at its next renewal, within 5s, and azmutex run then ends the \
-                   command within 3s. The break period of 5s is shorter: two may be at work for 3s.";
+                   command within 3s. The break period of 5s is shorter: two holders may be at work \
+                   for 3s.";
     tool.run(&["break", "a", "--yes", "--period", "5"])
         .exits(0)
         .says(warning);
     tool.run(&["acquire", "b", "--lease", "infinite"]).exits(0);
     tool.run(&["break", "b", "--confirm", "b", "--json"])
         .exits(0)
-        .says("azmutex: Nothing renews such a lease, so its holder is not told");
+        .says("azmutex: Such a lease is not renewed, so its holder will not notice");
     tool.mutex().acquire("c", LeaseDuration::MAX).unwrap();
     let done = tool
         .run(&["break", "c", "--yes", "--json"])
         .exits(0)
-        .says("up to 30s more, by a lease of 1m, since its own is not known");
+        .says("up to 30s, judging by a lease of 1m, since its own is not known");
     assert_eq!(done.json()["holder_active_s"], 30);
 }
 
@@ -479,14 +480,17 @@ fn break_that_waits_ends_within_its_limit() {
 fn break_that_waits_says_so_if_another_client_was_faster() {
     let tool = Tool::new();
     let mutex = tool.mutex();
-    let lease = mutex.acquire("a", LeaseDuration::MAX).unwrap();
-    let mut breaking = tool.start(&["break", "a", "--yes", "--wait"]);
-    breaking.says("waiting until it ends");
-    mutex.release(&lease).unwrap();
-    // It looks once a second: it is free for that long, or held by another.
-    let taken = mutex.acquire("a", LeaseDuration::MAX);
-    let code = breaking.wait().code();
-    assert!(taken.is_ok() && code == Some(75), "{taken:?} {code:?}");
+    // It looks once a second, and may do so in the moment in which the lock is free.
+    let code = (0..5).find_map(|attempt| {
+        let key = format!("a{attempt}");
+        let lease = mutex.acquire(&key, LeaseDuration::MAX).unwrap();
+        let mut breaking = tool.start(&["break", &key, "--yes", "--wait"]);
+        breaking.says("waiting until it ends");
+        mutex.release(&lease).unwrap();
+        mutex.acquire(&key, LeaseDuration::MAX).unwrap();
+        breaking.wait().code().filter(|code| *code != 0)
+    });
+    assert_eq!(code, Some(75));
 }
 
 #[test]
@@ -586,8 +590,6 @@ fn list_shows_what_it_has_while_the_service_is_slow() {
         // The next request is read, and not answered.
         let _ = lines.read_to_string(&mut head);
     });
-    let key =
-        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
     let tool = Tool::of(format!(
         "AccountName=devstoreaccount1;AccountKey=a2V5;BlobEndpoint=http://{address}/devstoreaccount1"
     ));

@@ -246,6 +246,21 @@ fn log_as_json_holds_to_the_schema() {
 }
 
 #[test]
+fn waiting_of_a_run_is_an_event_that_holds_to_the_schema() {
+    let tool = Tool::new();
+    let lease = tool
+        .mutex()
+        .acquire("a\u{200b}", LeaseDuration::MAX)
+        .unwrap();
+    let run = tool.start(&["run", "--log-format", "json", "a\u{200b}", "true"]);
+    let line = run.says("\"waiting\"");
+    let object: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(assert_valid(&object), "waiting");
+    assert_eq!(object["lock"], "a\u{200b}");
+    tool.mutex().release(&lease).unwrap();
+}
+
+#[test]
 fn times_of_events_are_those_of_their_happening() {
     let tool = Tool::new();
     let time = || {

@@ -346,7 +346,7 @@ fn lease_that_nobody_can_learn_of_is_not_taken() {
     let path = scripts.write("acquire.sh", "#!/bin/sh\nexec azmutex acquire a >&-\n");
     finish(script(&tool, &path, &[]))
         .exits(2)
-        .says("stdout is closed: nobody would learn the lease ID");
+        .says("stdout is closed, so nobody would see the lease ID");
     assert!(tool.mutex().status("a").is_err(), "nothing was asked");
     // On purpose.
     let path = scripts.write(

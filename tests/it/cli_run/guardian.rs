@@ -324,7 +324,7 @@ fn process_with_a_name_that_is_no_text_is_gone_too() {
     let odd = scratch.file("").join(OsStr::from_bytes(b"a) R \xff"));
     std::fs::copy("/bin/sleep", &odd).unwrap();
     let script = "setsid \"$0\" 1000 & echo pid=$!.; wait";
-    let options = ["--lease", "15s", "--renew-every", "300ms", "-k", "300ms"];
+    let options = ["--lease", "15s", "--renew-every", "1s", "-k", "300ms"];
     let mut run = service.run(options);
     let run = Running::start(run.args([&*lock, "--", "sh", "-c", script]).arg(&odd));
     let pid = number(&run.out.wait_for("."), "pid");

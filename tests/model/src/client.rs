@@ -76,9 +76,9 @@ impl Manner {
             renew_every: ticks(RENEW_EVERY),
             max_hold: self.max_hold.map(ticks),
             attempt_timeout: ticks(DURATION),
-            // The second failure in a row is the last.
-            fault_wait: TICK,
-            release_timeout: TICK,
+            // Two failures in a row are enough.
+            fault_wait: Duration::ZERO,
+            release_timeout: Duration::ZERO,
             // Whoever waits may ask at any time.
             poll: (Duration::ZERO, Duration::ZERO),
             create_missing: true,
@@ -134,6 +134,8 @@ pub(crate) struct Lease {
     pub(crate) machine: Lifecycle,
     pub(crate) user: User,
     pub(crate) waiting: [Option<Waiting>; 2],
+    /// The token in the metadata, as it was read or written last under this lease.
+    stored: Option<i64>,
     /// GHOST: the tenure that the grant began.
     pub(crate) tenure: u8,
     /// GHOST: somebody else had held before the user released.
@@ -211,6 +213,11 @@ impl Client {
         self.lease_mut()?.waiting[thread].as_mut()
     }
 
+    pub(crate) fn waits_for_answer(&self) -> bool {
+        let lease = self.lease();
+        lease.is_some_and(|lease| lease.waiting.iter().any(Option::is_some))
+    }
+
     /// Whether it tells its user at `now` that the lock is held.
     pub(crate) fn claims(&self, manner: Manner, now: u8) -> bool {
         let Some(lease) = self.lease() else {
@@ -257,6 +264,7 @@ impl Client {
             machine: Lifecycle::new(manner.terms(), limit, moment),
             user: User::WaitsForGuard,
             waiting: [None, None],
+            stored: None,
             tenure: 0,
             overtaken: false,
             held_until: Tick::default(),
@@ -273,16 +281,13 @@ impl Client {
         let Phase::Busy(lease) = &mut self.phase else {
             return outcome;
         };
-        if lease.waiting[thread].is_some() || thread == RELEASER && !lease.is_taken_over() {
+        if lease.waiting[thread].is_some() || !lease.may_act(thread) {
             return outcome;
         }
-        if thread == THREAD && lease.is_taken_over() {
-            if !manner.makes(Mistake::RenewsAfterRelease) {
-                return outcome;
-            }
-            let Some(before) = &mut lease.before else {
-                return outcome;
-            };
+        if thread == THREAD
+            && manner.makes(Mistake::RenewsAfterRelease)
+            && let Some(before) = &mut lease.before
+        {
             if let Step::Send { request, .. } = before.step(moment) {
                 lease.send(manner, self.id, thread, request, moment, now);
                 outcome.acted = true;
@@ -294,6 +299,16 @@ impl Client {
         }
         loop {
             match lease.machine.step(moment) {
+                // It changes nothing, and how long it takes is a pause like any other.
+                Step::Send {
+                    request: Ask::ReadHolder,
+                    ..
+                } => {
+                    let looked = Ok(Answer::Done);
+                    let machine = &mut lease.machine;
+                    machine.answered(&Ask::ReadHolder, moment, moment, looked, 0);
+                    continue;
+                }
                 Step::Send { request, .. } => {
                     lease.send(manner, self.id, thread, request, moment, now);
                     outcome.acted = true;
@@ -316,6 +331,7 @@ impl Client {
                 Step::Fail(_) => lease.user = User::Gone,
                 Step::Restart => {
                     self.id = self.id.next();
+                    lease.tenure = 0;
                     lease.machine.restart(moment);
                 }
                 Step::End => {
@@ -455,10 +471,17 @@ impl Client {
                     None => known.filter(|known| known.0 == etag).map(|known| known.1),
                 };
                 *metadata = known.map(|token| metadata_of(etag, token, now));
+                lease.stored = known.flatten();
             }
-            (Ok(Answer::Metadata(metadata)), _) => metadata.wall = wall(now),
+            (Ok(Answer::Metadata(metadata)), _) => {
+                metadata.wall = wall(now);
+                lease.stored = metadata.token;
+            }
             (Ok(_), Some(Reply::Created { etag })) => learned = Some((etag, None)),
-            (Ok(_), Some(Reply::Stored { etag })) => learned = Some((etag, request.token())),
+            (Ok(_), Some(Reply::Stored { etag })) => {
+                lease.stored = request.token();
+                learned = Some((etag, lease.stored));
+            }
             _ => {}
         }
         let mut fed = (sent, moment);
@@ -531,9 +554,12 @@ impl Client {
 }
 
 impl Lease {
-    /// Whether the releaser carries out the steps.
-    fn is_taken_over(&self) -> bool {
-        self.user == User::WaitsForRelease
+    /// Whether a thread carries out the steps, as long as it does not wait for an answer.
+    pub(crate) fn may_act(&self, thread: usize) -> bool {
+        match thread {
+            RELEASER => self.user == User::WaitsForRelease,
+            _ => self.user != User::WaitsForRelease || self.before.is_some(),
+        }
     }
 
     /// Whether the lease would still be held for certain, had the user not released it.
@@ -552,8 +578,6 @@ impl Lease {
             if_match: if_match.and_then(|etag| etag.parse().ok()),
             token,
         };
-        let (metadata, _) = self.machine.known();
-        let last = metadata.and_then(|metadata| metadata.token);
         let op = match &ask {
             Ask::Acquire => Op::Acquire,
             Ask::Renew if manner.makes(Mistake::AcquireAsRenew) => Op::Acquire,
@@ -565,8 +589,8 @@ impl Lease {
             Ask::ReadHolder => Op::Look,
             Ask::ReadMetadata => Op::Read,
             Ask::WriteToken { token, if_match } => stored(Some(if_match), Some(*token)),
-            Ask::WriteHolder { if_match } => stored(Some(if_match), last),
-            Ask::WriteReleased => stored(None, last),
+            Ask::WriteHolder { if_match } => stored(Some(if_match), self.stored),
+            Ask::WriteReleased => stored(None, self.stored),
         };
         let request = Request {
             id,
@@ -636,6 +660,8 @@ pub(crate) struct View<'a> {
     pub(crate) ids: &'a [Id],
     /// The IDs that clients use.
     pub(crate) used: &'a [Id],
+    /// The client that sees them.
+    pub(crate) by: u8,
 }
 
 impl View<'_> {
@@ -653,8 +679,16 @@ impl View<'_> {
 
     /// So do IDs, and by whose they are, and whether they are still used.
     pub(crate) fn id(&self, id: Id) -> (bool, u8, usize) {
-        let place = self.ids.partition_point(|&other| other < id);
-        (self.used.contains(&id), id.client(), place)
+        let client = id.client();
+        let older = |&&other: &&Id| other.client() == client && other < id;
+        let place = self.ids.iter().filter(older).count();
+        (self.used.contains(&id), client ^ self.by, place)
+    }
+
+    /// The IDs that clients use, that of the one who sees them first.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Id> {
+        let by = usize::from(self.by);
+        (0..self.used.len()).map(move |i| self.used[i ^ by])
     }
 }
 
@@ -710,6 +744,7 @@ impl Client {
         }
         tokens.extend(self.stale);
         let Some(lease) = self.lease() else { return };
+        tokens.extend(lease.stored);
         for machine in [Some(&lease.machine), lease.before.as_ref()]
             .into_iter()
             .flatten()
@@ -747,6 +782,7 @@ impl Lease {
             machine,
             user,
             waiting,
+            stored,
             tenure,
             overtaken,
             held_until,
@@ -758,19 +794,26 @@ impl Lease {
         if let Some(before) = before {
             before.fingerprint(view, state);
         }
-        (user, overtaken, view.until(*held_until), remembered).hash(state);
-        (*tenure == view.all.tenure).hash(state);
+        (user, remembered).hash(state);
+        stored.map(|token| view.all.token(token)).hash(state);
+        // Nobody hears more of a lease that its user has given up, or that is over.
+        if *user != User::Gone && machine.result().is_none() {
+            (overtaken, view.until(*held_until)).hash(state);
+            (*tenure == view.all.tenure).hash(state);
+        }
         for waiting in waiting {
             waiting.is_some().hash(state);
             if let Some(waiting) = waiting {
-                waiting.hash(view, state);
+                let counts = matches!(user, User::WaitsForGuard | User::HasGuard);
+                waiting.hash(counts || before.is_some(), view, state);
             }
         }
     }
 }
 
 impl Waiting {
-    fn hash(&self, view: &LocalView<'_>, state: &mut impl Hasher) {
+    /// `counts`: whether a lease may come of it that is claimed.
+    fn hash(&self, counts: bool, view: &LocalView<'_>, state: &mut impl Hasher) {
         use fingerprint::View as _;
 
         let Self {
@@ -781,14 +824,14 @@ impl Waiting {
         } = self;
         request.hash(view.all, state);
         std::mem::discriminant(ask).hash(state);
-        if let Ask::Acquire | Ask::Renew = ask {
+        if counts && matches!(ask, Ask::Acquire | Ask::Renew) {
             // What it proves counts from then, for as long as it proves anything.
             let age = view.now.since(sent.lease).min(TICK * u32::from(DURATION));
             view.ticks(age).hash(state);
         }
         match reply {
             Some(Reply::Leased { id, etag, tenure }) => {
-                let current = *tenure == view.all.tenure;
+                let current = counts && *tenure == view.all.tenure;
                 (1, view.all.id(*id), view.all.etag(*etag), current).hash(state);
             }
             Some(Reply::Found { etag, token }) => {
@@ -803,6 +846,15 @@ impl Waiting {
 }
 
 impl Request {
+    /// Whether the service does nothing for it unless its ID is leased.
+    pub(crate) fn needs_lease(&self) -> bool {
+        match self.op {
+            Op::Acquire | Op::Break | Op::Create => false,
+            Op::Write { under, .. } => under,
+            Op::Renew | Op::Release { .. } | Op::Look | Op::Read | Op::Store { .. } => true,
+        }
+    }
+
     /// The token that it stores.
     pub(crate) fn token(&self) -> Option<i64> {
         match self.op {
@@ -851,4 +903,26 @@ fn metadata_of(etag: u8, token: Option<i64>, now: u8) -> Metadata {
 /// The wall clock, in milliseconds.
 fn wall(now: u8) -> i64 {
     (1000 + i64::from(now)) * 1_000_000
+}
+
+impl Client {
+    pub(crate) fn summary(&self) -> String {
+        match &self.phase {
+            Phase::Idle => format!("idle{}", self.left),
+            Phase::Dead => "dead".into(),
+            Phase::Busy(l) => {
+                let w = |i: usize| {
+                    l.waiting[i].as_ref().map_or("-".to_owned(), |w| {
+                        format!(
+                            "{:?}{}",
+                            std::mem::discriminant(&w.request.op),
+                            if w.reply.is_some() { "!" } else { "" }
+                        )
+                        .replace("Discriminant", "")
+                    })
+                };
+                format!("{:?} {} {} {}", l.user, l.machine.phase_name(), w(0), w(1))
+            }
+        }
+    }
 }

@@ -43,17 +43,6 @@ impl Lifecycle {
             failure,
             ended,
         } = self;
-        match phase {
-            Phase::Acquiring | Phase::Restarting => acquisition.fingerprint(view, state),
-            Phase::Releasing { .. } if *acquire_in_flight => acquisition.fingerprint(view, state),
-            Phase::Held(held) if !held.handed_over => acquisition.restarted(view, state),
-            Phase::Releasing {
-                then: Then::Restart,
-                ..
-            } => acquisition.restarted(view, state),
-            // It is not asked any more.
-            Phase::Held(_) | Phase::Releasing { .. } | Phase::Over(_) => {}
-        }
         (acquire_in_flight, failure.is_some(), ended).hash(state);
         notices.len().hash(state);
         for notice in notices {
@@ -64,11 +53,24 @@ impl Lifecycle {
         }
         std::mem::discriminant(phase).hash(state);
         match phase {
-            Phase::Acquiring | Phase::Restarting => {}
-            Phase::Held(held) => held.fingerprint(view, state),
+            Phase::Acquiring => acquisition.fingerprint(view, state),
+            Phase::Restarting => acquisition.restarted(view, state),
+            Phase::Held(held) => {
+                held.fingerprint(view, state);
+                if !held.handed_over {
+                    acquisition.restarted(view, state);
+                }
+            }
+            // The answer decides whether there is something to release at all.
+            Phase::Releasing { then, .. } if *acquire_in_flight => {
+                (then, acquisition.may_be_granted()).hash(state);
+            }
             Phase::Releasing { release, then } => {
                 then.hash(state);
                 release.fingerprint(view, state);
+                if *then == Then::Restart {
+                    acquisition.restarted(view, state);
+                }
             }
             Phase::Over(result) => {
                 let lost = result.as_ref().map_err(Error::loss_reason);
@@ -108,27 +110,21 @@ impl Acquisition {
             due,
             creations,
             faults,
-            look,
-            held_by_another,
-            failure,
-            // For the texts of errors.
+            // For what a caller or a log is told.
             attempts: _,
+            look: _,
+            reported: _,
+            held_by_another: _,
+            failure: _,
             // For 403s, which the model's service does not answer with.
             accepted: _,
             // Delays that are none in the model.
             polls: _,
-            // For logs.
-            reported: _,
         } = self;
         proposal.fingerprint(terms.usable(), view, state);
         next.hash(state);
         (view.until(self.end()), view.until(*due), creations).hash(state);
         faults.fingerprint(view, state);
-        held_by_another.is_some().hash(state);
-        if held_by_another.is_some() {
-            view.until(*look).hash(state);
-        }
-        failure.is_some().hash(state);
     }
 }
 
@@ -238,5 +234,14 @@ impl Fingerprint for Retry {
         let again = self.clone().failed(now, Delivery::NotDone, true, None, 0);
         let spent = self.elapsed(now).min(self.limit());
         (again.is_some(), view.ticks(spent), self.attempts().min(2)).hash(state);
+    }
+}
+impl Lifecycle {
+    pub(crate) fn phase_name(&self) -> String {
+        let s = format!("{:?}", self.phase);
+        s.split(|c: char| !c.is_alphabetic())
+            .next()
+            .unwrap()
+            .to_owned()
     }
 }

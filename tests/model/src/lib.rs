@@ -43,7 +43,7 @@ mod service;
 mod world;
 
 pub use mistakes::Mistake;
-pub use run::{Report, check, counterexample};
+pub use run::{Report, check, counterexample, histogram};
 pub use world::{Bounds, World};
 
 /// The names of the properties.

@@ -330,6 +330,25 @@ impl Service {
         lease.is_some_and(|lease| lease.id == id && !lease.breaking && now < lease.until)
     }
 
+    /// Whether the last lease is that of `id`, however it ended.
+    pub(crate) fn knows(&self, id: Id) -> bool {
+        let lease = self.blob.as_ref().and_then(|blob| blob.lease.as_ref());
+        lease.is_some_and(|lease| lease.id == id)
+    }
+
+    /// Whether somebody who comes now is granted the lease before so many ticks are over.
+    pub(crate) fn grants(&self, now: u8, ticks: u8) -> bool {
+        let mut service = self.clone();
+        (now..=now + ticks).any(|now| match service.handle(now, Id::FRESH, Op::Acquire) {
+            Reply::Leased { .. } => true,
+            Reply::NotFound => {
+                service.handle(now, Id::FRESH, Op::Create);
+                false
+            }
+            _ => false,
+        })
+    }
+
     pub(crate) fn token(&self) -> Option<i64> {
         self.blob.as_ref()?.token
     }
@@ -358,7 +377,7 @@ impl Service {
         } = self;
         let more_than_one = tenure.min(&2);
         (more_than_one, last.map(|id| view.id(id))).hash(state);
-        for id in view.used {
+        for id in view.used() {
             ((cut & id.bit()) != 0, (freed & id.bit()) != 0).hash(state);
         }
         blob.is_some().hash(state);

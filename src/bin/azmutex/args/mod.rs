@@ -219,7 +219,7 @@ pub(crate) enum Command {
 }
 
 /// Variables that do not belong to an option.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 8] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential in one string",
@@ -239,6 +239,10 @@ const VARIABLES: [(&str, &str); 7] = [
         "Whether to colour stderr, unless --color is given",
     ),
     ("TERM", "If it is dumb, nothing is coloured or redrawn"),
+    (
+        "AZMUTEX_HELD_LOCKS",
+        "The locks already held by parent processes; set by azmutex run",
+    ),
 ];
 
 /// The definition of the command line, for parsing and for the help.

@@ -196,6 +196,8 @@ pub(crate) struct ReleaseArgs {
 /// Hold a lock until stdin ends, a process ends or a signal arrives
 ///
 /// For scripts that cannot be started by `run`. Renews the lease for as long as the lock is held.
+/// With --for-pid, on Linux, the lock is kept until everything that this process had started has
+/// ended as well. A second signal releases it at once.
 #[derive(Debug, Args)]
 #[command(after_help = examples::HOLD, after_long_help = examples::with_exit(examples::HOLD, false))]
 pub(crate) struct HoldArgs {
@@ -226,10 +228,11 @@ pub(crate) struct HoldArgs {
     /// Print READY once the lock is held
     #[arg(long)]
     pub(crate) ready: bool,
-    /// Release when this process ends
+    /// Release when this process, and what it has started, has ended
     #[arg(long, value_name = "PID", value_parser = value::pid)]
     pub(crate) for_pid: Option<i32>,
-    /// Send this signal to the process of --for-pid when the lock is lost
+    /// When the lock is lost, send this signal to the process of --for-pid and to what it has started,
+    /// and kill them before the lease ends
     #[arg(
         long,
         value_name = "SIGNAL",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use azmutex::{LeaseGuard, LeaseStatus};
 
 use super::status::Status;
-use crate::output::{Object, holder_object};
+use crate::output::{Object, waiting_event};
 
 /// The beginning of every event.
 fn event(name: &str, lock: &str) -> Object {
@@ -14,10 +14,7 @@ fn event(name: &str, lock: &str) -> Object {
 
 /// Somebody else holds the lock.
 pub(super) fn waiting(lock: &str, status: Option<&LeaseStatus>, waited: Duration) -> Object {
-    let holder = status.and_then(LeaseStatus::holder).map(holder_object);
-    event("waiting", lock)
-        .maybe_object("holder", holder)
-        .seconds("waited_s", waited)
+    waiting_event(lock, status, waited)
 }
 
 /// The service failed or did not answer; it is asked again.

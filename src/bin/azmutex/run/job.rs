@@ -136,7 +136,8 @@ impl Job {
             way,
         );
         let surroundings = Surroundings {
-            stays_in_session: place.is_controlled,
+            // Its parent keeps a group of this session from being an orphaned one.
+            stays_in_session: place.is_controlled || place.group == Group::Shared,
             has_group: place.group != Group::Shared,
         };
         let started = match start.guardian {

@@ -316,7 +316,7 @@ impl Launch {
         }
         if let Some(limit) = &way.core_limit {
             // A command whose cores are kept from it is started all the same.
-            let _ = rustix::process::setrlimit(Resource::Core, limit.clone());
+            let _ = rustix::process::setrlimit(Resource::Core, *limit);
         }
         way.mask.restore();
         Ok(())

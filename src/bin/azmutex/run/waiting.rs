@@ -15,7 +15,7 @@ use super::context::Context;
 use super::events;
 use super::signals::Arrived;
 use super::timer;
-use crate::output::{clean, columns};
+use crate::output::{clean, columns, say_object};
 use crate::times::span;
 use crate::waiting::{Since, Style, drawn, holder, line, moment};
 
@@ -231,12 +231,9 @@ impl Shown {
             );
         }
         let waited = now - self.started;
+        let event = events::waiting(&context.lock.key, self.status.as_deref(), waited);
         if self.lines == 0 || context.style != Style::Drawn {
-            context.event(&events::waiting(
-                context.name(),
-                self.status.as_deref(),
-                waited,
-            ));
+            context.event(&event);
         }
         match context.style {
             // In the background the terminal shows somebody else's work.
@@ -246,7 +243,8 @@ impl Shown {
                 let line = drawn(context.name(), status, waited, columns());
                 context.reporter.draw(&line);
             }
-            Style::Lines | Style::Objects => {
+            Style::Objects => say_object(&event),
+            Style::Lines => {
                 let holder = holder(self.status.as_deref(), Since::Time);
                 let line = line(context.name(), &holder, waited, self.limit);
                 context.reporter.note(&line);

@@ -246,7 +246,7 @@ fn leave_stdout() {
     #[cfg(unix)]
     {
         let nothing = std::fs::File::options().write(true).open("/dev/null");
-        let _ = nothing.map(|nothing| rustix::stdio::dup2_stdout(nothing));
+        let _ = nothing.map(rustix::stdio::dup2_stdout);
     }
 }
 
@@ -324,6 +324,7 @@ impl Keeper<'_> {
 
     /// Heeds what ends holding. Returns whether it does so at once.
     fn ends(&mut self, news: News) -> bool {
+        let first = self.ending.is_none();
         let again = matches!(self.ending, Some(News::Signal(_)));
         match (news, self.ending) {
             (News::Signal(_), _) | (_, None) => self.ending = Some(news),
@@ -340,6 +341,9 @@ impl Keeper<'_> {
         let running = script.running();
         if running.is_empty() || (again && matches!(news, News::Signal(_))) {
             return !self.has_struck();
+        }
+        if !first {
+            return false;
         }
         let pids: Vec<_> = running.iter().take(8).map(i32::to_string).collect();
         let more = if running.len() > 8 { ", ..." } else { "" };

@@ -59,7 +59,8 @@ pub(super) struct Duty {
 /// Where a guardian and its command are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings {
-    /// The guardian does not leave the session, whose terminal the command uses.
+    /// The guardian does not leave the session: the command's group is of that, and without a
+    /// parent there it would be an orphaned one, which cannot be stopped by a terminal.
     pub(super) stays_in_session: bool,
     /// The command has a process group of its own.
     pub(super) has_group: bool,

@@ -96,7 +96,9 @@ mod linux {
         /// Kills all that there are now.
         pub(in crate::run) fn kill(&mut self) {
             self.list();
-            for process in &self.found {
+            // Children first: the system continues a stopped group whose last parent in its
+            // session ends, and what is frozen may not run any more.
+            for process in self.found.iter().rev() {
                 let _ = sys::kill(process.pid, SIGKILL);
             }
             self.signal_unlisted(SIGKILL);
