@@ -147,15 +147,18 @@ impl Acquisition {
         self.concluded = true;
         match (request, result) {
             (Request::Acquire, Ok(Answer::Granted { metadata })) => {
-                self.faults.reset();
-                self.held_by_another = None;
-                self.failure = None;
-                match self
-                    .proposal
-                    .granted(sent.lease, now.lease, self.terms.usable())
-                {
-                    Some(since) => Progress::Granted { since, metadata },
-                    None => self.go_on(Request::Acquire, now),
+                let usable = self.terms.usable();
+                match self.proposal.granted(sent.lease, now.lease, usable) {
+                    Some(since) => {
+                        self.faults.reset();
+                        self.held_by_another = None;
+                        self.failure = None;
+                        Progress::Granted { since, metadata }
+                    }
+                    None => {
+                        let text = "the lease was granted too late to be of use";
+                        self.failed(Error::transport(text, Phase::Reply), now, random)
+                    }
                 }
             }
             (Request::Acquire, Ok(_)) => {
@@ -193,7 +196,13 @@ impl Acquisition {
     pub(crate) fn restart(&mut self, now: Moment) {
         self.proposal = Proposal::default();
         self.next = Request::Acquire;
-        self.due = now.real;
+        let delay = self.polls.delay(0);
+        self.wait(now.real + delay, now);
+    }
+
+    /// Whether the caller does not wait for others.
+    pub(crate) fn does_not_wait(&self) -> bool {
+        self.limit == WaitLimit::Once
     }
 
     /// The lease was granted, and its fencing token could not be stored. That is tried again.

@@ -98,8 +98,14 @@ impl Hold {
         match self.lost {
             Some(reason) => Claim::Lost(reason),
             None if now < self.deadline() => Claim::Held,
+            None if now >= self.renewals_end() => Claim::Lost(LossReason::MaxHold),
             None => Claim::Unproven,
         }
+    }
+
+    fn renewals_end(&self) -> Tick {
+        let max_hold = self.terms.max_hold;
+        max_hold.map_or(Tick::NEVER, |max| self.acquired + max)
     }
 
     /// What to do at `now`.
@@ -108,10 +114,7 @@ impl Hold {
             return Step::End;
         }
         let claim = self.claim(now);
-        let renewals_end = self
-            .terms
-            .max_hold
-            .map_or(Tick::NEVER, |max| self.acquired + max);
+        let renewals_end = self.renewals_end();
         if now >= renewals_end {
             if claim == Claim::Held {
                 return Step::Wait(self.deadline());

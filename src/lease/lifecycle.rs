@@ -13,7 +13,7 @@ use super::release::Release;
 use super::step::{Answer, Metadata, Notice, Request, Step};
 use super::terms::{Terms, WaitLimit};
 use super::writing::{Outcome, Writing};
-use crate::error::{Error, LossReason};
+use crate::error::{Error, ErrorKind, LossReason};
 use crate::time::tick::{Moment, Tick};
 
 /// One lease.
@@ -153,6 +153,12 @@ impl Lifecycle {
             }
             // Nothing depends on the holder.
             held.writing.stop();
+        }
+        // While the lease is not held nothing is written, and that must not go on for ever.
+        if !held.handed_over && held.writing.is_overdue(now) {
+            let error = self.acquisition.unmet();
+            self.fail(error, now);
+            return self.step(now);
         }
         // Under a lease that ran out a write is refused as lost, where a renewal may succeed.
         let is_held = held.hold.claim(now.lease) == Claim::Held;
@@ -312,15 +318,19 @@ impl Lifecycle {
             Phase::Held(ref held) if self.terms.fencing && held.writing.due().is_some() => {
                 self.acquisition.end()
             }
-            Phase::Held(_) | Phase::Releasing { .. } | Phase::Restarting | Phase::Over(_) => {
-                Tick::NEVER
-            }
+            Phase::Restarting => self.acquisition.end(),
+            Phase::Releasing {
+                then: Then::Fail | Then::Restart,
+                ..
+            } => self.acquisition.end(),
+            Phase::Held(_) | Phase::Releasing { .. } | Phase::Over(_) => Tick::NEVER,
         }
     }
 
     /// What to report to a caller whose time is up.
     pub(crate) fn unmet(&self) -> Error {
-        self.acquisition.unmet()
+        let failure = self.failure.clone();
+        failure.unwrap_or_else(|| self.acquisition.unmet())
     }
 
     /// The service said elsewhere that the lease is lost.
@@ -475,9 +485,16 @@ impl Lifecycle {
     /// The lease is over before the user had it, and still wanted.
     fn lost_before_hand_over(&mut self, now: Moment) {
         self.notices.clear();
-        match self.claim(now.lease) {
-            // The release ends the break period.
-            Claim::Lost(LossReason::Broken) => self.let_go(Then::Restart, now),
+        let claim = self.claim(now.lease);
+        if self.acquisition.does_not_wait() {
+            let text = "the lease was lost before the lock was acquired";
+            return self.fail(Error::new(ErrorKind::WouldBlock, text), now);
+        }
+        match claim {
+            // The release ends the break period, or what is left of a lease that is not renewed.
+            Claim::Lost(LossReason::Broken | LossReason::MaxHold) => {
+                self.let_go(Then::Restart, now);
+            }
             _ => self.phase = Phase::Restarting,
         }
     }

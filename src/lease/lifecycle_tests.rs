@@ -377,10 +377,11 @@ fn grant_that_comes_after_its_lease_is_asked_for_again() {
     let mut run = Run::new(terms(), WaitLimit::Forever);
     run.sends(0, Request::Acquire);
     run.answers(Request::Acquire, 0, 55_000, granted());
-    run.sends(55_000, Request::Acquire);
-    run.answers(Request::Acquire, 55_000, 55_001, granted());
-    run.hands_over(55_001);
-    assert_eq!(run.0.deadline(), at(110_000).lease);
+    let next = run.waits(55_000);
+    run.sends(next, Request::Acquire);
+    run.answers(Request::Acquire, next, next + 1, granted());
+    run.hands_over(next + 1);
+    assert_eq!(run.0.deadline(), at(next + 55_000).lease);
 }
 
 #[test]
@@ -531,7 +532,8 @@ fn lease_that_is_lost_before_anyone_has_it_is_asked_for_again_with_another_id() 
         }
         assert!(matches!(run.step(2), Step::Restart), "{reason:?}");
         run.0.restart(at(2));
-        run.sends(2, Request::Acquire);
+        let next = run.waits(2);
+        run.sends(next, Request::Acquire);
     }
 }
 
@@ -716,4 +718,61 @@ fn holder_that_is_written_first_does_not_hold_the_lock_up_when_it_fails() {
     run.answers(Request::ReadMetadata, 1, 5001, silent());
     run.hands_over(5001);
     assert_eq!(run.waits(5001), 20_000);
+}
+
+#[test]
+fn grants_that_always_come_too_late_end_an_attempt_without_waiting() {
+    let mut run = Run::new(terms(), WaitLimit::Once);
+    let mut now = 0;
+    let error = loop {
+        match run.step(now) {
+            Step::Send { request, .. } if request == Request::Acquire => {
+                run.answers(request, now, now + 56_000, granted());
+                now += 56_000;
+            }
+            Step::Wait(until) => now = ms_until(until.real),
+            Step::Fail(error) => break error,
+            step => panic!("{step:?}"),
+        }
+        assert!(now < 300_000, "it goes on for ever");
+    };
+    assert_eq!(error.kind(), ErrorKind::Transport);
+    run.sends(now, Request::Release);
+}
+
+#[test]
+fn token_under_a_lease_that_is_not_held_any_more_is_given_up() {
+    for limit in [WaitLimit::Forever, WaitLimit::Once] {
+        let mut run = Run::new(fenced(), limit);
+        run.sends(0, Request::Acquire);
+        run.answers(Request::Acquire, 0, 0, granted());
+        let mut now = 0;
+        loop {
+            match run.step(now) {
+                Step::Send { request, .. } if request == Request::Release => break,
+                Step::Send { request, timeout } => {
+                    let sent = now;
+                    now += ms_until(at(0).real + timeout);
+                    run.answers(request, sent, now, silent());
+                }
+                Step::Wait(until) => now = ms_until(until.real.min(until.lease)),
+                step => panic!("{step:?}"),
+            }
+            assert!(now < 300_000, "{limit:?} goes on for ever");
+        }
+        run.answers(Request::Release, now, now, done());
+        assert_eq!(run.fails(now).kind(), ErrorKind::Transport);
+    }
+}
+
+#[test]
+fn lease_lost_again_and_again_before_anyone_has_it_ends_an_attempt_without_waiting() {
+    let mut run = Run::new(fenced(), WaitLimit::Once);
+    run.sends(0, Request::Acquire);
+    run.answers(Request::Acquire, 0, 0, granted());
+    run.sends(0, Request::ReadMetadata);
+    run.answers(Request::ReadMetadata, 0, 1, lost(LossReason::Broken));
+    run.sends(1, Request::Release);
+    run.answers(Request::Release, 1, 2, done());
+    assert_eq!(run.fails(2).kind(), ErrorKind::WouldBlock);
 }

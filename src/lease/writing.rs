@@ -202,6 +202,11 @@ impl Writing {
         }
     }
 
+    /// Whether the token has taken longer than failures are retried.
+    pub(crate) fn is_overdue(&self, now: Moment) -> bool {
+        self.work == Some(Work::WriteToken) && self.retry.is_over(now.real)
+    }
+
     /// Draws the next token, once the last one is known.
     fn draw_token(&mut self) -> Outcome {
         if let (Some(Work::WriteToken), None, Some(metadata)) =

@@ -230,7 +230,8 @@ impl LeaseGuard {
     /// that lost its lock does not end as a success by accident. If the lease was broken, this ends
     /// the break period, so that nobody waits for a holder that is done. A break that the guard has
     /// not noticed yet is no loss as long as nobody else has acquired the lock since: the service
-    /// confirms the release only then.
+    /// confirms the release only then. (If the reply to a first attempt is lost, a break *and* an
+    /// acquisition by another client between the two attempts cannot be told from a success.)
     ///
     /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5 seconds
     /// by default. If another release has just waited that long in vain for a service that does not

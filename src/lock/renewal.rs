@@ -12,12 +12,13 @@ use super::event::Event;
 use super::settings::Settings;
 use super::state::{Granted, GuardState, Shared};
 use crate::callback::no_panic;
-use crate::error::{Error, ErrorKind, Phase};
+use crate::error::{Error, ErrorKind, LossReason, Phase};
+use crate::lease::hold::Claim;
 use crate::lease::ids::LeaseId;
 use crate::lease::lifecycle::Lifecycle;
 use crate::lease::step::{Notice, Request, Step};
 use crate::lease::terms::WaitLimit;
-use crate::mutex::leased_blob::LeasedBlob;
+use crate::mutex::leased_blob::{LeasedBlob, Seen};
 use crate::sync::{MutexGuard, thread};
 use crate::time::tick::{Moment, Tick};
 
@@ -108,11 +109,14 @@ impl LeaseThread {
         let started = self.state.now();
         shared.lifecycle.release(started);
         self.state.publish(&shared);
-        if silence.is_known(started.real) {
+        if shared.lifecycle.result().is_none() && silence.is_known(started.real) {
             let text = "the service has not answered for a while; the lease is released in the \
                         background";
-            let error = Error::transport(text, Phase::Reply)
-                .during("release lease on", &self.settings.events.target);
+            let error = match shared.lifecycle.claim(started.lease) {
+                Claim::Lost(reason) if reason != LossReason::Released => Error::lost(reason),
+                _ => Error::transport(text, Phase::Reply),
+            };
+            let error = error.during("release lease on", &self.settings.events.target);
             return Err(self.abandon(&mut shared, error));
         }
         // From here on there is one who sends, so that no release overtakes another. A renewal that
@@ -224,6 +228,7 @@ impl LeaseThread {
                 }
                 Step::Restart => match LeaseId::random() {
                     Ok(id) => {
+                        *self.state.seen.lock() = Seen::default();
                         shared.id = id;
                         shared.lifecycle.restart(self.state.now());
                     }

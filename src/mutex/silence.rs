@@ -7,13 +7,13 @@ use crate::time::tick::Tick;
 
 /// Whether a release has just waited in vain for the service.
 #[derive(Debug, Default)]
-pub(crate) struct Silence(Mutex<Option<Until>>);
+pub(crate) struct Silence(Mutex<State>);
 
-#[derive(Debug, Clone, Copy)]
-struct Until {
-    /// When that wait began.
-    since: Tick,
-    /// Until when other releases do not wait.
+#[derive(Debug, Default)]
+struct State {
+    /// When the last request that was answered was sent.
+    answered: Tick,
+    /// Until when releases do not wait.
     until: Tick,
 }
 
@@ -21,24 +21,25 @@ impl Silence {
     /// Whether a release that begins at `now` should not wait, since another one has just waited in
     /// vain.
     pub(crate) fn is_known(&self, now: Tick) -> bool {
-        self.0.lock().is_some_and(|silence| now < silence.until)
+        now < self.0.lock().until
     }
 
     /// A release that began at `since` got no answer until `now`. For as long again, others do not
-    /// wait.
+    /// wait, unless the service has answered somebody else meanwhile.
     pub(crate) fn waited_in_vain(&self, since: Tick, now: Tick) {
         let length: Duration = now.since(since);
-        *self.0.lock() = Some(Until {
-            since,
-            until: now + length,
-        });
+        let mut state = self.0.lock();
+        if state.answered < since {
+            state.until = now + length;
+        }
     }
 
     /// The service answered a request that was sent at `sent`.
     pub(crate) fn answered(&self, sent: Tick) {
-        let mut silence = self.0.lock();
-        if silence.is_some_and(|silence| sent >= silence.since) {
-            *silence = None;
+        let mut state = self.0.lock();
+        if sent > state.answered {
+            state.answered = sent;
+            state.until = Tick::default();
         }
     }
 }
@@ -60,12 +61,9 @@ mod tests {
         assert!(!silence.is_known(at(20)), "the next one tries again");
 
         silence.waited_in_vain(at(20), at(25));
-        silence.answered(at(19));
-        assert!(
-            silence.is_known(at(26)),
-            "the request was sent before the silence"
-        );
         silence.answered(at(26));
         assert!(!silence.is_known(at(27)));
+        silence.waited_in_vain(at(24), at(29));
+        assert!(!silence.is_known(at(30)), "it answered somebody else");
     }
 }

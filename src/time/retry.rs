@@ -18,6 +18,9 @@ const DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// failed.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 
+/// What an attempt gets whose time is over before it begins.
+const LATE_ATTEMPT: Duration = Duration::from_millis(100);
+
 /// Attempts at one operation, until one succeeds or the time is up. There are at least two.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Retry {
@@ -26,6 +29,8 @@ pub(crate) struct Retry {
     /// When the first attempt since the last success was sent.
     since: Option<Tick>,
     attempts: u32,
+    /// How many attempts there are at least.
+    least: u32,
     /// The next attempt is the last.
     last: bool,
     /// The last attempt had less time than usual.
@@ -40,15 +45,17 @@ impl Retry {
             backoff: Backoff::new(DELAYS.0, DELAYS.1),
             since: None,
             attempts: 0,
+            least: 2,
             last: false,
             cut_short: false,
         }
     }
 
-    /// Retries failures until `limit` after `now`.
+    /// Retries failures until `limit` after `now`, and not a moment longer.
     pub(crate) fn started(limit: Duration, now: Tick) -> Self {
         Self {
             since: Some(now),
+            least: 1,
             ..Self::new(limit)
         }
     }
@@ -60,7 +67,8 @@ impl Retry {
         let timeout = match self.left(now) {
             // The first attempt outlasted the limit, for example because the process was stopped.
             // The second still gets its full time.
-            left if left.is_zero() => longest,
+            left if left.is_zero() && self.least > 1 => longest,
+            left if left.is_zero() => longest.min(LATE_ATTEMPT),
             left => longest.min(left),
         };
         self.cut_short = timeout < longest;
@@ -85,7 +93,7 @@ impl Retry {
             Delivery::Refused => false,
         };
         let left = self.left(now);
-        if !again || self.last || (left.is_zero() && self.attempts >= 2) {
+        if !again || self.last || (left.is_zero() && self.attempts >= self.least) {
             return None;
         }
         let delay = self.backoff.delay_at_least(random, asked);
@@ -105,6 +113,11 @@ impl Retry {
     /// An attempt was answered: the next failure counts as the first.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.limit);
+    }
+
+    /// Whether the attempts so far have taken all of their time.
+    pub(crate) fn is_over(&self, now: Tick) -> bool {
+        self.attempts >= self.least && self.left(now).is_zero()
     }
 
     /// How long failures are retried.
