@@ -749,7 +749,10 @@ fn token_under_a_lease_that_is_not_held_any_more_is_given_up() {
         let mut now = 0;
         loop {
             match run.step(now) {
-                Step::Send { request, .. } if request == Request::Release => break,
+                Step::Send {
+                    request: Request::Release,
+                    ..
+                } => break,
                 Step::Send { request, timeout } => {
                     let sent = now;
                     now += ms_until(at(0).real + timeout);

@@ -37,6 +37,8 @@ struct Run {
     first: Time,
     last: Time,
     steps: u64,
+    /// Its guardian ended it, since azmutex was killed.
+    was_orphaned: bool,
     /// What it made of the counter.
     values: Vec<u64>,
 }
@@ -78,7 +80,12 @@ impl Journals {
                 .is_some_and(|extension| extension == "journal")
             {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                runs.extend(parse(&name, &fs::read_to_string(&path)?));
+                let log = fs::read_to_string(path.with_extension("log"))?;
+                let run = parse(&name, &fs::read_to_string(&path)?);
+                runs.extend(run.map(|run| Run {
+                    was_orphaned: log.contains(" was killed; its command was ended"),
+                    ..run
+                }));
             }
         }
         Ok(Self(runs))
@@ -120,8 +127,7 @@ impl Journals {
                         run.name, next.name, next.first
                     ));
                 }
-                let is_killed = run.name.contains("killed") && !run.name.contains("guardian");
-                if let (true, Some(next)) = (is_killed, runs.get(at + 1)) {
+                if let (true, Some(next)) = (run.was_orphaned, runs.get(at + 1)) {
                     report.gaps.push(next.first.saturating_sub(run.last));
                 }
             }
@@ -129,7 +135,10 @@ impl Journals {
             let mut lost: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
             for run in &runs {
                 for value in &run.values {
-                    if let Some(other) = writers.insert(*value, &run.name) {
+                    // What was made twice by one command was killed before it was stored.
+                    if let Some(other) = writers.insert(*value, &run.name)
+                        && other != run.name
+                    {
                         lost.entry((other, &run.name)).or_default().push(*value);
                     }
                 }

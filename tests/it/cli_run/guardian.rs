@@ -21,6 +21,7 @@ use super::support::{
 const KINDS: &[(&str, &str, usize)] = &[
     ("plain", "exec LIVE", 1),
     ("shell that waits", "LIVE; true", 1),
+    ("next step", "trap : TERM; setsid DEAF; echo never", 1),
     ("deaf", "exec DEAF", 1),
     ("deaf under a shell", "DEAF; true", 1),
     ("session", "setsid DEAF & LIVE; true", 2),
@@ -130,6 +131,7 @@ fn command_is_gone_before_another_can_hold_the_lock_when_azmutex_is_killed() {
             }
             // Its output ends, so there are no others that had it.
             let done = run.finish();
+            assert!(!done.out.contains("never"), "{kind}: {done:?}");
             let said = "was killed; its command was ended before the lease of";
             assert!(done.err.contains(said), "{kind}: {done:?}");
         })
@@ -195,6 +197,7 @@ fn command_stands_still_without_the_lock_while_azmutex_is_stopped() {
             let said = run.err.text();
             assert_eq!(status.code(), Some(121), "{kind}: {said}");
             assert!(pids.into_iter().all(is_dead), "{kind}: {said}");
+            assert!(!run.out.text().contains("never"), "{kind}: {said}");
         })
     });
     for kind in kinds.collect::<Vec<_>>() {

@@ -291,6 +291,8 @@ fn command_that_cannot_be_killed_is_not_waited_for_and_the_lock_not_released() {
     let done = run.finish();
     assert_eq!(status.code(), Some(121), "{done:?}");
     assert!(done.err.contains("is not released, since"), "{done:?}");
+    assert!(done.err.contains("; cannot send SIGKILL to "), "{done:?}");
+    assert!(!done.err.contains("sent SIGKILL"), "{done:?}");
 }
 
 #[test]
@@ -307,6 +309,26 @@ fn command_is_killed_at_once_if_that_is_asked_for() {
         .unwrap();
     let done = run.finish();
     assert_eq!((done.code(), &*done.out), (121, "ready\n"), "{done:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn command_does_not_go_on_because_its_child_is_killed_first() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        let lock = unique("next");
+        let script = "setsid sh -c 'echo ready; exec sleep 1000'; echo never";
+        let mut run = service.run(["--on-lost=kill", "--lease", "15s", "--renew-every", "300ms"]);
+        run.args(["--process-group", group, &*lock, "-c", script]);
+        let run = Running::start(&mut run);
+        run.out.wait_for("ready");
+        service
+            .mutex()
+            .break_lease(&lock, Some(Duration::ZERO))
+            .unwrap();
+        let done = run.finish();
+        assert_eq!((done.code(), &*done.out), (121, "ready\n"), "{group}");
+    }
 }
 
 #[test]

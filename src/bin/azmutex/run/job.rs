@@ -272,27 +272,33 @@ impl Job {
     /// does, the rest to the first process, since helpers may not expect them.
     pub(super) fn signal(&self, signal: c_int) {
         match signal {
-            SIGHUP | SIGINT | SIGQUIT | SIGTERM | SIGCONT | SIGTSTP => self.signal_group(signal),
-            _ => self.signal_first(signal),
+            SIGHUP | SIGINT | SIGQUIT | SIGTERM | SIGCONT | SIGTSTP => {
+                let _ = self.signal_group(signal);
+            }
+            _ => {
+                let _ = self.signal_first(signal);
+            }
         }
     }
 
-    fn signal_first(&self, signal: c_int) {
-        if !self.reaped {
-            let _ = sys::kill(self.pid(), signal);
+    fn signal_first(&self, signal: c_int) -> io::Result<()> {
+        if self.reaped {
+            return Ok(());
         }
+        sys::kill(self.pid(), signal)
     }
 
     /// Sends `signal` to the command's group; where that is ours, to the command's processes in it.
-    pub(super) fn signal_group(&self, signal: c_int) {
+    /// Fails if the first process did not get it.
+    pub(super) fn signal_group(&self, signal: c_int) -> io::Result<()> {
         // A group keeps its number from being used again for as long as it has members: its first
         // process for one, until that is reaped.
         if self.has_group() && !(self.reaped && process::are_listed()) {
-            let _ = sys::kill(-self.pid(), signal);
-        } else {
-            self.signal_first(signal);
-            self.signal_listed(signal, |process| self.is_in_group(process));
+            return sys::kill(-self.pid(), signal);
         }
+        let first = self.signal_first(signal);
+        self.signal_listed(signal, |process| self.is_in_group(process));
+        first
     }
 
     /// Sends `signal` to the listed processes that are `wanted`, but for the first. Returns to which.
@@ -313,6 +319,10 @@ impl Job {
             if new.is_empty() {
                 break;
             }
+            if signal == SIGKILL {
+                // Children before their parents.
+                new.reverse();
+            }
             for process in new {
                 let _ = sys::kill(process.pid, signal);
                 told.push(process.pid);
@@ -325,7 +335,7 @@ impl Job {
     /// the first of each other group, such as a timeout(1), which passes it on. What a nested
     /// azmutex started is left to that.
     pub(super) fn end(&mut self, signal: c_int) {
-        self.signal_group(signal);
+        let _ = self.signal_group(signal);
         self.told.clear();
         self.end_outside(signal, |process| process.pid == process.group);
         // A stopped process takes no other signal before it goes on.
@@ -359,7 +369,7 @@ impl Job {
 
     /// Stops all of the command.
     pub(super) fn freeze(&mut self) {
-        self.signal_group(SIGSTOP);
+        let _ = self.signal_group(SIGSTOP);
         self.freeze_outside();
     }
 
@@ -373,17 +383,30 @@ impl Job {
 
     /// Lets the command go on. What is stopped outside of its group for reasons of its own stays so.
     pub(super) fn thaw(&mut self) {
-        self.signal_group(SIGCONT);
+        let _ = self.signal_group(SIGCONT);
         let frozen = mem::take(&mut self.frozen);
         if !frozen.is_empty() {
             self.signal_listed(SIGCONT, |process| frozen.contains(&process.pid));
         }
     }
 
-    /// Kills all processes of the command.
-    pub(super) fn kill_all(&self) {
-        self.signal_group(SIGKILL);
+    /// Kills all processes of the command. Fails if that is refused.
+    ///
+    /// They are stopped first, so that nobody goes on with what comes next because a child has
+    /// ended; and children are killed before their parents, since the system continues a stopped
+    /// group when the last parent that it has in its session ends.
+    pub(super) fn kill_all(&self) -> io::Result<()> {
+        let _ = self.signal_group(SIGSTOP);
+        self.signal_listed(SIGSTOP, |_| true);
         self.signal_listed(SIGKILL, |_| true);
+        let killed = self.signal_group(SIGKILL);
+        killed.or_else(|error| {
+            if is_missing(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
     }
 
     fn is_in_group(&self, process: &Process) -> bool {
@@ -631,5 +654,9 @@ fn children() -> Vec<i32> {
 
 /// Whether there was nobody to send a signal to. Not being allowed to means that there was.
 fn is_gone(sent: &io::Result<()>) -> bool {
-    matches!(sent, Err(error) if error.raw_os_error() == Some(libc::ESRCH))
+    matches!(sent, Err(error) if is_missing(error))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
 }

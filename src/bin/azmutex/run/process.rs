@@ -7,6 +7,10 @@ pub(super) use self::listing::for_each;
 use self::listing::of_path;
 
 /// What a guardian is called. Not azmutex, for `pkill azmutex` not to take both.
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    allow(dead_code, reason = "only there a process can be renamed")
+)]
 pub(super) const GUARDIAN: &CStr = c"lease-guardian";
 
 /// One process.
@@ -95,6 +99,10 @@ mod listing {
 }
 
 /// The process that a line of `/proc/PID/stat` describes.
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    allow(dead_code, reason = "only there processes are listed")
+)]
 fn parse(stat: &[u8]) -> Option<Process> {
     // The name is in parentheses, and may hold any byte itself.
     let (from, to) = (

@@ -51,6 +51,10 @@ impl Order {
 }
 
 impl Report {
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android")),
+        allow(dead_code, reason = "there a guardian has nothing to report")
+    )]
     pub(super) fn encode(self) -> [u8; LENGTH] {
         let number = |number: i32| u64::from(number.cast_unsigned());
         match self {

@@ -94,10 +94,13 @@ mod linux {
         }
 
         /// Kills all that there are now.
+        ///
+        /// They are stopped first, so that nobody goes on with what comes next because a child has
+        /// ended; and children are killed before their parents, since the system continues a
+        /// stopped group when the last parent that it has in its session ends.
         pub(in crate::run) fn kill(&mut self) {
+            self.freeze();
             self.list();
-            // Children first: the system continues a stopped group whose last parent in its
-            // session ends, and what is frozen may not run any more.
             for process in self.found.iter().rev() {
                 let _ = sys::kill(process.pid, SIGKILL);
             }

@@ -29,6 +29,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const TELL_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a guardian needs, all of it made before the fork.
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    allow(
+        dead_code,
+        reason = "the rest is for a guardian that is the command's parent"
+    )
+)]
 pub(super) struct Watch {
     pub(super) plan: Plan,
     pub(super) tree: Tree,

@@ -79,7 +79,7 @@ impl Supervisor<'_, '_> {
         };
         if now < killed + DEATH {
             // A process may have been forked while the signal went round.
-            self.job.kill_all();
+            let _ = self.job.kill_all();
             return Some(Progress::Look(Some(LOOK)));
         }
         let text = format!("{} of the command cannot be killed", count(&left.pids()));
@@ -162,7 +162,7 @@ impl Supervisor<'_, '_> {
             return Some(Progress::Over { dead: false });
         }
         if now >= kill_at {
-            self.job.kill_all();
+            let _ = self.job.kill_all();
         } else {
             self.job.end_orphans(SIGTERM);
         }

@@ -192,9 +192,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if self.fence.has_struck() || self.killed.is_some() {
             return;
         }
-        let mut done = format!("sent SIGKILL to {}", self.target());
-        if self.fence.is_frozen() {
-            self.kill();
+        let done = if self.fence.is_frozen() {
+            self.kill()
         } else {
             self.job.end(SIGTERM);
             self.asked_to_end.get_or_insert(SIGTERM);
@@ -202,8 +201,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             let kill_at = timer::now() + self.budget.grace;
             self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
             let grace = short(self.budget.grace);
-            done = format!("sent SIGTERM to {}, SIGKILL in {grace}", self.target());
-        }
+            format!("sent SIGTERM to {}, SIGKILL in {grace}", self.target())
+        };
         let text = format!(
             "the guardian of the command was killed, and without it the command could outlive \
              azmutex and the lock; {done}"
@@ -244,9 +243,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
             Act::Terminate(grace) => self.terminate(grace),
             Act::Kill => {
-                self.kill();
-                let text = format!("sent SIGKILL to {}", self.target());
-                self.tell_loss(&text);
+                let done = self.kill();
+                self.tell_loss(&done);
                 let event = events::terminating(self.context.name(), "SIGKILL", None);
                 self.context.event(&event);
             }
@@ -296,9 +294,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         self.context.event(&event);
     }
 
-    fn kill(&mut self) {
-        self.job.kill_all();
+    /// Kills all of the command. Returns what was done, in words.
+    fn kill(&mut self) -> String {
+        let killed = self.job.kill_all();
         self.killed.get_or_insert_with(timer::now);
+        match killed {
+            Ok(()) => format!("sent SIGKILL to {}", self.target()),
+            Err(error) => format!("cannot send SIGKILL to {}: {error}", self.target()),
+        }
     }
 
     /// Says why, and what is done about it.
@@ -414,7 +417,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 if !self.fence.is_frozen() {
                     self.job.give_terminal();
                     if self.job.is_stopped() {
-                        self.job.signal_group(SIGCONT);
+                        let _ = self.job.signal_group(SIGCONT);
                     }
                 }
                 return;
@@ -440,9 +443,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         let now = timer::now();
         if signal == SIGINT {
             if self.interrupted.is_some_and(|last| now <= last + TWICE) {
-                self.kill();
-                let text = format!("interrupted twice: sent SIGKILL to {}", self.target());
-                self.context.reporter.note(&text);
+                let done = self.kill();
+                self.context
+                    .reporter
+                    .note(&format!("interrupted twice: {done}"));
                 return;
             }
             self.interrupted = Some(now);
@@ -460,7 +464,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             // A stopped process takes no other signal before it goes on; one that is frozen
             // because of the lock does later.
             if self.job.is_stopped() && !self.fence.is_frozen() {
-                self.job.signal_group(SIGCONT);
+                let _ = self.job.signal_group(SIGCONT);
             }
             self.promise_kill(now);
         }
@@ -504,9 +508,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
         if self.kill_at.is_some_and(|at| now >= at) {
             self.kill_at = None;
-            self.kill();
-            let text = format!("sent SIGKILL to {} (--kill-after-signal)", self.target());
-            self.context.reporter.note(&text);
+            let done = self.kill();
+            self.context
+                .reporter
+                .note(&format!("{done} (--kill-after-signal)"));
         }
         if self.job.ended().is_some() {
             return self.kill_at.map(|at| at.saturating_sub(now));

@@ -54,7 +54,7 @@ impl Supervisor<'_, '_> {
         let wants_terminal = matches!(signal, SIGTTIN | SIGTTOU);
         if wants_terminal && self.job.group() == Group::Own && self.job.is_foreground() {
             self.job.give_terminal();
-            self.job.signal_group(SIGCONT);
+            let _ = self.job.signal_group(SIGCONT);
             return;
         }
         if self.context.args.on_suspend == OnSuspend::IgnoreStop {
@@ -67,7 +67,7 @@ impl Supervisor<'_, '_> {
             if signal == SIGSTOP {
                 self.note_stopped();
             } else {
-                self.job.signal_group(SIGCONT);
+                let _ = self.job.signal_group(SIGCONT);
             }
             return;
         }
@@ -184,8 +184,8 @@ impl Supervisor<'_, '_> {
         if let Some(signal) = signal {
             self.job.signal(signal);
         }
-        self.tell_loss("it was not acquired again; killing the command");
-        self.kill();
+        let done = self.kill();
+        self.tell_loss(&format!("it was not acquired again; {done}"));
     }
 
     /// Lets a command go on that was stopped because of the lock, or with this process.
