@@ -318,7 +318,7 @@ fn command_does_not_go_on_because_its_child_is_killed_first() {
     for group in ["own", "shared", "session"] {
         let lock = unique("next");
         let script = "setsid sh -c 'echo ready; exec sleep 1000'; echo never";
-        let mut run = service.run(["--on-lost=kill", "--lease", "15s", "--renew-every", "300ms"]);
+        let mut run = service.run(["--on-lost=kill", "--lease", "15s", "--renew-every", "1s"]);
         run.args(["--process-group", group, &*lock, "-c", script]);
         let run = Running::start(&mut run);
         run.out.wait_for("ready");
