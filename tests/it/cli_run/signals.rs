@@ -119,7 +119,7 @@ fn grandchildren_are_ended_with_the_command() {
     let service = Service::emulator();
     for group in ["own", "shared", "session"] {
         // The shell waits, and would leave its child behind if it alone were signalled.
-        let script = "sh -c 'echo pid=$$.; sleep 1000; echo not reached'; echo not reached";
+        let script = "sh -c 'sleep 1000 & echo pid=$$.; wait; echo not reached'; echo not reached";
         let mut run = service.run([
             "--process-group",
             group,
