@@ -277,6 +277,12 @@ impl Lifecycle {
         let Phase::Held(held) = &mut self.phase else {
             return;
         };
+        // A loss that the clock alone has brought, and that nobody has noticed yet.
+        if let Claim::Lost(reason) = held.hold.claim(now.lease)
+            && held.hold.lose(reason)
+        {
+            self.notices.push_back(Notice::Lost(reason));
+        }
         let held_until = held.hold.deadline();
         let lost = held.hold.release();
         let write = self.terms.fencing && held.writing.recorded() && lost.is_none();

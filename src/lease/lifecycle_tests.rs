@@ -614,6 +614,23 @@ fn lock_that_was_lost_is_never_released_with_success() {
 }
 
 #[test]
+fn lock_that_max_hold_has_ended_unnoticed_is_never_released_with_success() {
+    let mut run = Run::locked(Terms {
+        max_hold: Some(30 * SEC),
+        ..terms()
+    });
+    let lost = Claim::Lost(LossReason::MaxHold);
+    assert_eq!(run.0.claim(at(55_000).lease), lost, "the clock says so");
+    run.0.release(at(55_000));
+    assert!(matches!(
+        run.notices(55_000)[..],
+        [Notice::Lost(LossReason::MaxHold)]
+    ));
+    run.answers(Request::Release, 55_000, 55_000, done());
+    assert_eq!(run.result(), Err(Some(LossReason::MaxHold)));
+}
+
+#[test]
 fn unproven_lock_that_another_client_has_is_lost_whatever_was_answered_before() {
     let mut run = Run::locked(terms());
     run.0.release(at(56_000));

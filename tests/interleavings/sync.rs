@@ -1,18 +1,60 @@
 //! What the library's threads share, in the hands of a scheduler.
 //!
-//! In the form of `parking_lot`, as far as the library uses it. A wait with an end never blocks: it
-//! lets the others go on, and then has ended in time or not, as the scheduler pleases. A wait
-//! without an end blocks until somebody notifies it, so that one that nobody does is found.
+//! In the form of `parking_lot`, as far as the library uses it. A wait never blocks, since all of the
+//! library's have an end: it lets the others go on, and then has ended in time or not, as the
+//! scheduler pleases.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync as shuttled;
 
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-pub(crate) use shuttle::thread;
+
+pub(crate) mod thread {
+    use std::io;
+
+    use shuttle::rand::{Rng, thread_rng};
+    pub(crate) use shuttle::thread::*;
+
+    /// A lease's thread with this in its name is started or not, as the scheduler pleases.
+    const UNSURE: &str = "no-thread";
+
+    /// As `std::thread::Builder`.
+    #[derive(Debug, Default)]
+    pub(crate) struct Builder {
+        name: String,
+        stack: usize,
+    }
+
+    impl Builder {
+        pub(crate) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(crate) fn name(self, name: String) -> Self {
+            Self { name, ..self }
+        }
+
+        pub(crate) fn stack_size(self, stack: usize) -> Self {
+            Self { stack, ..self }
+        }
+
+        pub(crate) fn spawn<F, T>(self, run: F) -> io::Result<JoinHandle<T>>
+        where
+            F: FnOnce() -> T + Send + 'static,
+            T: Send + 'static,
+        {
+            if self.name.contains(UNSURE) && thread_rng().gen_bool(0.5) {
+                return Err(io::Error::from(io::ErrorKind::WouldBlock));
+            }
+            let builder = shuttle::thread::Builder::new().name(self.name);
+            builder.stack_size(self.stack).spawn(run)
+        }
+    }
+}
 
 /// The longest pause between attempts in a scene.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
@@ -33,22 +75,6 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard::new(&self.0, relock(&self.0))
-    }
-
-    pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.0
-            .get_mut()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(guard) => Some(MutexGuard::new(&self.0, guard)),
-            Err(shuttled::TryLockError::Poisoned(poisoned)) => {
-                Some(MutexGuard::new(&self.0, poisoned.into_inner()))
-            }
-            Err(shuttled::TryLockError::WouldBlock) => None,
-        }
     }
 }
 
@@ -117,18 +143,8 @@ impl Condvar {
         Self::default()
     }
 
-    pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
-    }
-
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
-    }
-
-    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        let locked = guard.guard.take().expect("locked but in `unlocked`");
-        let locked = self.0.wait(locked);
-        *guard.guard = Some(locked.unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 
     pub(crate) fn wait_for<T>(
@@ -144,13 +160,5 @@ impl Condvar {
             }
         });
         WaitTimeoutResult(thread_rng().gen_ratio(1, 4))
-    }
-
-    pub(crate) fn wait_until<T>(
-        &self,
-        guard: &mut MutexGuard<'_, T>,
-        end: Instant,
-    ) -> WaitTimeoutResult {
-        self.wait_for(guard, end.saturating_duration_since(Instant::now()))
     }
 }

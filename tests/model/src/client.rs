@@ -76,9 +76,9 @@ impl Manner {
             renew_every: ticks(RENEW_EVERY),
             max_hold: self.max_hold.map(ticks),
             attempt_timeout: ticks(DURATION),
-            // Two failures in a row are enough.
-            fault_wait: Duration::ZERO,
-            release_timeout: Duration::ZERO,
+            // So that it makes a difference whether time passes between two attempts.
+            fault_wait: TICK,
+            release_timeout: TICK,
             // Whoever waits may ask at any time.
             poll: (Duration::ZERO, Duration::ZERO),
             create_missing: true,
@@ -140,6 +140,8 @@ pub(crate) struct Lease {
     pub(crate) tenure: u8,
     /// GHOST: somebody else had held before the user released.
     pub(crate) overtaken: bool,
+    /// GHOST: the client knew that the lease was lost when the user released it.
+    pub(crate) known_lost: bool,
     /// GHOST: until when the lease was held for certain when the user released it.
     held_until: Tick,
     /// What a client that makes a mistake still goes by after the release.
@@ -213,6 +215,14 @@ impl Client {
         self.lease_mut()?.waiting[thread].as_mut()
     }
 
+    /// Whether one of its requests has failed without its having heard of it.
+    pub(crate) fn has_failed(&self) -> bool {
+        let waiting = self.lease().into_iter().flat_map(|lease| &lease.waiting);
+        waiting
+            .flatten()
+            .any(|waiting| waiting.reply == Some(Reply::Busy))
+    }
+
     pub(crate) fn waits_for_answer(&self) -> bool {
         let lease = self.lease();
         lease.is_some_and(|lease| lease.waiting.iter().any(Option::is_some))
@@ -267,6 +277,7 @@ impl Client {
             stored: None,
             tenure: 0,
             overtaken: false,
+            known_lost: false,
             held_until: Tick::default(),
             before: None,
             remembered: false,
@@ -415,6 +426,8 @@ impl Client {
             User::HasGuard => {
                 lease.user = User::WaitsForRelease;
                 lease.overtaken = tenure != lease.tenure;
+                let claim = lease.machine.claim(moment.lease);
+                lease.known_lost = matches!(claim, Claim::Lost(_));
                 lease.held_until = lease.machine.deadline();
                 lease.remembered = false;
                 if let Some(Mistake::OutcomeAfterRelease | Mistake::RenewsAfterRelease) =
@@ -660,6 +673,8 @@ pub(crate) struct View<'a> {
     pub(crate) used: &'a [Id],
     /// The client that sees them.
     pub(crate) by: u8,
+    /// Whether a request may still fail, other than by a refusal.
+    pub(crate) failures: bool,
 }
 
 impl View<'_> {
@@ -712,6 +727,10 @@ impl fingerprint::View for LocalView<'_> {
 
     fn token(&self, token: i64) -> impl Hash {
         self.all.token(token)
+    }
+
+    fn failures(&self) -> bool {
+        self.all.failures
     }
 }
 
@@ -783,6 +802,7 @@ impl Lease {
             stored,
             tenure,
             overtaken,
+            known_lost,
             held_until,
             before,
             remembered,
@@ -796,8 +816,8 @@ impl Lease {
         stored.map(|token| view.all.token(token)).hash(state);
         // Nobody hears more of a lease that its user has given up, or that is over.
         if *user != User::Gone && machine.result().is_none() {
-            (overtaken, view.until(*held_until)).hash(state);
-            (*tenure == view.all.tenure).hash(state);
+            (overtaken, known_lost, *tenure == view.all.tenure).hash(state);
+            view.failures().then(|| view.until(*held_until)).hash(state);
         }
         for waiting in waiting {
             waiting.is_some().hash(state);

@@ -26,6 +26,8 @@ pub(crate) trait View {
     fn ticks(&self, duration: Duration) -> u8;
     fn etag(&self, etag: &str) -> impl Hash;
     fn token(&self, token: i64) -> impl Hash;
+    /// Whether a request may still fail, other than by a refusal.
+    fn failures(&self) -> bool;
 
     fn until(&self, then: Tick) -> u8 {
         self.ticks(then.since(self.now()))
@@ -217,9 +219,11 @@ impl Release {
             retry,
             unanswered,
         } = self;
-        (view.until(*held_until), view.until(*due)).hash(state);
-        (lost, write, unanswered).hash(state);
-        retry.fingerprint(view, state);
+        (view.until(*due), lost, write, unanswered).hash(state);
+        if *unanswered || view.failures() {
+            view.until(*held_until).hash(state);
+            retry.fingerprint(view, state);
+        }
     }
 }
 

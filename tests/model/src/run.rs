@@ -1,5 +1,4 @@
 use std::fmt;
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
@@ -47,7 +46,6 @@ pub fn check(world: World) -> Report {
     let started = Instant::now();
     let checker = world
         .checker()
-        .threads(available_parallelism().map_or(1, usize::from))
         .finish_when(HasDiscoveries::All)
         .spawn_bfs()
         .join();

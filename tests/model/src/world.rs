@@ -143,7 +143,8 @@ struct Seen {
     late_grant: bool,
     /// A release was reported as a success, and somebody else had held in between.
     unheld_release: bool,
-    /// Somebody else had held before the release, and the report does not say so.
+    /// Somebody else had held before the release, or the client knew of a loss, and the report does
+    /// not say so.
     untold_loss: bool,
     /// A loss was reported although the client's own release ended the lease in time.
     false_loss: bool,
@@ -184,6 +185,7 @@ impl Hash for State {
         etags.dedup();
         ids.sort_unstable();
         ids.dedup();
+        let failures = left.losses > 0 || left.busy > 0 || clients.iter().any(Client::has_failed);
         let seen_by = |by: u8| View {
             now: *now,
             tenure: service.tenure(),
@@ -192,6 +194,7 @@ impl Hash for State {
             ids: &ids,
             used: &used,
             by,
+            failures,
         };
         let hash_of_client = |client: &Client| {
             let view = seen_by(client.id.client());
@@ -804,18 +807,22 @@ impl World {
         };
         let holds = service.holder(state.now) == Some(client.id);
         seen.left_behind |= result.is_ok() && holds && !seen.late_grant;
-        if lease.user != User::WaitsForRelease || service.was_cut(client.id) {
+        if lease.user != User::WaitsForRelease {
             return;
         }
-        let (freed, lost) = match result {
-            Ok(()) => (service.was_freed(client.id), false),
-            Err(error) => (true, error.loss_reason().is_some()),
+        let (success, lost) = match result {
+            Ok(()) => (true, false),
+            Err(error) => (false, error.loss_reason().is_some()),
         };
-        seen.unheld_release |= !freed;
+        seen.untold_loss |= lease.known_lost && !lost;
+        if service.was_cut(client.id) {
+            return;
+        }
+        let freed = service.was_freed(client.id);
+        seen.unheld_release |= success && !freed;
         let silent = result.as_ref().is_err_and(Error::is_transient);
         seen.untold_loss |= lease.overtaken && !lost && !silent;
-        seen.false_loss |=
-            lost && service.was_freed(client.id) && lease.held_for_certain(client.rate, state.now);
+        seen.false_loss |= lost && freed && lease.held_for_certain(client.rate, state.now);
     }
 }
 
@@ -831,7 +838,7 @@ pub const PROVEN_AGAIN: &str = "an unproven claim is proven again";
 pub const LATE_GRANT: &str = "a copy that nobody waits for is granted";
 pub const TWO_HOLDERS: &str = "two clients claim the lock at once";
 pub const RELEASED_WAS_HELD: &str = "a release succeeds only if nobody else held since the grant";
-pub const LOSS_IS_REPORTED: &str = "a release tells that somebody else had held before";
+pub const LOSS_IS_REPORTED: &str = "a release tells of a loss before it";
 pub const REPORTED_IS_LOST: &str = "no loss is reported of a lease that was released in time";
 pub const NOTHING_LEFT: &str = "who is through has left no lease behind";
 pub const ANNOUNCED_IS_SO: &str = "what is announced is so";

@@ -53,6 +53,13 @@ mistakes! {
         Bounds { losses: 1, ..FENCED };
     guarded_write_without_the_id_is_caught: WriteWithoutId, LATE_WRITE_REFUSED,
         Bounds { writes: 1, ..PLAIN };
+    renewals_that_stop_are_caught: NeverRenews, HOLDER_CAN_KEEP, PLAIN;
+    outcome_announced_after_the_release_is_caught: OutcomeAfterRelease, ANNOUNCED_IS_SO, PLAIN;
+    refused_release_taken_as_a_success_is_caught: GoneIsReleased, RELEASED_WAS_HELD, PLAIN;
+    loss_that_a_refused_release_hides_is_caught: GoneIsReleased, LOSS_IS_REPORTED, PLAIN;
+    release_taken_as_an_earlier_attempts_success_is_caught: UnansweredIsReleased,
+        RELEASED_WAS_HELD, LOSS;
+    late_grant_left_to_run_out_is_caught: LateGrantForgotten, NOTHING_LEFT, PLAIN;
     deadline_counted_from_the_resend_is_caught_if_a_service_keeps_the_end: DeadlineFromResend,
         ONE_HOLDER, Bounds { keeps_end: true, ..LOSS };
 }
