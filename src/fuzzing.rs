@@ -288,9 +288,12 @@ mod tests {
 
     /// Feeds every committed input of a target to its function.
     fn replay(target: &str, run: impl Fn(&[u8])) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        if !fuzz.exists() {
+            return println!("the inputs are not in the published crate");
+        }
         let mut count = 0;
-        for entry in fs::read_dir(corpus.join(target)).unwrap() {
+        for entry in fs::read_dir(fuzz.join("corpus").join(target)).unwrap() {
             let path = entry.unwrap().path();
             // Shown if it panics.
             println!("{}", path.display());

@@ -97,6 +97,7 @@
 //! taken hundreds of times a second: each costs two billed requests.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod azure;
 mod callback;
