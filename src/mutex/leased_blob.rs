@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::operations::{Operations, until_answered};
+use super::operations::Operations;
 use super::recorder::{Recorder, StoredRecord};
 use crate::callback::no_panic;
 use crate::error::Error;
@@ -10,6 +10,7 @@ use crate::holder::record::{Holder, Previous, Record};
 use crate::lease::ids::{LeaseDuration, LeaseId};
 use crate::lease::step::{Answer, Metadata, Request};
 use crate::sync::Mutex;
+use crate::time::clock::Clock;
 
 /// A lock blob, and the lease ID for requests to it.
 #[derive(Debug, Clone, Copy)]
@@ -90,12 +91,12 @@ impl LeasedBlob<'_> {
     /// Replaces the blob's content within `timeout`, and keeps its metadata. Returns the blob's
     /// ETag.
     pub(crate) fn write_content(&self, content: &[u8], timeout: Duration) -> Result<String, Error> {
-        let client = &self.operations.client;
+        let (client, key, id) = (&self.operations.client, self.key, self.id);
+        let end = Clock::System.now() + timeout;
+        let left = || end.since(Clock::System.now());
+        let read = || self.operations.send_within(left(), true, |t| self.read(t));
         let seen = self.seen.lock().stored.clone();
-        let StoredRecord { mut etag, record } = match seen {
-            Some(stored) => stored,
-            None => until_answered(timeout / 2, true, |timeout| self.read(timeout))?,
-        };
+        let StoredRecord { mut etag, record } = seen.map_or_else(read, Ok)?;
         let record = if self.recorder.holder_info && !self.seen.lock().written {
             self.fitted(record.held_by(self.holder()))
         } else {
@@ -103,24 +104,27 @@ impl LeasedBlob<'_> {
         };
         // Only over the version that is known: so a late copy of this request cannot undo a later
         // write, and a deleted blob is not created again without its lease.
-        let written = until_answered(timeout, true, |timeout| {
-            let (key, id) = (self.key, self.id);
-            let result = client.write_content(key, id, &record, content, &etag, timeout);
-            match result {
+        let etag = loop {
+            let written = self.operations.send_within(left(), true, |timeout| {
+                client.write_content(key, id, &record, content, &etag, timeout)
+            });
+            match written {
                 // Written under this lease since: by an earlier attempt, by the renewal thread, or
                 // by another process that has the lease ID.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
-                    etag = self.read(timeout)?.etag;
-                    client.write_content(key, id, &record, content, &etag, timeout)
+                    if left().is_zero() {
+                        return Err(error);
+                    }
+                    etag = read()?.etag;
                 }
-                result => result,
+                result => break result?,
             }
-        })?;
+        };
         self.remember(StoredRecord {
-            etag: written.clone(),
+            etag: etag.clone(),
             record,
         });
-        Ok(written)
+        Ok(etag)
     }
 
     fn granted(&self, etag: &str) -> Answer {
