@@ -26,7 +26,7 @@ struct Scene {
 impl Scene {
     fn locker(&self) -> LockerBuilder {
         Locker::builder(self.mutex.clone(), "migration")
-            .backoff(Duration::from_millis(10), Duration::from_millis(10))
+            .poll_interval(Duration::from_millis(10))
     }
 
     /// Moves the clock. Whoever goes by it acts then, or later.
