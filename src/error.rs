@@ -222,6 +222,12 @@ impl Error {
             || self.service_code() == Some("OperationTimedOut")
     }
 
+    /// Whether the service itself, and nothing in front of it, refused the request because there are
+    /// too many.
+    pub(crate) fn is_throttling(&self) -> bool {
+        self.kind() == ErrorKind::Throttled && self.service_code().is_some()
+    }
+
     /// Whether there was a reply.
     pub(crate) fn is_answer(&self) -> bool {
         self.0.status.is_some()

@@ -296,8 +296,9 @@ impl Acquisition {
                 held: true,
                 changed,
             }) => {
+                // In place of the attempt that was due.
                 if !self.proposal.may_be_granted() {
-                    self.wait(now.real + self.pace.delay(random), now);
+                    self.wait(self.due + self.pace.delay(random), now);
                 }
                 if changed {
                     self.told[HELD] = Some(now.real);
@@ -305,7 +306,7 @@ impl Acquisition {
                 }
             }
             Ok(Answer::Looked { .. }) => self.due = now.real,
-            Err(error) if error.is_overload() => self.pace.overloaded(),
+            Err(error) if error.is_overload() => self.pace.overloaded(Duration::MAX),
             _ => {}
         }
         Progress::GoesOn(None)
@@ -344,14 +345,29 @@ impl Acquisition {
             }
             delivery => delivery,
         };
-        let mut asked = error.retry_after();
+        let limit = self.faults.limit();
+        let mut asked = error.retry_after().map(|asked| asked.min(limit));
         if error.is_overload() {
-            self.pace.overloaded();
+            // While nobody knows whether the service serves this client at all, there are attempts
+            // enough to find out.
+            let longest = if self.accepted {
+                Duration::MAX
+            } else {
+                limit / 8
+            };
+            self.pace.overloaded(longest);
             asked = asked.max(Some(self.pace.delay(random)));
         } else if error.is_answer() {
             self.pace.answered();
         }
-        let Some(due) = self.faults.failed(now.real, delivery, true, asked, random) else {
+        let due = if self.accepted && error.is_throttling() {
+            // As if another client held it: the wait goes on, only slower.
+            self.faults.reset();
+            Some(now.real + asked.unwrap_or_default())
+        } else {
+            self.faults.failed(now.real, delivery, true, asked, random)
+        };
+        let Some(due) = due else {
             let before = self.failure.take();
             return Progress::Failed(self.faults.conclude(now.real, error, before));
         };

@@ -109,7 +109,7 @@ impl LockerBuilder {
     /// A lock that is released is noticed after half of that in the median. Every attempt is a billed
     /// request. Whenever the service answers that it is overloaded (503, 429, or a time-out of its
     /// own), the interval doubles, up to 512 times as long; every other answer shortens it by 5 %
-    /// again. So however many wait, they do not take the lock from its holder.
+    /// again. So however many wait, they leave room for the holder's renewals.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
@@ -119,9 +119,10 @@ impl LockerBuilder {
     /// a row. Defaults to 60 seconds.
     ///
     /// A failure is a missing reply, or the reply of a service that is overloaded or fails. Once the
-    /// service has accepted the credential during this wait, a refused credential and a container that
-    /// is being deleted count as failures too, because both can pass. Any other answer, such as that
-    /// another client holds the lock, ends the row. The service's `Retry-After` is honoured, but there
+    /// service has answered during this wait that another client holds the lock, a refused credential
+    /// and a container that is being deleted count as failures too, because both can pass; and a
+    /// refusal by a service that is overloaded does not, because it only slows the wait down. Any other
+    /// answer, such as that another client holds the lock, ends the row. The service's `Retry-After` is honoured, but there
     /// is always one more attempt before the time is up. The same rule holds for reading and storing
     /// the fencing token.
     ///

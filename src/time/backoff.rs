@@ -24,10 +24,11 @@ impl Pace {
         }
     }
 
-    /// The service answered that it is overloaded.
-    pub(crate) fn overloaded(&mut self) {
-        let longest = self.usual.saturating_mul(LONGEST_INTERVAL);
-        self.interval = self.interval.saturating_mul(2).min(longest);
+    /// The service answered that it is overloaded. `longest`: the interval does not grow past that.
+    pub(crate) fn overloaded(&mut self, longest: Duration) {
+        let longest = longest.min(self.usual.saturating_mul(LONGEST_INTERVAL));
+        let doubled = self.interval.saturating_mul(2).min(longest);
+        self.interval = self.interval.max(doubled);
     }
 
     /// The service answered anything else.
@@ -35,11 +36,17 @@ impl Pace {
         self.interval = (self.interval - self.interval / 20).max(self.usual);
     }
 
-    /// The next delay: the interval, up to 15 % less or more. `random`: any number; all 64 bits are
-    /// used.
+    /// The next delay: the interval, up to 15 % less or more. With the brake on it is up to a third,
+    /// so that those who were refused together fill the time in which they ask again.
+    ///
+    /// `random`: any number; all 64 bits are used.
     pub(crate) fn delay(&self, random: u64) -> Duration {
         let whole = self.interval;
-        let part = whole / 20 * 3;
+        let part = if whole > self.usual {
+            whole / 3
+        } else {
+            whole / 20 * 3
+        };
         (whole - part).saturating_add(share(part.saturating_mul(2), random))
     }
 
@@ -119,20 +126,32 @@ mod tests {
     #[test]
     fn overload_slows_a_waiter_down_and_each_answer_speeds_it_up_a_little() {
         let mut pace = Pace::new(1000 * MS);
-        pace.overloaded();
-        pace.overloaded();
-        assert_eq!(pace.delay(0), 3400 * MS);
+        pace.overloaded(Duration::MAX);
+        pace.overloaded(Duration::MAX);
+        assert_eq!(pace.delay(u64::MAX / 2).as_millis(), 3999);
+        assert_eq!(pace.delay(0).as_millis(), 2666);
         assert_eq!(pace.stretched(10_000 * MS), 40_000 * MS);
         pace.answered();
-        assert_eq!(pace.delay(0), 3230 * MS);
+        assert_eq!(pace.delay(u64::MAX / 2).as_millis(), 3799);
         for _ in 0..30 {
             pace.answered();
         }
         assert_eq!(pace.delay(0), 850 * MS);
         for _ in 0..30 {
-            pace.overloaded();
+            pace.overloaded(Duration::MAX);
         }
-        assert_eq!(pace.delay(0), 850 * MS * 512);
+        assert_eq!(pace.delay(u64::MAX / 2).as_secs(), 511);
+    }
+
+    #[test]
+    fn brake_ends_where_it_is_told_to() {
+        let mut pace = Pace::new(1000 * MS);
+        for _ in 0..5 {
+            pace.overloaded(3000 * MS);
+        }
+        assert_eq!(pace.delay(0), 2000 * MS);
+        pace.overloaded(500 * MS);
+        assert_eq!(pace.delay(0), 2000 * MS, "it does not speed up");
     }
 
     #[test]
@@ -169,7 +188,7 @@ mod tests {
         let _ = backoff.delay(u64::MAX);
         for usual in [Duration::ZERO, Duration::MAX] {
             let mut pace = Pace::new(usual);
-            pace.overloaded();
+            pace.overloaded(Duration::MAX);
             pace.answered();
             let _ = (pace.delay(u64::MAX), pace.stretched(usual));
         }

@@ -22,7 +22,7 @@ pub const HOLDS: [(&str, Duration); 7] = [
     ("1 h", Duration::from_secs(3600)),
 ];
 
-const POLICIES: [(&str, Policy); 5] = [
+pub(crate) const POLICIES: [(&str, Policy); 5] = [
     ("**azmutex**", Policy::Shipped(Duration::from_millis(625))),
     ("0.1.0", Policy::Rival(Rival::Before)),
     ("DistributedLock", Policy::Rival(Rival::DistributedLock)),
@@ -43,6 +43,7 @@ pub fn cell(policy: Policy, waiters: usize, hold: Duration) -> Scene {
         policy,
         waiters,
         hold: hold.min(Duration::from_secs(60 * minutes)),
+        arrivals: Duration::ZERO,
         round_trip: Duration::from_millis(10),
         hand_overs: 300,
         time: Duration::MAX,

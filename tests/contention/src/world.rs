@@ -32,6 +32,8 @@ pub struct Scene {
     pub hold: Duration,
     /// The time of a request and its answer, 20 % more or less.
     pub round_trip: Duration,
+    /// They come one after the other within this time; with zero, all at once.
+    pub arrivals: Duration,
     /// It ends after so many hand-overs,
     pub hand_overs: usize,
     /// or so much time,
@@ -94,6 +96,8 @@ enum Event {
     Wake(u32),
     Arrives(Asked),
     IsAnswered(Asked, Said),
+    /// A new client begins to wait.
+    Begins,
     /// The holder's work is done.
     HoldEnds,
 }
@@ -147,6 +151,9 @@ struct World {
     overloaded: Error,
 }
 
+/// The client of an event that no client has yet.
+const NOBODY: Client = Client::MAX;
+
 const LEASE: Duration = Duration::from_secs(60);
 
 fn terms(poll_interval: Duration) -> Terms {
@@ -188,8 +195,9 @@ impl Scene {
         };
         world.begin();
         while !world.actors[0].holds && world.happens() {}
-        for _ in 0..self.waiters {
-            world.begin();
+        for waiter in 0..self.waiters {
+            let share = self.arrivals.mul_f64(waiter as f64 / self.waiters as f64);
+            world.schedule(world.now + share, NOBODY, Event::Begins);
         }
         let end = world.now + self.time;
         while world.figures.latencies.len() < self.hand_overs
@@ -282,6 +290,7 @@ impl World {
         match event {
             Event::Wake(wake) if wake == self.actors[client].wake => self.drive(client),
             Event::Wake(_) => {}
+            Event::Begins => self.begin(),
             Event::Arrives(asked) => {
                 let said = self.serve(client, asked.0);
                 let heard = self.now + self.leg();
@@ -320,7 +329,8 @@ impl World {
             Mind::Waiting(waiting) => {
                 let delay = match said {
                     Said::Yes => {
-                        self.actors[client].mind = Mind::Lease(Box::new(granted(sent, moment, random)));
+                        self.actors[client].mind =
+                            Mind::Lease(Box::new(granted(sent, moment, random)));
                         return self.has_it(client);
                     }
                     Said::No => waiting.held(random),

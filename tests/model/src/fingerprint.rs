@@ -117,13 +117,12 @@ impl Acquisition {
             told: _,
             held_by_another: _,
             failure: _,
-            // For 403s, which the model's service does not answer with.
-            accepted: _,
+            accepted,
             // Delays that are none in the model.
             pace: _,
         } = self;
         proposal.fingerprint(terms.usable(), view, state);
-        next.hash(state);
+        (next, accepted).hash(state);
         (view.until(self.end()), view.until(*due), creations).hash(state);
         faults.fingerprint(view, state);
     }
