@@ -215,6 +215,19 @@ impl Error {
         self.kind() == ErrorKind::Transport && self.0.status.is_none()
     }
 
+    /// Whether the service, or a gateway in front of it, has too much to do.
+    pub(crate) fn is_overload(&self) -> bool {
+        self.kind() == ErrorKind::Throttled
+            || matches!(self.0.status, Some(408 | 504))
+            || self.service_code() == Some("OperationTimedOut")
+    }
+
+    /// Whether the service itself, and nothing in front of it, refused the request because there are
+    /// too many.
+    pub(crate) fn is_throttling(&self) -> bool {
+        self.kind() == ErrorKind::Throttled && self.service_code().is_some()
+    }
+
     /// Whether there was a reply.
     pub(crate) fn is_answer(&self) -> bool {
         self.0.status.is_some()

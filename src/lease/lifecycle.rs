@@ -419,6 +419,7 @@ impl Lifecycle {
                 Some(reason) => Renewal::Lost(reason),
                 None => Renewal::Unknown {
                     retry_after: error.retry_after(),
+                    overload: error.is_overload(),
                 },
             },
         };

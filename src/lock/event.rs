@@ -1,6 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, LossReason};
 use crate::holder::record::Holder;
@@ -13,16 +14,21 @@ use crate::lease::ids::LeaseId;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another client holds the lock. There is another attempt after a while.
+    /// Another client holds the lock. There are attempts to acquire it until it is free.
+    ///
+    /// Told at first, whenever the holder changes, and then every 10 seconds, if nothing else
+    /// happens.
     #[non_exhaustive]
     Waiting {
-        /// How many attempts were made, from 1.
+        /// How many attempts were made so far.
         attempt: u32,
         /// The time since the first.
         elapsed: Duration,
-        /// Who holds the lock, if that is known. The service is asked after a second of waiting, and
-        /// then every 10 seconds.
+        /// Who holds the lock, if that is known. The service is asked within the first second of
+        /// waiting, and then every 10 seconds, or less often if it is overloaded.
         holder: Option<Holder>,
+        /// All that the service said of the lock then; `None` before.
+        status: Option<Box<LeaseStatus>>,
     },
     /// An attempt to acquire failed in a way that may pass. There is another attempt after a while.
     #[non_exhaustive]
@@ -116,13 +122,13 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Never with a lock held, and never panics. `report`: whether a wait or a failure is worth a
-    /// line to whoever reads logs.
+    /// Never with a lock held, and never panics. `report`: whether a failure is worth a line to
+    /// whoever reads logs.
     pub(crate) fn tell(&self, event: &Event, report: bool) {
         use log::Level::{Debug, Info, Warn};
 
         let level = match event {
-            Event::Waiting { .. } if report => Info,
+            Event::Waiting { .. } => Info,
             Event::AcquireFailed { .. } if report => Warn,
             Event::RenewalFailed { .. }
             | Event::RecordFailed { .. }
@@ -170,6 +176,7 @@ mod tests {
             attempt: 3,
             elapsed: 12 * SEC,
             holder,
+            status: None,
         };
         let failed = |remaining| Event::RenewalFailed {
             error: silence(),

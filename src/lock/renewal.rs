@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::event::Event;
 use super::settings::Settings;
 use super::state::{Granted, GuardState, Shared};
+use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::lease::hold::Claim;
@@ -290,17 +291,13 @@ impl LeaseThread {
     fn event(&self, shared: &Shared, notice: Notice) -> (Event, bool) {
         let mut worth_a_line = true;
         let event = match notice {
-            Notice::HeldByAnother {
-                attempt,
-                elapsed,
-                report,
-            } => {
-                worth_a_line = report;
-                let holder = self.state.seen.lock().holder.clone();
+            Notice::HeldByAnother { attempt, elapsed } => {
+                let status = self.state.seen.lock().status.clone();
                 Event::Waiting {
                     attempt,
                     elapsed,
-                    holder,
+                    holder: status.as_ref().and_then(LeaseStatus::holder).cloned(),
+                    status: status.map(Box::new),
                 }
             }
             Notice::AcquireFailed {

@@ -137,7 +137,7 @@ impl AzureMutex {
             // The rest is for the release of what may have been granted.
             fault_wait: timeout / 4 * 3,
             release_timeout: timeout / 4,
-            poll: (Duration::ZERO, Duration::ZERO),
+            poll_interval: Duration::ZERO,
             create_missing: self.0.create_missing,
             fencing: false,
             holder_delay: None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::operations::Operations;
 use super::recorder::{Recorder, StoredRecord};
+use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::Error;
 use crate::holder::record::{Holder, Previous, Record};
@@ -32,8 +33,8 @@ pub(crate) struct Seen {
     pub(crate) written: bool,
     /// The holder before this lease.
     pub(crate) previous: Previous,
-    /// The current holder, while waiting for the lease.
-    pub(crate) holder: Option<Holder>,
+    /// What the service last said of the lease, while waiting for it.
+    pub(crate) status: Option<LeaseStatus>,
 }
 
 impl LeasedBlob<'_> {
@@ -54,8 +55,10 @@ impl LeasedBlob<'_> {
                 Answer::Done
             }),
             Request::ReadHolder => client.status(key, timeout).map(|status| {
-                self.seen.lock().holder = status.holder().cloned();
-                Answer::Done
+                let held = !status.state().is_free();
+                let before = self.seen.lock().status.replace(status.clone());
+                let changed = before.is_none_or(|before| before.holder() != status.holder());
+                Answer::Looked { held, changed }
             }),
             Request::ReadMetadata => self
                 .read(timeout)

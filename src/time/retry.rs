@@ -77,8 +77,9 @@ impl Retry {
 
     /// Records that an attempt failed. Returns when to make the next one, or `None` to give up.
     ///
-    /// `repeatable`: whether doing it twice does no harm. `asked`: the service's `Retry-After`. The
-    /// delay is at least that if there is time for it; it is never a reason to give up.
+    /// `repeatable`: whether doing it twice does no harm. `asked`: the shortest delay wanted, such as
+    /// the service's `Retry-After`. It is kept if there is time for it; it is never a reason to give
+    /// up.
     pub(crate) fn failed(
         &mut self,
         now: Tick,

@@ -56,6 +56,14 @@ pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads how long to wait between attempts.
+pub(crate) fn poll_interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval >= Duration::from_millis(10) => Ok(interval),
+        _ => Err("it must be at least 10ms".to_owned()),
+    }
+}
+
 /// Reads the duration of a lease, or `infinite`.
 pub(crate) fn lease(text: &str) -> Result<LeaseDuration, String> {
     const RULE: &str = "a lease is 15s to 60s, in whole seconds";

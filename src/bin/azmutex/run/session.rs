@@ -213,6 +213,7 @@ impl<'a> Plan<'a> {
             .lease_duration(self.args.lease.as_duration().unwrap_or_default())
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
+            .poll_interval(self.args.waiting.poll)
             .fault_wait(self.args.waiting.fault_wait.max(Duration::from_millis(1)))
             .release_timeout(RELEASE)
             .fencing(!self.args.no_fencing)

@@ -117,6 +117,7 @@ fn locker(
     Ok(Locker::builder(lock.mutex.clone(), &lock.key)
         // An infinite lease is acquired as a finite one first, and then made infinite.
         .lease_duration(args.lease.as_duration().unwrap_or(Duration::from_secs(60)))
+        .poll_interval(args.waiting.poll)
         .fault_wait(args.waiting.fault_wait.max(Duration::from_millis(1)))
         // The holder is written below. It is not this process, which is about to end.
         .holder_info(false)

@@ -152,6 +152,7 @@ fn locker(
     let quiet = global.verbose > 0;
     let mut builder = Locker::builder(lock.mutex.clone(), &lock.key)
         .lease_duration(args.lease.as_duration().unwrap_or_default())
+        .poll_interval(args.waiting.poll)
         .fault_wait(args.waiting.fault_wait.max(Duration::from_millis(1)))
         .release_timeout(SETTLE)
         .fencing(true)
