@@ -226,7 +226,8 @@ fn client() {
     };
     let mutex = |endpoint: &str, timeout| {
         let options = MutexOptions::new("devstoreaccount1", "c2VjcmV0", "hostile").unwrap();
-        let options = options.endpoint(endpoint).unwrap();
+        let endpoint = format!("{endpoint}/devstoreaccount1");
+        let options = options.endpoint(&endpoint).unwrap();
         AzureMutex::new(options.request_timeout(timeout)).unwrap()
     };
     // What is only made once is made before memory is looked at.
