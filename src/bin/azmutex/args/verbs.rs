@@ -116,9 +116,14 @@ pub(crate) struct BreakArgs {
         value_parser = value::duration
     )]
     pub(crate) wait: Option<Duration>,
-    /// Only if nobody has taken or written to the lock for this long
+    /// Only if the lease's holder has recorded that it has held the lock for this long, and nobody
+    /// has written to it since
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) if_stale: Option<Duration>,
+    /// With --if-stale, also break a lease of unknown age: its holder recorded nothing, and may have
+    /// taken the lock a moment ago
+    #[arg(long, requires = "if_stale")]
+    pub(crate) unknown_is_stale: bool,
 }
 
 /// Acquire a lock and print its lease ID
