@@ -292,7 +292,7 @@ impl Config {
     }
 
     /// The endpoint that is configured.
-    fn endpoint(&self) -> Result<String, Failure> {
+    pub(crate) fn endpoint(&self) -> Result<String, Failure> {
         let mutex = self.mutex()?;
         let url = mutex.url("x");
         let end = format!("/{}/x", mutex.container());

@@ -249,9 +249,9 @@ pub(crate) struct HoldArgs {
 
 /// Check the configuration, the connection, the clock and the permissions
 ///
-/// Shows what would be used, and checks one step after the other: credential, endpoint, name,
-/// connection, TLS, clock, round trip and permissions, which are tried on the lock
-/// `azmutex-doctor`.
+/// Shows what is used and where it came from: account, endpoint, proxy, trust store, credential. Then
+/// tries one step after the other, up to the one that is wrong: name, connection, TLS, clock, round
+/// trip, credential, container, and the permissions, on the lock `azmutex-doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = examples::DOCTOR, after_long_help = examples::with_exit(examples::DOCTOR, false))]
 pub(crate) struct DoctorArgs {
