@@ -53,7 +53,8 @@ impl Sas {
             return Err(wrong(mistake));
         }
         let token = token.strip_prefix('?').unwrap_or(token);
-        let token = Zeroizing::new(token.replace("&amp;", "&").replace("\\u0026", "&"));
+        let token = Zeroizing::new(token.replace("&amp;", "&"));
+        let token = Zeroizing::new(token.replace("\\u0026", "&"));
         if token.contains(['\r', '\n']) {
             return Err(wrong("it has a line break inside"));
         }
@@ -104,7 +105,7 @@ impl Sas {
                 ))),
             },
         };
-        let sas = Self {
+        Ok(Self {
             starts: time("st")?.max(time("skt")?),
             expires: match (time("se")?, time("ske")?) {
                 (Some(token), Some(key)) => Some(token.min(key)),
@@ -113,8 +114,7 @@ impl Sas {
             permissions: value("sp").map(Cow::into_owned),
             covers: covers(&value)?,
             token: with_encoded_signature(&token),
-        };
-        Ok(sas)
+        })
     }
 
     pub(crate) fn token(&self) -> &Zeroizing<String> {

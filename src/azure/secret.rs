@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 /// The length of an account key.
 const KEY_LENGTH: usize = 64;
@@ -70,7 +71,7 @@ pub(crate) fn mistake(text: &str, expected: Expected) -> Option<&'static str> {
     if text.starts_with("eyJ") && text.split('.').count() == 3 {
         return Some("it is a token of Microsoft Entra ID, not a secret of the storage account");
     }
-    let lower = text.to_ascii_lowercase();
+    let lower = Zeroizing::new(text.to_ascii_lowercase());
     let is_signed = lower.contains("sig=");
     if expected != Expected::Sas && ["https://", "http://"].iter().any(|s| lower.starts_with(s)) {
         return Some(if is_signed {
@@ -101,34 +102,39 @@ pub(crate) fn mistake(text: &str, expected: Expected) -> Option<&'static str> {
             if is_connection_string(&inner) {
                 return Some(ENCODED);
             }
-            let inner = STANDARD.decode(inner.trim()).ok()?;
-            (inner.len() == KEY_LENGTH).then_some(ENCODED)
+            is_key(inner.trim()).then_some(ENCODED)
         }
         Expected::Sas if is_signed => None,
-        Expected::Sas => {
-            let bytes = STANDARD.decode(text).ok()?;
-            (bytes.len() == KEY_LENGTH).then_some("it is an account key; use AZURE_STORAGE_KEY")
-        }
+        Expected::Sas => is_key(text).then_some("it is an account key; use AZURE_STORAGE_KEY"),
     }
 }
 
 const ENCODED: &str = "it is encoded in base64 once more, as Kubernetes shows its secrets; decode it \
                        once (`base64 -d`), or use `stringData`";
 
+fn is_key(text: &str) -> bool {
+    let bytes = STANDARD.decode(text).map(Zeroizing::new);
+    bytes.is_ok_and(|bytes| bytes.len() == KEY_LENGTH)
+}
+
 /// The text behind base64, or an empty one if it is not text.
-fn decode(text: &str) -> Option<String> {
+fn decode(text: &str) -> Option<Zeroizing<String>> {
     if text.len() < 16 {
         return None;
     }
     // Wrapped lines are common.
-    let joined: String = text.split_ascii_whitespace().collect();
-    let bytes = STANDARD.decode(joined).ok()?;
-    Some(String::from_utf8(bytes).unwrap_or_default())
+    let joined: Zeroizing<String> = Zeroizing::new(text.split_ascii_whitespace().collect());
+    let bytes = STANDARD
+        .decode(joined.as_bytes())
+        .map(Zeroizing::new)
+        .ok()?;
+    let inner = str::from_utf8(&bytes).unwrap_or_default();
+    Some(Zeroizing::new(inner.to_owned()))
 }
 
 /// Whether some part of it has the name of a connection string's.
 fn is_connection_string(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
+    let lower = Zeroizing::new(text.to_ascii_lowercase());
     let names = [
         "accountkey=",
         "accountname=",

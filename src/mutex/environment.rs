@@ -13,14 +13,10 @@ const SAS: [&str; 2] = ["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS"];
 
 /// Variables of other programs that may hold what is missing, and the ones to set from them. They
 /// are not read: their account may be another one.
-const FOREIGN: [(&str, &str); 4] = [
+const FOREIGN: [(&str, &str); 3] = [
     ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
     ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
     ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
-    (
-        "STORAGE_CONNECTION_STRING",
-        "AZURE_STORAGE_CONNECTION_STRING",
-    ),
 ];
 
 /// What the environment names.
@@ -47,7 +43,7 @@ pub(super) fn read(var: impl Fn(&str) -> Result<Option<String>, Error>) -> Resul
     };
     let missing = match (account, credential) {
         (Some((_, account)), Some(credential)) => {
-            return Ok(Named::Account(account.trim().to_owned(), credential));
+            return Ok(Named::Account(account, credential));
         }
         (None, _) => {
             "no storage account in the environment: set AZURE_STORAGE_CONNECTION_STRING, or \

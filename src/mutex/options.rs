@@ -63,6 +63,7 @@ impl MutexOptions {
         credential: Credential,
         container: &str,
     ) -> Result<Self, Error> {
+        let account = secret::unquoted(account);
         check_account(account)?;
         let endpoint = Endpoint::parse(&format!("https://{account}.blob.core.windows.net"))?;
         Self::assemble(Some(account.to_owned()), credential, endpoint, container)

@@ -595,6 +595,7 @@ fn environment_is_read_in_the_documented_order() {
             ("AZURE_STORAGE_ACCESS_KEY", KEY),
         ],
         [account, ("AZURE_STORAGE_ACCOUNT_KEY", KEY)],
+        [("AZURE_STORAGE_ACCOUNT", "\"second\"\r\n"), key],
         [account, ("AZURE_STORAGE_SAS", &sas)],
         [account, ("AZURE_STORAGE_KEY", &quoted)],
     ] {

@@ -8,7 +8,10 @@ use zeroize::Zeroizing;
 use crate::args::Global;
 use crate::exit::Code;
 use crate::files;
-use crate::output::{Failure, clean, warn};
+#[cfg(unix)]
+use crate::output::warn;
+use crate::output::{Failure, clean};
+#[cfg(unix)]
 use crate::text::shell_word;
 
 /// The most that a file with a secret may hold.
@@ -63,7 +66,7 @@ pub(crate) fn read(
     if bytes.len() as u64 > MAX_SECRET {
         return Err(failed("it is larger than 64 KiB"));
     }
-    let text = decode(&bytes).map_err(|why| failed(why))?;
+    let text = decode(&bytes).map_err(failed)?;
     if text.trim().is_empty() {
         return Err(failed("it is empty"));
     }

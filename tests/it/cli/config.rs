@@ -298,6 +298,25 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
 }
 
 #[test]
+fn container_sas_is_not_sent_to_create_its_container() {
+    let sas = "sv=2021-08-06&sr=c&sp=rcwl&se=2999-01-01T00%3A00%3A00Z&sig=s3cret";
+    let emulator = azmutex::emulator::Emulator::builder()
+        .sas(sas)
+        .start()
+        .unwrap();
+    let set = [
+        ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1"),
+        ("AZURE_STORAGE_SAS_TOKEN", sas),
+        ("AZMUTEX_ENDPOINT", &*emulator.endpoint()),
+    ];
+    with(&["acquire", "-n", "a"], &set)
+        .exits(77)
+        .says("failed to create container `devstoreaccount1/locks`")
+        .says("a container SAS cannot create its container; create the container first");
+    assert_eq!(emulator.requests(), 1);
+}
+
+#[test]
 fn url_of_a_lock_is_read_as_browsers_read_it() {
     let key = ("AZURE_STORAGE_KEY", KEY);
     let account = ("AZURE_STORAGE_ACCOUNT", "acct");
