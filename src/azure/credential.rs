@@ -61,6 +61,8 @@ impl Credential {
                 "it is not base64: it has a line break or a blank inside"
             } else if key.contains('%') {
                 "it is not base64 but percent-encoded; pass it as the portal shows it"
+            } else if key.ends_with([';', ',', '\\', '\'', '"']) || key.ends_with("\\n") {
+                "it is not base64: something follows the key that is no part of it"
             } else {
                 "it is not base64; copy all of it, including the final `==`"
             })
@@ -200,6 +202,8 @@ mod tests {
         for (key, rule) in [
             ("bXkgc2Vj\ncmV0IGtleQ==", "line break"),
             ("bXkgc2VjcmV0IGtleQ%3D%3D", "percent-encoded"),
+            ("bXkgc2VjcmV0IGtleQ==;", "something follows the key"),
+            ("bXkgc2VjcmV0IGtleQ==\\n", "something follows the key"),
             ("\"bXkgc2VjcmV0IGtleQ==", "remove the quotes"),
             (
                 "AccountName=a;AccountKey=bXkgc2VjcmV0IGtleQ==",

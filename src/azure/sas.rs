@@ -55,6 +55,9 @@ impl Sas {
         let token = token.strip_prefix('?').unwrap_or(token);
         let token = Zeroizing::new(token.replace("&amp;", "&"));
         let token = Zeroizing::new(token.replace("\\u0026", "&"));
+        if token.contains("://") {
+            return Err(wrong("it is a SAS URL; pass the part after `?`"));
+        }
         if token.contains(['\r', '\n']) {
             return Err(wrong("it has a line break inside"));
         }
@@ -317,7 +320,10 @@ mod tests {
             ("sv=1&sig=a%252Bs3cret", "percent-encoded twice"),
             ("sv=1&\nsig=s3cret", "a line break inside"),
             ("\"sv=1&sig=s3cret", "remove the quotes"),
-            ("https://a.example/c?sig=s3cret", "after `?`"),
+            (
+                "https://a.example/c?sig=s3cret",
+                "a SAS URL; pass the part after `?`",
+            ),
             ("ss=q&srt=sco&sig=s3cret", "`ss=q`) lack `b`"),
             ("ss=f&srt=sco&sp=rw&sig=s3cret", "not for blobs"),
             ("tn=t&sig=s3cret", "Table Storage"),

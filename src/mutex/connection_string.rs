@@ -175,9 +175,12 @@ impl<'a> Parts<'a> {
             .proxy
             .unwrap_or("http://127.0.0.1")
             .trim_end_matches('/');
+        let port = host.rsplit(':').next().unwrap_or_default();
+        let has_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        let port = if has_port { "" } else { ":10000" };
         Ok(ConnectionString {
             account: Some(EMULATOR_ACCOUNT.to_owned()),
-            endpoint: format!("{host}:10000/{EMULATOR_ACCOUNT}"),
+            endpoint: format!("{host}{port}/{EMULATOR_ACCOUNT}"),
             credential: Credential::shared_key(EMULATOR_KEY)?,
         })
     }

@@ -10,7 +10,7 @@ fn parse(text: &str) -> Result<MutexOptions, Error> {
 
 #[test]
 fn connection_strings_give_the_endpoint_they_name() {
-    let rows: [(String, &str, &str); 26] = [
+    let rows: [(String, &str, &str); 27] = [
         (
             format!("DefaultEndpointsProtocol=https;AccountName=acct;AccountKey={KEY};"),
             "https://acct.blob.core.windows.net",
@@ -61,6 +61,11 @@ fn connection_strings_give_the_endpoint_they_name() {
             format!("UseDevelopmentStorage=false;AccountName=acct;AccountKey={KEY}"),
             "https://acct.blob.core.windows.net",
             "",
+        ),
+        (
+            "UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://azurite:4321/".into(),
+            "http://azurite:4321",
+            "/devstoreaccount1",
         ),
         // What copying, env files and mounted files add.
         (
