@@ -267,7 +267,7 @@ fn check_endpoint(endpoint: &Endpoint) {
 
 /// A credential that was accepted can be sent.
 fn check_credential(credential: &Credential) {
-    let _ = credential.check_not_expired(Clock::System.wall());
+    let _ = credential.check_valid(Clock::System.wall());
     let _ = credential.hint(NOW);
     let mut request = requests::renew("/locks/key", LeaseId::random().expect("random numbers"));
     credential.authorize(&mut request, "account", NOW);

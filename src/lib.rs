@@ -78,6 +78,19 @@
 //!
 //! Without a TLS feature the crate still builds, but reaches only emulators on this machine.
 //!
+//! # Features of the account
+//!
+//! - Versioning: lease operations make no versions, and every write of metadata makes one. A lock
+//!   with [`fencing`](LockerBuilder::fencing) writes when it is taken and when it is released; one
+//!   without writes once if it is held for longer than
+//!   [`holder_delay`](LockerBuilder::holder_delay), and otherwise not at all. A lifecycle rule that
+//!   deletes old versions keeps them few.
+//! - Soft delete: nothing is deleted, so nothing is kept.
+//! - Immutability policies and legal holds refuse these writes: use a container without them.
+//! - Hierarchical namespace: locks work, and directories are not listed as locks.
+//! - Account keys turned off (`allowSharedKeyAccess` is false): neither a key nor a SAS made with it
+//!   works.
+//!
 //! # Logging
 //!
 //! With the [`log`] facade: `warn` for a lock that is lost or unproven, a renewal or a release that

@@ -340,6 +340,7 @@ impl Client {
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
+        self.credential.check_allows(&request)?;
         let (reply, now) = self.exchange(request, max_body, timeout)?;
         match reply.status {
             200..=299 => Ok(reply),

@@ -12,6 +12,7 @@ mod output;
 mod process;
 mod run;
 mod script;
+mod secret_file;
 mod signals;
 mod stdin;
 mod text;

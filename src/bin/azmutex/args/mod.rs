@@ -102,6 +102,15 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) connection_string_file: Option<PathBuf>,
+    /// Use a file with a secret although everybody can read it, or others can write to it
+    #[arg(
+        long,
+        global = true,
+        env = "AZMUTEX_ALLOW_INSECURE_SECRET_FILE",
+        hide_short_help = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub(crate) allow_insecure_secret_file: bool,
     /// How long one request to the service may take, with another try if it is not answered
     #[arg(
         long,
@@ -226,10 +235,16 @@ const VARIABLES: [(&str, &str); 8] = [
     ),
     (
         "AZURE_STORAGE_ACCOUNT",
-        "The storage account, unless --account is given",
+        "The storage account, unless --account is given; AZURE_STORAGE_ACCOUNT_NAME is the same",
     ),
-    ("AZURE_STORAGE_KEY", "The account key"),
-    ("AZURE_STORAGE_SAS_TOKEN", "A SAS token"),
+    (
+        "AZURE_STORAGE_KEY",
+        "The account key; AZURE_STORAGE_ACCESS_KEY and AZURE_STORAGE_ACCOUNT_KEY are the same",
+    ),
+    (
+        "AZURE_STORAGE_SAS_TOKEN",
+        "A SAS token; AZURE_STORAGE_SAS is the same",
+    ),
     (
         "HTTPS_PROXY, NO_PROXY",
         "The proxy to use, and the hosts to reach without it",

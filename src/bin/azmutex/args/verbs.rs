@@ -116,9 +116,14 @@ pub(crate) struct BreakArgs {
         value_parser = value::duration
     )]
     pub(crate) wait: Option<Duration>,
-    /// Only if nobody has taken or written to the lock for this long
+    /// Only if the lease's holder has recorded that it has held the lock for this long, and nobody
+    /// has written to it since
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) if_stale: Option<Duration>,
+    /// With --if-stale, also break a lease of unknown age: its holder recorded nothing, and may have
+    /// taken the lock a moment ago
+    #[arg(long, requires = "if_stale")]
+    pub(crate) unknown_is_stale: bool,
 }
 
 /// Acquire a lock and print its lease ID
@@ -244,9 +249,9 @@ pub(crate) struct HoldArgs {
 
 /// Check the configuration, the connection, the clock and the permissions
 ///
-/// Shows what would be used, and checks one step after the other: credential, endpoint, name,
-/// connection, TLS, clock, round trip and permissions, which are tried on the lock
-/// `azmutex-doctor`.
+/// Shows what is used and where it came from: account, endpoint, proxy, trust store, credential. Then
+/// tries one step after the other, up to the one that is wrong: name, connection, TLS, clock, round
+/// trip, credential, container, and the permissions, on the lock `azmutex-doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = examples::DOCTOR, after_long_help = examples::with_exit(examples::DOCTOR, false))]
 pub(crate) struct DoctorArgs {

@@ -1,6 +1,6 @@
 //! `azmutex status`: who holds locks.
 
-use azmutex::{ErrorKind, Lease, LeaseState, LeaseStatus};
+use azmutex::{ErrorKind, Holder, Lease, LeaseState, LeaseStatus};
 
 use super::Outcome;
 use crate::args::{Check, Create, Global, StatusArgs};
@@ -108,8 +108,11 @@ fn describe(status: &LeaseStatus) -> String {
              that is",
             holder(status)
         ),
-        LeaseState::Available if status.last_holder().is_some() => "free (released)".to_owned(),
-        LeaseState::Available => "free".to_owned(),
+        // A holder that notices that its lease was broken releases it all the same.
+        LeaseState::Available if status.last_holder().is_some_and(Holder::released) => {
+            "free (released)".to_owned()
+        }
+        LeaseState::Available => format!("free{}", last_recorded(status)),
         LeaseState::Expired => format!(
             "free: the last holder's lease ran out{}",
             last_recorded(status)
