@@ -64,6 +64,10 @@ impl Client {
         &self.clock
     }
 
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
     pub(crate) fn account(&self) -> &str {
         &self.account
     }
@@ -343,7 +347,10 @@ impl Client {
         let (reply, now) = self.exchange(request, max_body, timeout)?;
         match reply.status {
             200..=299 => Ok(reply),
-            400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
+            400..=599 => {
+                let error = read_error(&reply, now, &self.credential.hint(now));
+                Err(self.name_missing_path(error))
+            }
             300..=399 => {
                 let text = "the reply is a redirect, which is not followed, to protect the \
                             credential";
@@ -354,6 +361,20 @@ impl Client {
                 ErrorKind::Protocol,
                 format!("the reply's status {status} is not an HTTP status"),
             )),
+        }
+    }
+
+    /// An emulator takes the container for its account if the endpoint lacks the account's path.
+    fn name_missing_path(&self, error: Error) -> Error {
+        let (origin, account) = (self.transport.origin(), &self.account);
+        let refused = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Protocol)
+            || error.service_code() == Some("ResourceNotFound");
+        match refused && self.base.is_empty() && self.transport.may_be_emulator() {
+            true => error.with_advice(&format!(
+                "if this is an emulator, the account's path is missing in the endpoint: \
+                 {origin}/{account}"
+            )),
+            false => error,
         }
     }
 
@@ -416,7 +437,7 @@ mod tests {
 
     fn client(server: &Server) -> Client {
         Client::new(
-            Transport::new(format!("http://{}", server.addr), true),
+            Transport::new(format!("http://{}", server.addr), None, &[]).unwrap(),
             Credential::shared_key("c2VjcmV0").unwrap(),
             Clock::System,
             "acct".to_owned(),
