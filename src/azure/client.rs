@@ -403,7 +403,7 @@ impl Client {
             let text = "the reply belongs to another request";
             return Err(Error::transport(text, Phase::Reply));
         }
-        check_is_service(&reply, now)?;
+        check_is_service(&reply, now).map_err(|error| self.name_missing_path(error))?;
         Ok((reply, now))
     }
 }

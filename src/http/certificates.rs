@@ -138,7 +138,7 @@ mod tests {
                 b"-----BEGIN PKCS7-----\nAAAA\n-----END PKCS7-----\n".to_vec(),
                 "it holds `PKCS7` and no CERTIFICATE",
             ),
-            (a[..middle].as_bytes().to_vec(), "certificate 1 is cut off"),
+            (a.as_bytes()[..middle].to_vec(), "certificate 1 is cut off"),
             (b"-----BEGIN CERT".to_vec(), "certificate 1 is cut off"),
             (
                 format!("{a}{}", &b[..middle]).into_bytes(),

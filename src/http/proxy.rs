@@ -162,16 +162,13 @@ fn split_userinfo(rest: &str, default_port: u16) -> Result<(&str, &str), &'stati
     let Some((userinfo, authority)) = rest.rsplit_once('@') else {
         return Ok(("", rest));
     };
-    match userinfo.find(['/', '?', '#']) {
+    match userinfo.find('/') {
         // What comes before it could be the host; then the `@` is part of the path.
         Some(end)
             if userinfo[..end].contains('@')
                 || host_and_port(&userinfo[..end], default_port).is_ok() =>
         {
-            Err(
-                "it is not clear where the password ends; write its `@`, `/`, `?` and `#` as \
-                 %40, %2F, %3F and %23",
-            )
+            Err("it is not clear where the password ends; write its `@` as %40 and its `/` as %2F")
         }
         _ => Ok((userinfo, authority)),
     }

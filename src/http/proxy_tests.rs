@@ -4,6 +4,8 @@ use crate::error::ErrorKind;
 const HTTPS: &str = "https://acct.blob.core.windows.net";
 const HTTP: &str = "http://azurite.corp:10000";
 
+type Variables = [(&'static str, &'static str)];
+
 /// What an environment of these variables means for `origin`.
 fn find(origin: &str, variables: &[(&str, &str)]) -> Result<Option<Proxy>, Error> {
     Proxy::find(origin, |name| {
@@ -24,7 +26,7 @@ fn shown(origin: &str, variables: &[(&str, &str)]) -> String {
 fn more_specific_variable_wins_and_an_empty_one_counts_as_not_set() {
     const A: &str = "http://a:1";
     const B: &str = "http://b:2";
-    let rows: [(&str, &[(&str, &str)], &str); 24] = [
+    let rows: [(&str, &Variables, &str); 24] = [
         (HTTPS, &[], "direct"),
         (
             HTTPS,
@@ -304,6 +306,11 @@ fn proxies_are_read_as_they_are_written() {
         ("http://u:p:q@proxy:1", "http://proxy:1", Some(("u", "p:q"))),
         ("http://u:p#q@proxy:1", "http://proxy:1", Some(("u", "p#q"))),
         (
+            "http://u:1@2#3?4@proxy:1",
+            "http://proxy:1",
+            Some(("u", "1@2#3?4")),
+        ),
+        (
             "http://u:p/q?r@proxy:1/",
             "http://proxy:1",
             Some(("u", "p/q?r")),
@@ -371,11 +378,11 @@ fn proxies_that_cannot_be_read_are_refused_with_the_variable_and_without_the_val
             "not clear where the password ends",
         ),
         (
-            "http://u:12#s3cret@proxy:1",
+            "http://u:12/s3cret@proxy:1",
             "not clear where the password ends",
         ),
         (
-            "http://u:p@s#s3cret@proxy:1",
+            "http://u:p@s/s3cret@proxy:1",
             "not clear where the password ends",
         ),
         ("socks4://u:s3cret@proxy", "SOCKS4 has no passwords"),

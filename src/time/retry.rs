@@ -14,9 +14,10 @@ use crate::error::{Delivery, Error};
 /// The delay after the first failure, and the longest.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
-/// The share of the time for failures after which a port of this machine where nobody ever listened is
-/// given up: it may be one that is only just being started, but more probably it is a wrong one.
-const UNHEARD: u32 = 10;
+/// A port of this machine where nobody ever listened is given up after this share of the time for
+/// failures, and not before this time: somebody may be about to listen there, but more probably it is
+/// the wrong one.
+const UNHEARD: (u32, Duration) = (10, Duration::from_secs(1));
 
 /// The time kept for the last attempt: one that is cut off at once would hide why the others
 /// failed.
@@ -97,7 +98,10 @@ impl Retry {
             Delivery::Refused => false,
         };
         let left = match delivery {
-            Delivery::Unheard => (self.limit / UNHEARD).saturating_sub(self.elapsed(now)),
+            Delivery::Unheard => {
+                let limit = (self.limit / UNHEARD.0).max(UNHEARD.1).min(self.limit);
+                limit.saturating_sub(self.elapsed(now))
+            }
             _ => self.left(now),
         };
         if !again || self.last || (left.is_zero() && self.attempts >= self.least) {
@@ -249,7 +253,8 @@ mod tests {
             "{count} in {end} ms"
         );
         assert_eq!(attempts(10 * SEC, 2000), (2, 4000));
-        assert!(attempts(60 * SEC, 0).1 <= 6000);
+        assert!((3000..=6000).contains(&attempts(60 * SEC, 0).1));
+        assert!((500..=1000).contains(&attempts(SEC, 0).1));
     }
 
     #[test]
