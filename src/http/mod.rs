@@ -2,6 +2,8 @@
 
 pub(crate) mod agent;
 pub(crate) mod certificates;
+mod connector;
+mod failures;
 pub(crate) mod message;
 mod process;
 mod progress;
