@@ -378,7 +378,11 @@ impl Error {
     /// Adds what to do about it.
     pub(crate) fn with_advice(self, advice: &str) -> Self {
         self.edit(|inner| {
-            let separator = if inner.detail.is_empty() { "" } else { "; " };
+            let separator = match inner.detail.chars().last() {
+                None => "",
+                Some('?') => " ",
+                Some(_) => "; ",
+            };
             inner.detail = format!("{}{separator}{advice}", inner.detail);
         })
     }

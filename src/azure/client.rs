@@ -266,7 +266,7 @@ impl Client {
             Err(error) if error.service_code() == Some("ContainerAlreadyExists") => Ok(()),
             result => result.map(drop).map_err(|error| {
                 let target = format!("{}/{}", self.account, self.container);
-                error
+                self.name_missing_path(error)
                     .with_host(self.transport.host())
                     .during("create container", &target)
             }),
@@ -305,7 +305,7 @@ impl Client {
 
     /// Adds the operation, the blob and the host to `error`.
     fn failed_to(&self, verb: &'static str, key: &str, error: Error) -> Error {
-        error
+        self.name_missing_path(error)
             .with_host(self.transport.host())
             .during(verb, &self.target(key))
     }
@@ -347,10 +347,7 @@ impl Client {
         let (reply, now) = self.exchange(request, max_body, timeout)?;
         match reply.status {
             200..=299 => Ok(reply),
-            400..=599 => {
-                let error = read_error(&reply, now, &self.credential.hint(now));
-                Err(self.name_missing_path(error))
-            }
+            400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
             300..=399 => {
                 let text = "the reply is a redirect, which is not followed, to protect the \
                             credential";
@@ -367,9 +364,11 @@ impl Client {
     /// An emulator takes the container for its account if the endpoint lacks the account's path.
     fn name_missing_path(&self, error: Error) -> Error {
         let (origin, account) = (self.transport.origin(), &self.account);
-        let refused = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Protocol)
-            || error.service_code() == Some("ResourceNotFound");
-        match refused && self.base.is_empty() && self.transport.may_be_emulator() {
+        let fits = match error.kind() {
+            ErrorKind::Auth | ErrorKind::Protocol | ErrorKind::Transport => true,
+            _ => error.service_code() == Some("ResourceNotFound"),
+        };
+        match fits && self.base.is_empty() && self.transport.may_be_emulator() {
             true => error.with_advice(&format!(
                 "if this is an emulator, the account's path is missing in the endpoint: \
                  {origin}/{account}"
@@ -403,7 +402,7 @@ impl Client {
             let text = "the reply belongs to another request";
             return Err(Error::transport(text, Phase::Reply));
         }
-        check_is_service(&reply, now).map_err(|error| self.name_missing_path(error))?;
+        check_is_service(&reply, now)?;
         Ok((reply, now))
     }
 }

@@ -205,15 +205,13 @@ impl Transport {
             return Error::config("the endpoint, container and key do not form a valid URL");
         }
         let proxy = self.proxy.as_ref();
-        let mut failure = Failure::new(&error, &progress, proxy);
+        let failure = Failure::new(&error, &progress, proxy);
         let (phase, is_proxy) = (progress.phase, progress.is_proxy);
         let is_refused = failures::is_refused(&error) && phase == Phase::Connect && !is_proxy;
-        if is_refused && self.may_be_emulator() {
-            failure.text += "; is Azurite (or `azmutex emulator`) running?";
-        }
         // The body would be as large the next time, and reading changes nothing.
-        failure.is_permanent |= matches!(error, ureq::Error::BodyExceedsLimit(_))
-            && request.method == message::Method::Get;
+        let is_permanent = failure.is_permanent
+            || matches!(error, ureq::Error::BodyExceedsLimit(_))
+                && request.method == message::Method::Get;
         let host = match proxy.filter(|_| is_proxy) {
             Some(proxy) => format!("proxy {} from {}", progress.host, proxy.variable),
             None if progress.host.is_empty() => self.host.clone(),
@@ -223,10 +221,13 @@ impl Transport {
         if failure.has_cause {
             out = out.with_source(error.into_io());
         }
+        if is_refused && self.may_be_emulator() {
+            out = out.with_advice("is Azurite (or `azmutex emulator`) running?");
+        }
         if is_refused && self.is_here() && !self.reached.load(Ordering::Relaxed) {
             out = out.unheard();
         }
-        if failure.is_permanent {
+        if is_permanent {
             out = out.permanent();
         }
         out

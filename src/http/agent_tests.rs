@@ -354,7 +354,15 @@ mod trust {
                 let mut session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut stream = stream.unwrap();
                 let mut stream = rustls::Stream::new(&mut session, &mut stream);
-                if matches!(stream.read(&mut [0; 1024]), Ok(1..)) {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut bytes = [0; 1024];
+                    match stream.read(&mut bytes) {
+                        Ok(read @ 1..) => head.extend_from_slice(&bytes[..read]),
+                        _ => break,
+                    }
+                }
+                if !head.is_empty() {
                     let reply = "HTTP/1.1 200 OK\r\nConnection: close\r\n\
                                  Content-Length: 0\r\n\r\n";
                     stream.write_all(reply.as_bytes()).unwrap();
@@ -464,6 +472,25 @@ mod trust {
                  (acct.blob.invalid:443, in the TLS handshake)"
             );
         }
+    }
+
+    #[test]
+    fn proxy_with_https_is_met_by_tls() {
+        let key = KeyPair::generate().unwrap();
+        let own = params("127.0.0.1", IsCa::NoCa).self_signed(&key).unwrap();
+        let addr = serve(own.der(), &key);
+        let through = |roots: &[Vec<u8>]| {
+            let proxy = through("https", addr, false).proxy;
+            let roots = Roots::of(roots, TlsProvider::Rustls);
+            let origin = "http://acct.blob.invalid".to_owned();
+            Transport::with(origin, proxy, roots, Resolver::system()).unwrap()
+        };
+        // It makes the tunnel, and closes it.
+        let error = get(&through(&[own.der().to_vec()]), LONG).unwrap_err();
+        assert!(error.phase() >= Some(Phase::Send), "{error:?}");
+        let error = get(&through(&[]), LONG).unwrap_err();
+        let place = format!("(proxy {addr} from HTTPS_PROXY, in the TLS handshake)");
+        assert!(error.to_string().ends_with(&place), "{error:?}");
     }
 
     #[test]

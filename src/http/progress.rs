@@ -61,9 +61,11 @@ pub(super) fn connecting<T, E>(uri: &Uri, connect: impl FnOnce() -> Result<T, E>
     let result = connect();
     PROGRESS.with_borrow_mut(|progress| {
         progress.connecting -= 1;
-        // Connecting to a proxy is followed by the CONNECT request to it.
-        if result.is_ok() && progress.connecting == 0 {
-            *progress = Progress::START;
+        match progress.connecting {
+            _ if result.is_err() => {}
+            0 => *progress = Progress::START,
+            // To a proxy, perhaps by TLS. The CONNECT request to it follows.
+            _ => progress.phase = Phase::Connect,
         }
     });
     result

@@ -85,6 +85,9 @@ impl Proxy {
             return Err("it has a control character in it");
         }
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        if scheme.eq_ignore_ascii_case("socks") {
+            return Err("it does not say which SOCKS it is: socks4, socks4a, socks5 or socks5h");
+        }
         let mut known = SCHEMES.into_iter();
         let (scheme, port) = known
             .find(|(name, _)| name.eq_ignore_ascii_case(scheme))

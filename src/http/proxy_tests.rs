@@ -350,7 +350,7 @@ fn proxies_are_read_as_they_are_written() {
 fn proxies_that_cannot_be_read_are_refused_with_the_variable_and_without_the_value() {
     let rows = [
         ("ftp://s3cret:3128", "does not begin with http"),
-        ("socks://s3cret", "does not begin with http"),
+        ("socks://s3cret", "which SOCKS it is"),
         ("htp:s3cret", "port is not a number"),
         ("http:/s3cret:3128", "port is not"),
         ("http:s3cret:3128", "more than one port"),

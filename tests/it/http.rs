@@ -418,3 +418,31 @@ fn endpoint_without_the_account_is_told_with_what_is_missing(backend: &Backend) 
         );
     }
 }
+
+#[test]
+fn port_of_this_machine_where_nobody_listens_is_given_up_soon() {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let origin = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let text = format!("AccountName=devstoreaccount1;AccountKey=a2V5;BlobEndpoint={origin}");
+    let options = MutexOptions::from_connection_string(&text, "locks").unwrap();
+    // With 10 s for an operation and 60 s for failures, as by default.
+    let mutex = AzureMutex::new(options).unwrap();
+    let locker = Locker::new(mutex.clone(), "lock").unwrap();
+    let started = Instant::now();
+    for error in [
+        mutex.status("lock").unwrap_err(),
+        locker.try_lock().unwrap_err().into(),
+    ] {
+        let shown = error.to_string();
+        for part in [
+            "the connection was refused; is Azurite (or `azmutex emulator`) running?",
+            &format!("the account's path is missing in the endpoint: {origin}/devstoreaccount1"),
+            " attempts in ",
+        ] {
+            assert!(shown.contains(part), "no {part:?} in {shown}");
+        }
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
