@@ -335,7 +335,8 @@ mod trust {
 
     use super::*;
 
-    /// A server that shows this certificate and answers once on each connection.
+    /// A server that shows this certificate and answers once on each connection. It makes no
+    /// tunnels.
     fn serve(certificate: &CertificateDer<'static>, key: &KeyPair) -> SocketAddr {
         use std::io::{Read as _, Write as _};
 
@@ -363,9 +364,12 @@ mod trust {
                     }
                 }
                 if !head.is_empty() {
-                    let reply = "HTTP/1.1 200 OK\r\nConnection: close\r\n\
-                                 Content-Length: 0\r\n\r\n";
-                    stream.write_all(reply.as_bytes()).unwrap();
+                    let status = match head.starts_with(b"CONNECT") {
+                        true => "502 Bad Gateway",
+                        false => "200 OK",
+                    };
+                    let rest = "Connection: close\r\nContent-Length: 0\r\n\r\n";
+                    write!(stream, "HTTP/1.1 {status}\r\n{rest}").unwrap();
                     stream.conn.send_close_notify();
                     let _ = stream.flush();
                 }
@@ -485,9 +489,12 @@ mod trust {
             let origin = "http://acct.blob.invalid".to_owned();
             Transport::with(origin, proxy, roots, Resolver::system()).unwrap()
         };
-        // It makes the tunnel, and closes it.
         let error = get(&through(&[own.der().to_vec()]), LONG).unwrap_err();
-        assert!(error.phase() >= Some(Phase::Send), "{error:?}");
+        let text = format!(
+            "the proxy did not make the connection: it answered 502 (proxy {addr} from \
+             HTTPS_PROXY, while connecting)"
+        );
+        expect(&error, Phase::Connect, Delivery::NotDone, &text);
         let error = get(&through(&[]), LONG).unwrap_err();
         let place = format!("(proxy {addr} from HTTPS_PROXY, in the TLS handshake)");
         assert!(error.to_string().ends_with(&place), "{error:?}");
@@ -500,15 +507,24 @@ mod trust {
             .self_signed(&key)
             .unwrap();
         let addr = serve(own.der(), &key);
-        let transport = trusting(TlsProvider::Rustls, &[own.der().to_vec()], addr);
-        let error = get(&transport, LONG).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.starts_with("the server's certificate was refused (acct"),
-            "{text}"
-        );
-        let cause = error.source().unwrap().to_string();
-        assert!(cause.contains("not valid for name"), "{cause}");
+        let set = |der: &[u8]| Roots::of(&[der.to_vec()], TlsProvider::Rustls).0.remove(0);
+        let unrelated = params("x.invalid", IsCa::NoCa)
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap();
+        for sets in [[own.der(), unrelated.der()], [unrelated.der(), own.der()]] {
+            let lookup: Arc<Lookup> = Arc::new(move |_| Ok(vec![addr]));
+            let origin = "https://acct.blob.invalid".to_owned();
+            let roots = Roots(sets.map(|der| set(der)).to_vec());
+            let transport = Transport::with(origin, None, roots, lookup).unwrap();
+            let error = get(&transport, LONG).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.starts_with("the server's certificate was refused (acct"),
+                "{text}"
+            );
+            let cause = error.source().unwrap().to_string();
+            assert!(cause.contains("not valid for name"), "{cause}");
+        }
     }
 }
 
