@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{Auth, Create, Global};
 use crate::exit::Code;
+use crate::files;
 use crate::output::{Failure, clean, warn};
 use crate::secret_file;
 
@@ -54,6 +55,9 @@ const FOREIGN: [(&str, &str); 3] = [
     ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
 ];
 
+/// The most that is read of a file with certificates; a whole system's have a quarter of it.
+const MAX_CERTIFICATES: u64 = 1024 * 1024;
+
 /// Account, endpoint and credential, before a container is chosen.
 pub(crate) struct Config {
     container: String,
@@ -64,6 +68,8 @@ pub(crate) struct Config {
     source: Source,
     /// Whether warnings are shown.
     global: Global,
+    ca_file: Option<(String, Zeroizing<Vec<u8>>)>,
+    allow_insecure_http: bool,
     request_timeout: Duration,
     /// Clients made so far, with what they were made for.
     clients: RefCell<Vec<(Place, AzureMutex)>>,
@@ -104,6 +110,11 @@ impl Config {
         Self::load_within(global, global.request_timeout)
     }
 
+    /// The file with certificates that are trusted, too.
+    pub(crate) fn ca_file(&self) -> Option<&str> {
+        self.ca_file.as_ref().map(|(name, _)| name.as_str())
+    }
+
     /// Like [`Config::load`], but waits for a file that is a named pipe for at most `limit`.
     pub(crate) fn load_within(global: &Global, limit: Duration) -> Result<Self, Failure> {
         let source = Source::find(global, limit)?;
@@ -112,6 +123,13 @@ impl Config {
             let from = origin(option, &value);
             Some((value.trim().to_owned(), from))
         };
+        let ca_file = global.ca_file.as_ref().map(|path| {
+            let name = format!("--ca-file {}", clean(&path.display().to_string()));
+            files::open(path)
+                .and_then(|file| files::read(&file, MAX_CERTIFICATES, limit))
+                .map_err(|error| Failure::new(Code::Config, format!("{name}: {error}")))
+                .map(|pem| (name, pem))
+        });
         // A connection string names its own account.
         let account = match (option("--account", &global.account), &source) {
             (Some(account), _) => Some(account),
@@ -124,6 +142,8 @@ impl Config {
             endpoint: option("--endpoint", &global.endpoint),
             source,
             global: global.clone(),
+            ca_file: ca_file.transpose()?,
+            allow_insecure_http: global.allow_insecure_http,
             request_timeout: global.request_timeout,
             clients: RefCell::default(),
         })
@@ -283,9 +303,16 @@ impl Config {
                 )?
             }
         };
-        match &self.endpoint {
+        let options = match &self.endpoint {
             Some((url, _)) => options.endpoint(url).map_err(|error| {
                 Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
+            })?,
+            None => options,
+        };
+        let options = options.allow_insecure_http(self.allow_insecure_http);
+        match &self.ca_file {
+            Some((name, pem)) => options.ca_certificates(pem).map_err(|error| {
+                Failure::new(Code::Config, format!("{name}: {}", rule_of(&error)))
             }),
             None => Ok(options),
         }

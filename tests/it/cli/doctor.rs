@@ -130,7 +130,7 @@ fn doctor_says_where_each_value_came_from() {
             "ok    endpoint            https://acct.blob.core.windows.net, from the account's \
              name\n",
         )
-        .prints("ok    proxy               HTTPS_PROXY\n")
+        .prints("ok    proxy               http://127.0.0.1:9 (from HTTPS_PROXY)\n")
         .prints("fail  service");
 }
 

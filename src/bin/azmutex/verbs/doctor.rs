@@ -98,11 +98,14 @@ fn examine(
     );
     let (kind, from) = config.credential();
     let credential = format!("{kind}, from {from}");
-    let is_loopback = is_loopback(&endpoint);
-    let proxy = proxy().filter(|_| !is_loopback);
-    report.ok("proxy", proxy.unwrap_or("none").to_owned());
-    report.ok("trust store", trust_store(&endpoint).to_owned());
-    if !connect(report, mutex, &endpoint, proxy) || !service(report, mutex) {
+    let proxy = mutex.proxy();
+    report.ok("proxy", proxy.as_deref().unwrap_or("none").to_owned());
+    let mut trusted = trust_store(&endpoint).to_owned();
+    if let Some(file) = config.ca_file() {
+        trusted = format!("{trusted}, and {file}");
+    }
+    report.ok("trust store", trusted);
+    if !connect(report, mutex, &endpoint, proxy.as_deref()) || !service(report, mutex) {
         report.add(
             "credential",
             Level::Skip,
@@ -130,18 +133,26 @@ fn is_loopback(endpoint: &str) -> bool {
         .is_ok_and(|address: SocketAddr| address.ip().is_loopback())
 }
 
-/// Host and port of an endpoint.
+/// Host and port of an endpoint. Names below `localhost` are this machine, whatever DNS says.
 fn target(endpoint: &str) -> String {
+    let (host, port) = host_and_port(endpoint);
+    let name = format!(".{}", host.to_ascii_lowercase());
+    let host = if name.ends_with(".localhost") {
+        "127.0.0.1"
+    } else {
+        host
+    };
+    format!("{host}:{port}")
+}
+
+fn host_and_port(endpoint: &str) -> (&str, &str) {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
     let authority = rest.split('/').next().unwrap_or_default();
-    let port = if scheme == "http" { 80 } else { 443 };
-    let bare = authority
-        .rsplit_once(']')
-        .map_or(authority, |(_, tail)| tail);
-    if bare.contains(':') {
-        authority.to_owned()
-    } else {
-        format!("{authority}:{port}")
+    let default = if scheme == "http" { "80" } else { "443" };
+    match authority.rsplit_once(':') {
+        // The last colon of an address in brackets is none of a port.
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, default),
     }
 }
 
@@ -157,15 +168,10 @@ fn trust_store(endpoint: &str) -> &'static str {
 }
 
 /// Name resolution and a connection, unless a proxy makes them.
-fn connect(
-    report: &mut Report,
-    mutex: &AzureMutex,
-    endpoint: &str,
-    proxy: Option<&'static str>,
-) -> bool {
+fn connect(report: &mut Report, mutex: &AzureMutex, endpoint: &str, proxy: Option<&str>) -> bool {
     let target = target(endpoint);
     if let Some(proxy) = proxy {
-        let detail = format!("not tried: {proxy} is set, so the proxy does this");
+        let detail = format!("not tried: the proxy {proxy} does this");
         report.add("name", Level::Skip, detail.clone());
         report.add("connection", Level::Skip, detail);
         return true;
@@ -217,20 +223,6 @@ fn connect(
     };
     report.fail("connection", Code::Unavailable, format!("{why}; {hint}"));
     false
-}
-
-/// The variable that names the proxy, if there is one.
-fn proxy() -> Option<&'static str> {
-    [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "HTTP_PROXY",
-        "http_proxy",
-    ]
-    .into_iter()
-    .find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// A first answer, which includes TLS; the clock; and the time of later answers.
