@@ -491,7 +491,7 @@ fn plain_http_is_for_this_machine_only() {
         "http://localhost/acct",
         "http://[::1]:80/acct",
         "http://127.8.9.1/acct",
-        "http://devstoreaccount1.blob.localhost:10000",
+        "http://acct.blob.localhost:10000",
     ] {
         at(url).check().expect(url);
     }
