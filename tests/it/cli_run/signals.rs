@@ -119,7 +119,7 @@ fn grandchildren_are_ended_with_the_command() {
     let service = Service::emulator();
     for group in ["own", "shared", "session"] {
         // The shell waits, and would leave its child behind if it alone were signalled.
-        let script = "sh -c 'sleep 1000 & echo pid=$$.; wait; echo not reached'; echo not reached";
+        let script = "sh -c 'echo pid=$$.; sleep 1000; echo not reached'; echo not reached";
         let mut run = service.run([
             "--process-group",
             group,
@@ -135,9 +135,12 @@ fn grandchildren_are_ended_with_the_command() {
     }
 }
 
-/// Takes a while to end, and says when it has: `rollback DONE` after the file `go` is there.
+/// Takes a while to end, until the file `GO` is there, in a process that it starts for that, and
+/// says so.
 const ROLL_BACK: &str = "
-    trap 'until [ -e \"$GO\" ]; do sleep 0.02; done; echo rolled back; exit 0' TERM INT HUP
+    trap 'sh -c \"trap \\\"echo cut off\\\" TERM INT HUP
+        until [ -e \\\"$GO\\\" ]; do sleep 0.02; done\"
+        echo rolled back; exit 0' TERM INT HUP
     echo ready $$
     while :; do sleep 0.02; done";
 
@@ -172,6 +175,7 @@ fn lock_is_kept_for_the_rest(shell: &str, command: &str, signal: Signal, to_all:
         let done = run.finish();
         assert!(done.out.ends_with("rolled back\n"), "{group}: {done:?}");
         assert!(!done.out.contains("never"), "{group}: {done:?}");
+        assert!(!done.out.contains("cut off"), "{group}: {done:?}");
         assert!(service.state(&lock).is_free(), "{group}");
     }
 }
@@ -199,6 +203,29 @@ fn lock_is_kept_after_a_signal_for_what_left_the_group_too() {
     lock_is_kept_for_the_rest("bash", command, Signal::TERM, false);
     if !is_ignored(1) {
         lock_is_kept_for_the_rest("bash", command, Signal::HUP, false);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_that_a_signal_has_missed_is_sent_it_once_nobody_else_ends_it() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        // The first process dies of the signal. What is left takes it, and leaves another process
+        // behind, as if that had been forked while the signal went round.
+        let inner = "trap 'sleep 0.3; sleep 1000 & exit' TERM
+            echo ready
+            while :; do sleep 0.02; done";
+        let scratch = Scratch::new();
+        let inner = scratch.write("inner.sh", inner, 0o644);
+        let mut run = service.run(["--process-group", group, &*unique("late"), "-c"]);
+        let script = format!("sh {}; echo never", inner.display());
+        let run = Running::start(run.arg(script));
+        run.out.wait_for("ready\n");
+        run.signal(Signal::TERM);
+        let done = run.finish();
+        assert_eq!(done.signal(), 15, "{group}: {done:?}");
+        assert_eq!(done.out, "ready\n", "{group}: {done:?}");
     }
 }
 

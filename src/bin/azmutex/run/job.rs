@@ -94,7 +94,7 @@ pub(super) struct Job {
     asked: Option<Duration>,
     /// Children that this process had before, from the program that it took the place of.
     others: Vec<i32>,
-    /// Those outside of the group that were asked to end.
+    /// Those that were asked to end the last time that somebody asked for it.
     told: Vec<i32>,
     /// Processes outside of the group that were stopped here.
     frozen: Vec<i32>,
@@ -270,9 +270,10 @@ impl Job {
 
     /// Passes `signal` on to the command: those that end or stop it to its group, as a terminal
     /// does, the rest to the first process, since helpers may not expect them.
-    pub(super) fn signal(&self, signal: c_int) {
+    pub(super) fn signal(&mut self, signal: c_int) {
         match signal {
-            SIGHUP | SIGINT | SIGQUIT | SIGTERM | SIGCONT | SIGTSTP => {
+            SIGHUP | SIGINT | SIGQUIT | SIGTERM => self.end_group(signal),
+            SIGCONT | SIGTSTP => {
                 let _ = self.signal_group(signal);
             }
             _ => {
@@ -331,23 +332,43 @@ impl Job {
         told
     }
 
+    /// Asks the command's group to end by `signal`, and notes who was asked.
+    fn end_group(&mut self, signal: c_int) {
+        if self.has_group() && !self.reaped {
+            let _ = self.signal_group(signal);
+            self.told_by_system();
+        } else {
+            let _ = self.signal_first(signal);
+            self.told = self.signal_listed(signal, |process| self.is_in_group(process));
+        }
+    }
+
+    /// The system has just sent a signal that asks to end to all of the command's group. What is new
+    /// there was started by one that had got it: a fork waits for a signal that is on its way.
+    pub(super) fn told_by_system(&mut self) {
+        let mut told = self.members();
+        told.retain(|process| self.is_in_group(process));
+        self.told = told.iter().map(|process| process.pid).collect();
+    }
+
     /// Asks all of the command to end by `signal`: its group, and outside of that the orphans and
     /// the first of each other group, such as a timeout(1), which passes it on. What a nested
     /// azmutex started is left to that.
     pub(super) fn end(&mut self, signal: c_int) {
-        let _ = self.signal_group(signal);
-        self.told.clear();
-        self.end_outside(signal, |process| process.pid == process.group);
+        self.end_group(signal);
+        self.end_untold(signal, |process| process.pid == process.group);
         // A stopped process takes no other signal before it goes on.
         self.thaw();
     }
 
-    /// Asks those to end that have become orphans since.
+    /// Asks those to end that were not asked, and have become orphans since: they were forked while
+    /// the signal went round, or left behind later. What a process started that still cleans up is
+    /// left to that.
     pub(super) fn end_orphans(&mut self, signal: c_int) {
-        self.end_outside(signal, |_| false);
+        self.end_untold(signal, |_| false);
     }
 
-    fn end_outside(&mut self, signal: c_int, wanted: impl Fn(&Process) -> bool) {
+    fn end_untold(&mut self, signal: c_int, wanted: impl Fn(&Process) -> bool) {
         let members = self.members();
         let nested = members.iter().filter(|process| process.is_azmutex);
         let sheltered: Vec<_> = nested
@@ -356,7 +377,6 @@ impl Job {
         for process in members {
             if (self.is_orphan(&process) || wanted(&process))
                 && process.pid != self.pid()
-                && !self.is_in_group(&process)
                 && !sheltered.contains(&process)
                 && !self.told.contains(&process.pid)
             {

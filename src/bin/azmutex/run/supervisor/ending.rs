@@ -98,14 +98,14 @@ impl Supervisor<'_, '_> {
         };
         match self.context.args.stragglers {
             Stragglers::Kill => self.kill_leftovers(&left, now),
-            Stragglers::Wait => Some(self.await_leftovers(&left, &left.pids(), now)),
+            Stragglers::Wait => Some(self.await_leftovers(&left.pids(), now)),
             // Somebody wants the work to end, and it has not: what goes on may still be that work.
             Stragglers::Warn if self.asked_to_end.is_some() => {
-                Some(self.await_leftovers(&left, &left.pids(), now))
+                Some(self.await_leftovers(&left.pids(), now))
             }
             // What is still in the command's group never left it on purpose.
             Stragglers::Warn if left.in_group => {
-                Some(self.await_leftovers(&left, &left.group, now))
+                Some(self.await_leftovers(&left.group, now))
             }
             Stragglers::Warn => {
                 let text = format!(
@@ -119,10 +119,9 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Keeps the lock for the processes `pids` of those that are `left`.
-    fn await_leftovers(&mut self, left: &job::Leftovers, pids: &[i32], now: Duration) -> Progress {
-        if let (Some(signal), false) = (self.asked_to_end, left.outside.is_empty()) {
-            // The signal that went to the group has not reached them.
+    /// Keeps the lock for the processes `pids` that are left.
+    fn await_leftovers(&mut self, pids: &[i32], now: Duration) -> Progress {
+        if let Some(signal) = self.asked_to_end {
             self.job.end_orphans(signal);
         }
         let said = match self.leftovers {

@@ -431,6 +431,9 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             self.asked_to_end = Some(signal);
         }
         if !self.forwards(arrived) {
+            if asks_to_end {
+                self.job.told_by_system();
+            }
             return;
         }
         if arrived.ends() {
