@@ -16,6 +16,7 @@ use crate::args::{Auth, Create, Global};
 use crate::exit::Code;
 use crate::files;
 use crate::output::{Failure, clean};
+use crate::text::shell_argument;
 
 /// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
 pub(crate) const CREDENTIALS: [&str; 6] = [
@@ -63,6 +64,8 @@ pub(crate) struct Lock {
     pub(crate) key: String,
     /// The name as a terminal can show it.
     pub(crate) name: String,
+    /// The lock as it was given, as an argument in a shell.
+    pub(crate) word: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
     /// With `--emulator`, keeps it running for as long as the lock is in use.
@@ -134,6 +137,7 @@ impl Config {
         Ok(Lock {
             url: mutex.url(&key),
             name: clean(&key),
+            word: shell_argument(text),
             mutex,
             key,
             #[cfg(feature = "emulator")]

@@ -19,7 +19,7 @@ mod times;
 mod usage;
 mod value;
 mod verbs;
-mod waiting;
+mod wait_display;
 mod writer;
 
 use std::ffi::OsString;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             Ok(code) => code.into(),
             Err(failure) => {
                 failure.report(global);
-                failure.code.into()
+                failure.exit().into()
             }
         },
     };

@@ -10,7 +10,7 @@ mod lease;
 mod limits;
 #[cfg(unix)]
 mod nested;
-mod schema;
+pub(crate) mod schema;
 #[cfg(unix)]
 mod scripts;
 mod secrets;

@@ -14,7 +14,7 @@ use super::worker::Worker;
 use crate::args::{Global, RunArgs};
 use crate::config::Lock;
 use crate::output::Object;
-use crate::waiting::Style;
+use crate::wait_display::Style;
 
 /// The supervisor's surroundings: it waits for nothing but these.
 pub(super) struct Context<'a> {
@@ -35,6 +35,11 @@ impl<'a> Context<'a> {
     /// The lock's name, as it can be shown.
     pub(super) fn name(&self) -> &'a str {
         &self.lock.name
+    }
+
+    /// The lock's name, as it is.
+    pub(super) fn key(&self) -> &'a str {
+        &self.lock.key
     }
 
     /// Waits for a signal, a message, or until `wait` is over.

@@ -221,10 +221,9 @@ impl Job {
         }
     }
 
-    /// Readable when the guardian has news.
-    pub(super) fn guardian_fd(&self) -> io::Result<Option<OwnedFd>> {
-        let fd = self.guardian.as_ref().map(Guardian::fd);
-        fd.map(|fd| fd.try_clone_to_owned()).transpose()
+    /// Readable when the guardian has news. To be taken once.
+    pub(super) fn take_guardian_fd(&mut self) -> Option<OwnedFd> {
+        self.guardian.as_mut()?.take_fd()
     }
 
     pub(super) fn pid(&self) -> i32 {

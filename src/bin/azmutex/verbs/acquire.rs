@@ -17,7 +17,7 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
-use crate::waiting::{self, Since, WaitDisplay};
+use crate::wait_display::{WaitDisplay, not_acquired};
 
 /// How long to wait for the release of a lease that may have been granted: after a signal, and
 /// after the time limit.
@@ -158,7 +158,7 @@ fn wait(
     result.map_err(|error| match error {
         TryLockError::WouldBlock => {
             give_back(locker, None, SETTLE_LATE);
-            not_acquired(lock, display, args.waiting.limit())
+            not_acquired(lock, display.status().as_ref(), args.waiting.limit())
         }
         TryLockError::Error(error) => {
             give_back(locker, error.lease_id(), SETTLE_LATE);
@@ -232,18 +232,6 @@ fn finish(
 fn end(guard: LeaseGuard, signal: i32) -> ! {
     drop(guard);
     signals::die(signal)
-}
-
-pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Duration>) -> Failure {
-    let name = &lock.name;
-    let holder = display.holder(Since::Span);
-    Failure::new(
-        Code::NotAcquired,
-        waiting::not_acquired(name, &holder, limit),
-    )
-    .hint(format!(
-        "azmutex status {name}; if the holder is gone: azmutex break {name}"
-    ))
 }
 
 fn holder(args: &AcquireArgs) -> Holder {

@@ -19,7 +19,7 @@ mod tree;
 mod watch;
 
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -71,6 +71,8 @@ pub(super) struct Guardian {
     pid: Pid,
     orders: PipeWriter,
     reports: PipeReader,
+    /// The same, for whoever waits for a report.
+    waited_for: Option<OwnedFd>,
     /// The deadline that it was told last.
     deadline: Duration,
     /// It is still to be told that the command may be reaped.
@@ -91,6 +93,7 @@ impl Guardian {
         ioctl_fionbio(&reports, true)?;
         ioctl_fionbio(&their_reports, true)?;
         let keep = [their_orders.as_raw_fd(), their_reports.as_raw_fd()];
+        let waited_for = Some(reports.as_fd().try_clone_to_owned()?);
         let deadline = duty.deadline;
         let watch = Watch {
             plan: Plan::new(deadline, duty.slack),
@@ -106,6 +109,7 @@ impl Guardian {
             pid,
             orders,
             reports,
+            waited_for,
             deadline,
             reap: false,
         };
@@ -116,9 +120,9 @@ impl Guardian {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Readable when there is a report, or when the guardian is gone.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.reports.as_fd()
+    /// Readable when there is a report, or when the guardian is gone. To be taken once.
+    pub(super) fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.waited_for.take()
     }
 
     /// When all of the command has to be gone, as far as it was told.

@@ -104,9 +104,7 @@ impl Supervisor<'_, '_> {
                 Some(self.await_leftovers(&left.pids(), now))
             }
             // What is still in the command's group never left it on purpose.
-            Stragglers::Warn if left.in_group => {
-                Some(self.await_leftovers(&left.group, now))
-            }
+            Stragglers::Warn if left.in_group => Some(self.await_leftovers(&left.group, now)),
             Stragglers::Warn => {
                 let text = format!(
                     "the command left {} behind, which the lock does not cover any more \

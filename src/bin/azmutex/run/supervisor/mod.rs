@@ -245,7 +245,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             Act::Kill => {
                 let done = self.kill();
                 self.tell_loss(&done);
-                let event = events::terminating(self.context.name(), "SIGKILL", None);
+                let event = events::terminating(self.context.key(), "SIGKILL", None);
                 self.context.event(&event);
             }
             Act::Freeze => {
@@ -290,7 +290,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         );
         self.tell_loss(&text);
         let name = signal.to_string();
-        let event = events::terminating(self.context.name(), &name, Some(grace));
+        let event = events::terminating(self.context.key(), &name, Some(grace));
         self.context.event(&event);
     }
 
@@ -333,7 +333,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             self.context.reporter.warn(&text);
         }
         if !self.lost {
-            let event = events::lost(name, &reason);
+            let event = events::lost(self.context.key(), &reason);
             self.context.event(&event);
         }
         self.lost = true;
@@ -350,13 +350,13 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     /// What happened to the lock, as far as it is news for people.
     fn hear(&mut self, event: &Event) {
-        let name = self.context.name();
+        let (name, key) = (self.context.name(), self.context.key());
         match event {
             Event::Renewed => self.failures = Failures::default(),
             Event::RenewalFailed {
                 error, remaining, ..
             } => {
-                let object = events::renewal_failed(name, error, *remaining);
+                let object = events::renewal_failed(key, error, *remaining);
                 self.context.event(&object);
                 self.failures.count += 1;
                 let now = timer::now();
@@ -378,11 +378,11 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 }
             }
             Event::Unproven => {
-                let object = events::plain("unproven", name);
+                let object = events::plain("unproven", key);
                 self.context.event(&object);
             }
             Event::HeldAgain => {
-                let object = events::plain("held_again", name);
+                let object = events::plain("held_again", key);
                 self.context.event(&object);
             }
             _ => {}

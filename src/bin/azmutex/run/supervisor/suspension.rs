@@ -89,7 +89,7 @@ impl Supervisor<'_, '_> {
         self.job.freeze_outside();
         self.job.take_terminal();
         let name = self.context.name();
-        let event = events::plain("suspended", name);
+        let event = events::plain("suspended", self.context.key());
         self.context.event(&event);
         if self.context.args.on_suspend == OnSuspend::Release {
             self.context
@@ -192,7 +192,7 @@ impl Supervisor<'_, '_> {
     pub(super) fn resume(&mut self) {
         self.job.give_terminal();
         self.job.thaw();
-        let event = events::plain("resumed", self.context.name());
+        let event = events::plain("resumed", self.context.key());
         self.context.event(&event);
     }
 
