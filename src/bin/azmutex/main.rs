@@ -10,6 +10,8 @@ mod files;
 mod logger;
 mod output;
 mod process;
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+mod processes;
 mod run;
 mod script;
 mod signals;

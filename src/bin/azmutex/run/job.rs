@@ -11,12 +11,12 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, wai
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP};
 
 use super::guardian::{self, Duty, Guardian, Report, Surroundings};
-use super::process::{self, Process};
 use super::program::{Program, c_string};
 use super::status::Status;
 use super::sys::{self, Launch, SignalMask, Way};
 use super::terminal::{Group, Place, Terminal};
 use super::timer;
+use crate::processes::{self, Process};
 
 /// How often the processes of a command are listed for one signal.
 const ROUNDS: u32 = 8;
@@ -293,7 +293,7 @@ impl Job {
     pub(super) fn signal_group(&self, signal: c_int) -> io::Result<()> {
         // A group keeps its number from being used again for as long as it has members: its first
         // process for one, until that is reaped.
-        if self.has_group() && !(self.reaped && process::are_listed()) {
+        if self.has_group() && !(self.reaped && processes::are_listed()) {
             return sys::kill(-self.pid(), signal);
         }
         let first = self.signal_first(signal);
@@ -371,7 +371,7 @@ impl Job {
         let members = self.members();
         let nested = members.iter().filter(|process| process.is_azmutex);
         let sheltered: Vec<_> = nested
-            .flat_map(|nested| process::descendants(&members, nested.pid, &[]))
+            .flat_map(|nested| processes::descendants(&members, nested.pid, &[]))
             .collect();
         for process in members {
             if (self.is_orphan(&process) || wanted(&process))
@@ -446,7 +446,7 @@ impl Job {
         match self.group {
             _ if own => true,
             Group::Own | Group::Session => sys::group_of(pid) == Some(self.pid()),
-            Group::Shared => process::descends(pid, self.pid()),
+            Group::Shared => processes::descends(pid, self.pid()),
         }
     }
 
@@ -489,7 +489,7 @@ impl Job {
             }
             Ok(None) => {}
             // Its guardian was killed, and it was adopted elsewhere: nobody tells how it ended.
-            Err(Errno::CHILD) if process::of(self.pid()).is_none() => {
+            Err(Errno::CHILD) if processes::of(self.pid()).is_none() => {
                 self.reaped = true;
                 return Some(self.has_ended(Status::Killed {
                     signal: SIGKILL,
@@ -522,7 +522,7 @@ impl Job {
                 }
                 // It is old news if it was continued since, as it may have been from here.
                 Report::Stopped(_)
-                    if process::of(self.pid()).is_some_and(|command| !command.is_stopped) =>
+                    if processes::of(self.pid()).is_some_and(|command| !command.is_stopped) =>
                 {
                     continue;
                 }
@@ -578,7 +578,7 @@ impl Job {
                 self.others.is_empty() || self.parent().is_some()
             } else {
                 // Zombies are of no consequence. Where there is no list, the group counts.
-                self.has_group() && !process::are_listed() && self.group_exists()
+                self.has_group() && !processes::are_listed() && self.group_exists()
             };
         if members.is_empty() && !unseen {
             return Left::Nothing;
@@ -614,10 +614,10 @@ impl Job {
 
     /// The processes of the command that run, as far as they can be listed.
     fn members(&self) -> Vec<Process> {
-        let all = process::all();
+        let all = processes::all();
         let pid = self.pid();
         let root = self.root();
-        let mut found = process::descendants(&all, root.unwrap_or(pid), &self.others);
+        let mut found = processes::descendants(&all, root.unwrap_or(pid), &self.others);
         if root.is_none() && self.has_group() {
             let is_new = |process: &&Process| process.group == pid && !found.contains(process);
             let orphans: Vec<_> = all.iter().filter(is_new).copied().collect();
@@ -665,7 +665,7 @@ fn adopt_orphans(alone: bool) -> bool {
 /// The children of this process.
 fn children() -> Vec<i32> {
     let own = std::process::id() as i32;
-    let all = process::all().into_iter();
+    let all = processes::all().into_iter();
     all.filter(|process| process.parent == own)
         .map(|process| process.pid)
         .collect()

@@ -21,8 +21,6 @@ mod guardian;
 #[cfg(unix)]
 mod job;
 #[cfg(unix)]
-mod process;
-#[cfg(unix)]
 mod program;
 #[cfg(unix)]
 mod reporter;

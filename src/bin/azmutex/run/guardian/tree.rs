@@ -12,7 +12,7 @@ mod linux {
     use rustix::process::{Pid, getpid};
     use signal_hook::consts::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 
-    use crate::run::process::{self, Process};
+    use crate::processes::{self, Process};
     use crate::run::sys;
 
     /// How many processes are signalled at a time. Of more, the rest is next.
@@ -119,12 +119,12 @@ mod linux {
             let own = getpid().as_raw_nonzero().get();
             let found = &mut self.found;
             found.clear();
-            if !process::are_listed() {
+            if !processes::are_listed() {
                 return;
             }
             loop {
                 let before = found.len();
-                process::for_each(|process| {
+                processes::for_each(|process| {
                     let is_ours = process.parent == own
                         || found.iter().any(|known| known.pid == process.parent);
                     let is_new = !found.iter().any(|known| known.pid == process.pid);

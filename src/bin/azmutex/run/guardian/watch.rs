@@ -16,7 +16,7 @@ use super::plan::{Act, Plan};
 use super::records::{LENGTH, Order};
 use super::tree::Tree;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use crate::run::process::GUARDIAN;
+use crate::processes::GUARDIAN;
 use crate::run::sys;
 use crate::run::timer::{self, Timer};
 

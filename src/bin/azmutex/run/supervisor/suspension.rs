@@ -11,10 +11,10 @@ use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
 
 use super::{Acquisition, Supervisor};
 use crate::args::{self, OnSuspend};
+use crate::processes;
 use crate::run::channel::Message;
 use crate::run::events;
 use crate::run::job::Job;
-use crate::run::process;
 use crate::run::terminal::Group;
 use crate::run::timer;
 use crate::run::waiting::{self, Waited};
@@ -238,7 +238,7 @@ fn stop(job: &mut Job) {
 
 /// Whether nobody could ever continue this process.
 fn is_orphaned() -> bool {
-    process::is_orphaned(getpid().as_raw_nonzero().get())
+    processes::is_orphaned(getpid().as_raw_nonzero().get())
 }
 
 /// Looks at what the command did. Breaks if it ended.
