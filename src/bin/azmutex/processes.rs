@@ -20,7 +20,8 @@ pub(crate) struct Process {
     pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
-    /// It has ended, and nobody has asked for its status yet.
+    /// It has ended, and nobody has asked for its status yet. One whose first thread has ended
+    /// while others run has not.
     pub(crate) is_zombie: bool,
     pub(crate) is_stopped: bool,
     /// It ends what it started by itself.
@@ -145,16 +146,17 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
     let (parent, group, session) = (number()?, number()?, number()?);
+    // The 20th field, of which six are before.
+    let threads: i32 = fields.nth(13)?.parse().ok()?;
     Some(Process {
         pid: pid.parse().ok()?,
         parent,
         group,
         session,
-        is_zombie: matches!(state, "Z" | "X" | "x"),
+        is_zombie: matches!(state, "Z" | "X" | "x") && threads <= 1,
         is_stopped: matches!(state, "T" | "t"),
         is_azmutex: name == b"azmutex" || name == GUARDIAN.to_bytes(),
-        // The 22nd field, of which six are before.
-        started: fields.nth(15)?.parse().ok()?,
+        started: fields.nth(1)?.parse().ok()?,
     })
 }
 
@@ -241,6 +243,9 @@ mod tests {
         assert_eq!((process.is_zombie, process.started), (false, 123_456));
         let zombie = parse(format!("42 (x) Z {rest}").as_bytes()).unwrap();
         assert!(zombie.is_zombie);
+        let threads = rest.replace(" 20 0 1 ", " 20 0 3 ");
+        let process = parse(format!("42 (x) Z {threads}").as_bytes()).unwrap();
+        assert!(!process.is_zombie);
         assert_eq!(parse(b"42 (x"), None);
     }
 

@@ -271,7 +271,9 @@ impl Job {
     /// does, the rest to the first process, since helpers may not expect them.
     pub(super) fn signal(&mut self, signal: c_int) {
         match signal {
-            SIGHUP | SIGINT | SIGQUIT | SIGTERM => self.end_group(signal),
+            SIGHUP | SIGINT | SIGQUIT | SIGTERM => {
+                let _ = self.end_group(signal);
+            }
             SIGCONT | SIGTSTP => {
                 let _ = self.signal_group(signal);
             }
@@ -331,14 +333,17 @@ impl Job {
         told
     }
 
-    /// Asks the command's group to end by `signal`, and notes who was asked.
-    fn end_group(&mut self, signal: c_int) {
+    /// Asks the command's group to end by `signal`, and notes who was asked. Fails if the first
+    /// process did not get it.
+    fn end_group(&mut self, signal: c_int) -> io::Result<()> {
         if self.has_group() && !self.reaped {
-            let _ = self.signal_group(signal);
+            let sent = self.signal_group(signal);
             self.told_by_system();
+            sent
         } else {
-            let _ = self.signal_first(signal);
+            let sent = self.signal_first(signal);
             self.told = self.signal_listed(signal, |process| self.is_in_group(process));
+            sent
         }
     }
 
@@ -352,12 +357,13 @@ impl Job {
 
     /// Asks all of the command to end by `signal`: its group, and outside of that the orphans and
     /// the first of each other group, such as a timeout(1), which passes it on. What a nested
-    /// azmutex started is left to that.
-    pub(super) fn end(&mut self, signal: c_int) {
-        self.end_group(signal);
+    /// azmutex started is left to that. Fails if that is refused.
+    pub(super) fn end(&mut self, signal: c_int) -> io::Result<()> {
+        let sent = self.end_group(signal);
         self.end_untold(signal, |process| process.pid == process.group);
         // A stopped process takes no other signal before it goes on.
         self.thaw();
+        unless_missing(sent)
     }
 
     /// Asks those to end that were not asked, and have become orphans since: they were forked while
@@ -418,14 +424,7 @@ impl Job {
         let _ = self.signal_group(SIGSTOP);
         self.signal_listed(SIGSTOP, |_| true);
         self.signal_listed(SIGKILL, |_| true);
-        let killed = self.signal_group(SIGKILL);
-        killed.or_else(|error| {
-            if is_missing(&error) {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })
+        unless_missing(self.signal_group(SIGKILL))
     }
 
     fn is_in_group(&self, process: &Process) -> bool {
@@ -673,9 +672,10 @@ fn children() -> Vec<i32> {
 
 /// Whether there was nobody to send a signal to. Not being allowed to means that there was.
 fn is_gone(sent: &io::Result<()>) -> bool {
-    matches!(sent, Err(error) if is_missing(error))
+    matches!(sent, Err(error) if error.raw_os_error() == Some(libc::ESRCH))
 }
 
-fn is_missing(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ESRCH)
+/// Success too if there was nobody to send a signal to.
+fn unless_missing(sent: io::Result<()>) -> io::Result<()> {
+    if is_gone(&sent) { Ok(()) } else { sent }
 }

@@ -17,6 +17,7 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
+use crate::text::is_invisible;
 use crate::wait_display::{WaitDisplay, not_acquired};
 
 /// How long to wait for the release of a lease that may have been granted: after a signal, and
@@ -292,7 +293,11 @@ fn written(
     }
 }
 
-/// Quoted as one word for a shell.
+/// Quoted as one word for any POSIX shell, so that a terminal shows all of it.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    if !text.chars().any(is_invisible) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let octal: String = text.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("\"$(printf '{octal}')\"")
 }

@@ -143,7 +143,7 @@ impl Supervisor<'_, '_> {
     fn kill_leftovers(&mut self, left: &job::Leftovers, now: Duration) -> Option<Progress> {
         let pids = left.pids();
         let Leftovers::Signalled { kill_at } = self.leftovers else {
-            self.job.end(SIGTERM);
+            let _ = self.job.end(SIGTERM);
             let text = format!(
                 "sent SIGTERM to {} that the command left behind",
                 count(&pids)

@@ -5,6 +5,7 @@ mod ending;
 mod suspension;
 
 use std::ffi::c_int;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
@@ -195,13 +196,16 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         let done = if self.fence.is_frozen() {
             self.kill()
         } else {
-            self.job.end(SIGTERM);
+            let asked = self.job.end(SIGTERM);
             self.asked_to_end.get_or_insert(SIGTERM);
             self.hurried = true;
             let kill_at = timer::now() + self.budget.grace;
             self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
             let grace = short(self.budget.grace);
-            format!("sent SIGTERM to {}, SIGKILL in {grace}", self.target())
+            format!(
+                "{}, SIGKILL in {grace}",
+                sent("SIGTERM", &self.target(), asked)
+            )
         };
         let text = format!(
             "the guardian of the command was killed, and without it the command could outlive \
@@ -282,14 +286,10 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     fn terminate(&mut self, grace: Duration) {
         let signal = self.context.args.signal;
-        self.job.end(signal.0);
-        let text = format!(
-            "sent {signal} to {}, SIGKILL in {}",
-            self.target(),
-            short(grace)
-        );
-        self.tell_loss(&text);
+        let asked = self.job.end(signal.0);
         let name = signal.to_string();
+        let done = sent(&name, &self.target(), asked);
+        self.tell_loss(&format!("{done}, SIGKILL in {}", short(grace)));
         let event = events::terminating(self.context.key(), &name, Some(grace));
         self.context.event(&event);
     }
@@ -298,10 +298,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     fn kill(&mut self) -> String {
         let killed = self.job.kill_all();
         self.killed.get_or_insert_with(timer::now);
-        match killed {
-            Ok(()) => format!("sent SIGKILL to {}", self.target()),
-            Err(error) => format!("cannot send SIGKILL to {}: {error}", self.target()),
-        }
+        sent("SIGKILL", &self.target(), killed)
     }
 
     /// Says why, and what is done about it.
@@ -457,7 +454,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if self.job.ended().is_some() {
             // What it left behind.
             if asks_to_end {
-                self.job.end(signal);
+                let _ = self.job.end(signal);
                 self.promise_kill(now);
             }
             return;
@@ -534,6 +531,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             .flatten()
             .min();
         next.map(|at| at.saturating_sub(now))
+    }
+}
+
+/// What became of a signal to the command, in words.
+fn sent(signal: &str, target: &str, result: io::Result<()>) -> String {
+    match result {
+        Ok(()) => format!("sent {signal} to {target}"),
+        Err(error) => format!("cannot send {signal} to {target}: {error}"),
     }
 }
 
