@@ -50,8 +50,8 @@ const KINDS: &[(&str, &str)] = &[
 
 impl Storm {
     /// Kills azmutex `count` times. Returns how long before the end of a lease the last sign of life
-    /// of its command was, at the least.
-    pub(super) fn kills(self: &Arc<Self>, count: u64) -> Option<Time> {
+    /// of its command was, at the least, and of which.
+    pub(super) fn kills(self: &Arc<Self>, count: u64) -> Option<(Time, String)> {
         let next = Arc::new(AtomicU64::new(0));
         let killers: Vec<_> = (0..self.runners.min(count))
             .map(|killer| {
@@ -78,7 +78,7 @@ impl Storm {
         spared.min()
     }
 
-    fn kill(&self, number: u64, random: &mut Random) -> Option<Time> {
+    fn kill(&self, number: u64, random: &mut Random) -> Option<(Time, String)> {
         let (kind, line) = KINDS[number as usize % KINDS.len()];
         let how = ["heeds", "rolls-back", "deaf"][random.below(3) as usize];
         let group = ["own", "shared", "session"][random.below(3) as usize];
@@ -93,7 +93,8 @@ impl Storm {
             .replace("AZMUTEX", env!("CARGO_BIN_EXE_azmutex"));
         let mut command = self.azmutex(&self.emulator.connection_string(), &journal, &name);
         let mut child = command
-            .args(["--process-group", group, &*lock, "--", "bash", "-c", &*line])
+            .args(["--stragglers", "wait", "--process-group", group])
+            .args([&*lock, "--", "bash", "-c", &*line])
             .spawn()
             .expect("azmutex starts");
         let is_at_work = || fs::metadata(&journal).is_ok_and(|file| file.len() > 0);
@@ -137,7 +138,7 @@ impl Storm {
         }
         // Not a run of the storm.
         let _ = fs::rename(&journal, journal.with_extension("kill"));
-        Some(held.saturating_sub(last))
+        Some((held.saturating_sub(last), name))
     }
 }
 

@@ -125,12 +125,11 @@ pub(crate) fn main() -> ExitCode {
     );
     let storm = Arc::new(Storm::new(seed, runners, id, dir.clone()));
     if let Some(count) = kills {
-        let spared = storm
-            .kills(count)
-            .map_or(f64::NAN, |spared| spared as f64 / 100.0);
+        let (spared, name) = storm.kills(count).unwrap_or_default();
+        let spared = spared as f64 / 100.0;
         println!(
             "command storm: {count} kills; the last sign of life was {spared:.2} s before the end of \
-             the lease at the latest"
+             the lease at the latest: {name}"
         );
     }
     let wrong = storm.run(Duration::from_secs(seconds.unwrap_or(0)));

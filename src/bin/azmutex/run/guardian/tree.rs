@@ -52,15 +52,17 @@ mod linux {
         pub(in crate::run) fn freeze(&mut self) {
             self.stopped.clear();
             for _ in 0..ROUNDS {
-                self.list();
                 let before = self.stopped.len();
-                for process in &self.found {
-                    let is_new = !process.is_stopped && !self.stopped.contains(&process.pid);
-                    if is_new && self.stopped.len() < CAPACITY {
+                let stopped = &mut self.stopped;
+                // At once when it is seen: one that forks and ends could be gone by the end of the
+                // list.
+                list(&mut self.found, |process| {
+                    let is_new = !process.is_stopped && !stopped.contains(&process.pid);
+                    if is_new && stopped.len() < CAPACITY {
                         let _ = sys::kill(process.pid, SIGSTOP);
-                        self.stopped.push(process.pid);
+                        stopped.push(process.pid);
                     }
-                }
+                });
                 if self.stopped.len() == before {
                     break;
                 }
@@ -70,7 +72,7 @@ mod linux {
 
         /// Lets those go on that were stopped here.
         pub(in crate::run) fn thaw(&mut self) {
-            self.list();
+            list(&mut self.found, |_| {});
             for process in &self.found {
                 if self.stopped.contains(&process.pid) {
                     let _ = sys::kill(process.pid, SIGCONT);
@@ -81,7 +83,7 @@ mod linux {
 
         /// Asks all to end, but for those that another azmutex started, which asks them itself.
         pub(in crate::run) fn terminate(&mut self) {
-            self.list();
+            list(&mut self.found, |_| {});
             for process in &self.found {
                 if !self.is_sheltered(process) {
                     let _ = sys::kill(process.pid, SIGTERM);
@@ -100,7 +102,7 @@ mod linux {
         /// stopped group when the last parent that it has in its session ends.
         pub(in crate::run) fn kill(&mut self) {
             self.freeze();
-            self.list();
+            list(&mut self.found, |_| {});
             for process in self.found.iter().rev() {
                 let _ = sys::kill(process.pid, SIGKILL);
             }
@@ -112,29 +114,6 @@ mod linux {
             if self.found.is_empty() && self.command > 0 {
                 let _ = sys::kill(-self.command, signal);
                 let _ = sys::kill(self.command, signal);
-            }
-        }
-
-        fn list(&mut self) {
-            let own = getpid().as_raw_nonzero().get();
-            let found = &mut self.found;
-            found.clear();
-            if !processes::are_listed() {
-                return;
-            }
-            loop {
-                let before = found.len();
-                processes::for_each(|process| {
-                    let is_ours = process.parent == own
-                        || found.iter().any(|known| known.pid == process.parent);
-                    let is_new = !found.iter().any(|known| known.pid == process.pid);
-                    if is_ours && is_new && !process.is_zombie && found.len() < CAPACITY {
-                        found.push(process);
-                    }
-                });
-                if found.len() == before {
-                    return;
-                }
             }
         }
 
@@ -153,6 +132,31 @@ mod linux {
                 }
             }
             false
+        }
+    }
+
+    /// Finds all descendants of this process that have not ended, and shows each as soon as it is
+    /// found.
+    fn list(found: &mut Vec<Process>, mut show: impl FnMut(&Process)) {
+        let own = getpid().as_raw_nonzero().get();
+        found.clear();
+        if !processes::are_listed() {
+            return;
+        }
+        loop {
+            let before = found.len();
+            processes::for_each(|process| {
+                let is_ours =
+                    process.parent == own || found.iter().any(|known| known.pid == process.parent);
+                let is_new = !found.iter().any(|known| known.pid == process.pid);
+                if is_ours && is_new && !process.is_zombie && found.len() < CAPACITY {
+                    show(&process);
+                    found.push(process);
+                }
+            });
+            if found.len() == before {
+                return;
+            }
         }
     }
 }
