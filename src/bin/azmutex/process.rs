@@ -1,4 +1,4 @@
-//! Another process: waits for its end, sends it a signal.
+//! Another process: waits for its end, and sends it signals.
 
 use crate::output::Failure;
 use crate::processes;
@@ -6,7 +6,7 @@ use crate::processes;
 /// Whether a process with this ID exists.
 #[cfg(unix)]
 pub(crate) fn is_there(pid: i32) -> bool {
-    // A process that may not be signalled exists, too.
+    // A process that this one may not signal exists too.
     rustix::process::Pid::from_raw(pid)
         .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
@@ -137,13 +137,13 @@ fn named(signal: i32) -> std::io::Result<rustix::process::Signal> {
         .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))
 }
 
-/// Sends `signal` to a process, unless its number has become another's.
+/// Sends `signal` to a process, unless its ID was reused.
 #[cfg(unix)]
 pub(crate) fn send(signal: i32, process: &processes::Process) -> std::io::Result<()> {
     let pid = rustix::process::Pid::from_raw(process.pid)
         .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))?;
     let handle = system::Handle::open(pid)?;
-    // Asked once there is a handle, which stays this process's.
+    // Checked once there is a handle, which keeps referring to the same process.
     if !process.still_runs() {
         return Ok(());
     }

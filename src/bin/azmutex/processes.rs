@@ -1,4 +1,4 @@
-//! The processes of this machine, as far as the system shows them without a library: on Linux.
+//! The processes of this machine, as Linux lists them. On other systems none are listed.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::io::Write as _;
 pub(crate) use self::listing::for_each;
 use self::listing::of_path;
 
-/// What a guardian is called. Not azmutex, for `pkill azmutex` not to take both.
+/// The name of a guardian. Not azmutex, so that `pkill azmutex` does not kill both.
 #[cfg_attr(
     not(any(target_os = "linux", target_os = "android")),
     allow(dead_code, reason = "only there a process can be renamed")
@@ -20,18 +20,18 @@ pub(crate) struct Process {
     pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
-    /// It has ended, and nobody has asked for its status yet. One whose first thread has ended
-    /// while others run has not.
+    /// It has ended, and its status was not collected yet. A process whose first thread has ended
+    /// while others run is not a zombie.
     pub(crate) is_zombie: bool,
     pub(crate) is_stopped: bool,
-    /// It ends what it started by itself.
+    /// It is an azmutex or a guardian, which ends what it started itself.
     pub(crate) is_azmutex: bool,
-    /// When it was started, in ticks since boot. Together with the number that identifies it.
+    /// When it was started, in ticks since boot. Together with the ID this identifies it.
     pub(crate) started: u64,
 }
 
 impl Process {
-    /// Whether it has not ended, and its number is not another's.
+    /// Whether it has not ended, and its ID was not reused.
     pub(crate) fn still_runs(&self) -> bool {
         started(self.pid) == Some(self.started)
     }
@@ -48,7 +48,7 @@ pub(crate) fn started(pid: i32) -> Option<u64> {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn ticks() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    // A hundred a second, on every platform, for whoever reads them.
+    // A hundred a second on every platform, as user space sees them.
     now.tv_sec.cast_unsigned() * 100 + now.tv_nsec.cast_unsigned() / 10_000_000
 }
 
@@ -66,9 +66,9 @@ pub(crate) fn all() -> Vec<Process> {
     found
 }
 
-/// Whether processes can be listed, by the numbers that they have for this one.
+/// Whether processes can be listed, with the IDs that this process knows them by.
 pub(crate) fn are_listed() -> bool {
-    // In a namespace of its own it may see the list of another one.
+    // In a PID namespace of its own it may see the list of another namespace.
     of_path(c"/proc/self/stat").is_some_and(|own| own.pid == std::process::id() as i32)
 }
 
@@ -108,7 +108,7 @@ mod listing {
 
     pub(super) fn of_path(path: &CStr) -> Option<Process> {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        // What is read here comes first, and takes far less.
+        // The fields that are read come first, and take less.
         let mut stat = [0; 512];
         let length = read(&file, &mut stat).ok()?;
         super::parse(&stat[..length])
@@ -134,7 +134,7 @@ mod listing {
     allow(dead_code, reason = "only there processes are listed")
 )]
 fn parse(stat: &[u8]) -> Option<Process> {
-    // The name is in parentheses, and may hold any byte itself.
+    // The name is in parentheses, and may contain any byte.
     let (from, to) = (
         stat.iter().position(|&byte| byte == b'(')?,
         stat.iter().rposition(|&byte| byte == b')')?,
@@ -146,7 +146,7 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
     let (parent, group, session) = (number()?, number()?, number()?);
-    // The 20th field, of which six are before.
+    // The 20th field; six were read.
     let threads: i32 = fields.nth(13)?.parse().ok()?;
     Some(Process {
         pid: pid.parse().ok()?,
@@ -179,8 +179,7 @@ pub(crate) fn children(pid: i32) -> Vec<Process> {
     children
 }
 
-/// Those of `all` that descend from `root`, without it, and without `others` and what descends from
-/// them.
+/// Those of `all` that descend from `root`, without `root`, `others` and what descends from these.
 pub(crate) fn descendants(all: &[Process], root: i32, others: &[i32]) -> Vec<Process> {
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![root];
@@ -211,8 +210,8 @@ pub(crate) fn descends(pid: i32, ancestor: i32) -> bool {
     false
 }
 
-/// Whether nobody is there to continue the process group of `pid` once it is stopped: none of its
-/// members has a parent in another group of the same session.
+/// Whether the process group of `pid` is an orphaned one, which nobody continues once it is
+/// stopped: no member has a parent in another group of the same session.
 pub(crate) fn is_orphaned(pid: i32) -> bool {
     let Some(own) = of(pid) else { return false };
     let mut at = own;

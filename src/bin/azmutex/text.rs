@@ -1,4 +1,5 @@
-//! PURE: text from elsewhere, for a terminal: made visible, measured, shortened, quoted for a shell.
+//! PURE: text from elsewhere, for a terminal: made visible, measured, shortened, quoted for a
+//! shell.
 
 use unicode_width::UnicodeWidthChar as _;
 

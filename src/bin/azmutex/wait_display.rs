@@ -107,7 +107,7 @@ pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Dur
     format!("waiting for {name}: {holder} (waited {waited}{limit})")
 }
 
-/// That the wait ended without the lock. `status`: if the service could be asked.
+/// The failure to acquire the lock in time. `status`: `None` if the service could not be asked.
 pub(crate) fn not_acquired(
     lock: &Lock,
     status: Option<&LeaseStatus>,

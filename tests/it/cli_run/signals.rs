@@ -175,7 +175,9 @@ fn lock_is_kept_for_the_rest(shell: &str, command: &str, signal: Signal, to_all:
         let done = run.finish();
         assert!(done.out.ends_with("rolled back\n"), "{group}: {done:?}");
         assert!(!done.out.contains("never"), "{group}: {done:?}");
-        assert!(!done.out.contains("cut off"), "{group}: {done:?}");
+        // Nobody can tell who of a shared group has got a signal, so it is sent again.
+        let once = !(to_all && group == "shared");
+        assert!(!(once && done.out.contains("cut off")), "{group}: {done:?}");
         assert!(service.state(&lock).is_free(), "{group}");
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn terminating(lock: &str, signal: &str, kill_in: Option<Duration>) -
     }
 }
 
-/// How it all ended.
+/// How the run ended.
 pub(super) struct Exit<'a> {
     pub(super) outcome: &'a str,
     /// The exit code of azmutex, unless it ends by a signal.

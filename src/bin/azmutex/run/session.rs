@@ -33,18 +33,18 @@ use crate::times::{rfc3339, short};
 use crate::wait_display::{Style, not_acquired};
 use crate::{chain, files};
 
-/// How long the release may take before it is left to the lease's end.
+/// How long to wait for the release before the lease is left to run out.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// How long a failure to acquire waits for the holder's name.
+/// How long to wait for the holder's name when the lock was not acquired.
 const NAME: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     if global.verbose == 0 {
-        // What the library warns of is said here, in terms of the command.
+        // azmutex reports what the library warns of itself, in terms of the command.
         log::set_max_level(log::LevelFilter::Error);
     }
-    // Before any thread is started, such as an emulator's, for all of them to inherit.
+    // Before any thread is started, such as an emulator's, so that all of them inherit it.
     let mask = SignalMask::block_terminal_output();
     let result = RealTimeSignals::block()
         .map_err(cannot_start)
@@ -59,7 +59,7 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     }
 }
 
-/// Gives the failure the code that it has in a run.
+/// Sets the exit code that the failure has in a run.
 fn in_run(failure: &mut Failure, args: &RunArgs) {
     failure.code = failure.code.in_run();
     failure.exit = match failure.code {
@@ -76,7 +76,7 @@ fn cannot_start(error: io::Error) -> Failure {
 /// How this process ends.
 enum End {
     Code(u8),
-    /// As by this signal, if that can be.
+    /// Killed by this signal, if possible.
     Signal(i32),
 }
 
@@ -98,13 +98,13 @@ impl End {
     fn code(&self) -> Option<u8> {
         match *self {
             Self::Code(code) => Some(code),
-            // The system ignores it for the first process, unless that handles it.
+            // Process 1 cannot be killed by a signal that it does not handle.
             Self::Signal(signal) => (std::process::id() == 1).then(|| in_shells(signal)),
         }
     }
 }
 
-/// How a shell writes that a signal ended a process.
+/// The exit code by which a shell says that a signal killed a process.
 fn in_shells(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
@@ -122,7 +122,7 @@ struct Plan<'a> {
     global: &'a Global,
     program: Program,
     budget: Budget,
-    /// Kept: an emulator within ends with it.
+    /// Kept alive, because an emulator in it ends with it.
     config: Config,
     lock: Lock,
 }
@@ -286,7 +286,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Somebody died in the middle of the same work.
+    /// Mentions that the previous holder did not release the lock.
     fn tell_previous(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
         if let (true, Some(holder)) = (guard.previous().is_abandoned(), guard.previous().holder()) {
             let text = format!(
@@ -300,14 +300,14 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Everything that the command's start takes but the lock.
+    /// Prepares everything that the command's start needs besides the lock.
     fn prepare(
         &self,
         context: &mut Context<'_>,
         guard: &LeaseGuard,
         mask: SignalMask,
     ) -> (Start<'_>, Place) {
-        // ^Z stopped this process until now; from here on it goes by the command.
+        // Until now ^Z stopped this process alone; from here on it stops along with the command.
         let _ = context.signals.install_stop();
         let start = Start {
             program: &self.program,
@@ -320,13 +320,13 @@ impl<'a> Plan<'a> {
         (start, Place::find(self.args.process_group))
     }
 
-    /// Whether the command has a guardian: not one that is to live on.
+    /// Whether the command gets a guardian: not if it is meant to outlive azmutex or the lock.
     fn guards(&self) -> bool {
         let args = self.args;
         !args.no_guardian && !args.no_pdeathsig && args.on_lost != OnLost::Continue
     }
 
-    /// What the guardian goes by.
+    /// What the guardian is told at the start.
     fn duty(&self, context: &Context<'_>, guard: &LeaseGuard) -> Duty {
         let text = format!(
             "azmutex (pid {}) was killed; its command was ended before the lease of {} was over",
@@ -340,7 +340,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// This process, or the machine, stood still for so long that the lease ran out.
+    /// The lease ran out before the command was started, because this process or the machine was
+    /// suspended.
     fn too_late(
         &self,
         context: &mut Context<'_>,
@@ -384,7 +385,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Concludes a run whose command was not started. Returns why.
+    /// Reports the end of a run whose command was not started. Returns the failure.
     fn failed(
         &self,
         context: &mut Context<'_>,
@@ -405,10 +406,10 @@ impl<'a> Plan<'a> {
         failure
     }
 
-    /// Releases, and says how it all ended.
+    /// Releases the lock, and reports how the run ended.
     fn finish(&self, context: &mut Context<'_>, ended: Ended, mut course: Course) -> End {
         if let Some(guard) = &ended.guard {
-            // Another one, if it was acquired again.
+            // A different one if the lock was acquired again.
             course.fence = guard.fencing_token();
         }
         let mut lost = ended.lost;
@@ -481,7 +482,7 @@ impl<'a> Plan<'a> {
         end
     }
 
-    /// The last event.
+    /// Writes the last event.
     fn conclude(
         &self,
         context: &mut Context<'_>,
@@ -506,7 +507,7 @@ impl<'a> Plan<'a> {
         context.reporter.flush();
     }
 
-    /// What would be done.
+    /// Prints what would be done.
     fn describe(&self) -> Result<End, Failure> {
         let state = match self.lock.mutex.status(&self.lock.key) {
             Ok(status) => match status.holder() {
@@ -584,7 +585,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What a release came to.
+/// The result of a release.
 #[derive(Debug, PartialEq, Eq)]
 enum Release {
     Done,
@@ -593,10 +594,10 @@ enum Release {
     Failed(String),
 }
 
-/// Releases on a thread, and waits for it no longer than it may take.
+/// Releases on a thread, and waits for that for a limited time.
 fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
     if let Some(guard) = context.release(guard) {
-        // This process ends and renews no more.
+        // This process is about to end, which ends the renewals.
         std::mem::forget(guard);
         return Release::Failed("no thread can be started for it".to_owned());
     }
@@ -616,7 +617,8 @@ fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
             return Release::Failed("the service does not answer".to_owned());
         }
         context.sleep(Some(left));
-        // It is bounded, and given up it would keep others out for as long as the lease lasts.
+        // Signals do not cut the release short: it takes little time, and without it others would
+        // have to wait for the lease to run out.
         drop(context.signals.take());
     }
 }
