@@ -6,8 +6,8 @@ mod system {
 
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    /// One byte on Linux: where cores are piped to a program, it obeys no other limit. A file of
-    /// one byte is not a core either.
+    /// One byte on Linux: where cores are piped to a program, it obeys no other limit. A file of one
+    /// byte is not a core either.
     const NONE: u64 = if cfg!(target_os = "linux") { 1 } else { 0 };
 
     static BEFORE: OnceLock<Rlimit> = OnceLock::new();

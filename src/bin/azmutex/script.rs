@@ -129,8 +129,8 @@ impl Script {
         self.found.is_empty() && self.process.is_gone()
     }
 
-    /// Sends `signal` to the script, and to all that it has started. Returns what became of it at
-    /// the script itself.
+    /// Sends `signal` to the script, and to all that it has started. Returns what became of it at the
+    /// script itself.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
         // First, or a shell would go on to its next command when the one before has ended.
         let sent = self.process.signal(signal);

@@ -1,5 +1,4 @@
-//! PURE: text from elsewhere, for a terminal: made visible, measured, shortened, quoted for a
-//! shell.
+//! PURE: text from elsewhere, for a terminal: made visible, measured, shortened, quoted for a shell.
 
 use unicode_width::UnicodeWidthChar as _;
 

@@ -136,8 +136,7 @@ pub(crate) struct RunArgs {
         default_value_t = OnSuspend::Hold
     )]
     pub(crate) on_suspend: OnSuspend,
-    /// Start no guardian, the process that ends the command if azmutex itself is killed or stopped;
-    /// then only the command's first process is sent SIGTERM
+    /// Start no guardian, the process that ends the command if azmutex itself is killed or stopped; then only the command's first process is sent SIGTERM
     #[arg(long, env = "AZMUTEX_NO_GUARDIAN", value_parser = FalseyValueParser::new())]
     pub(crate) no_guardian: bool,
     /// Let the command run on without the lock if azmutex itself is killed; implies --no-guardian

@@ -231,8 +231,8 @@ pub(crate) struct HoldArgs {
     /// Release when this process, and what it has started, has ended
     #[arg(long, value_name = "PID", value_parser = value::pid)]
     pub(crate) for_pid: Option<i32>,
-    /// When the lock is lost, send this signal to the process of --for-pid and to what it has
-    /// started, and kill them before the lease ends
+    /// When the lock is lost, send this signal to the process of --for-pid and to what it has started,
+    /// and kill them before the lease ends
     #[arg(
         long,
         value_name = "SIGNAL",

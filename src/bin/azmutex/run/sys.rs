@@ -80,8 +80,8 @@ pub(super) struct Queued {
     pub(super) is_kernels: bool,
 }
 
-/// The real-time signals of Linux, read from a descriptor. To handle each would take a table that
-/// is copied for every one of them. Other systems have none that anybody uses.
+/// The real-time signals of Linux, read from a descriptor. To handle each would take a table that is
+/// copied for every one of them. Other systems have none that anybody uses.
 pub(super) struct RealTimeSignals(Option<File>);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -527,8 +527,7 @@ pub(super) fn leave_input_and_output() {
     use rustix::fs::{Mode, OFlags, open};
     if let Ok(nothing) = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         for number in [0, 1] {
-            // SAFETY: takes two integers. Whoever has these descriptors expects them to be
-            // anything.
+            // SAFETY: takes two integers. Whoever has these descriptors expects them to be anything.
             unsafe { libc::dup2(nothing.as_raw_fd(), number) };
         }
     }

@@ -123,8 +123,8 @@ impl Terminal {
         self.is_ours() && tcsetpgrp(&self.0, group).is_ok()
     }
 
-    /// Puts this process's group back, if `group` is there, or, with `lent`, a group of which
-    /// nobody is left. Returns whether it did.
+    /// Puts this process's group back, if `group` is there, or, with `lent`, a group of which nobody
+    /// is left. Returns whether it did.
     pub(super) fn take_back(&self, group: Pid, lent: bool) -> bool {
         (self.is_of(group) || (lent && self.is_deserted())) && tcsetpgrp(&self.0, getpgrp()).is_ok()
     }

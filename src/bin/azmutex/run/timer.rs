@@ -40,9 +40,8 @@ impl Timer {
         })
     }
 
-    /// Waits until one of `fds`, at most [`MOST`], can be read, for at most `wait`; for ever
-    /// without. A signal may end it early, and on some systems so may nothing at all. Allocates
-    /// nothing.
+    /// Waits until one of `fds`, at most [`MOST`], can be read, for at most `wait`; for ever without.
+    /// A signal may end it early, and on some systems so may nothing at all. Allocates nothing.
     pub(super) fn wait(&self, fds: &[BorrowedFd<'_>], wait: Option<Duration>) {
         let is_over = wait.is_some_and(|wait| wait.is_zero());
         #[cfg(any(target_os = "linux", target_os = "android"))]
