@@ -11,7 +11,7 @@ use crate::args::{Global, LogFormat, When};
 use crate::exit::Code;
 pub(crate) use crate::text::clean;
 use crate::text::{is_invisible, shorten};
-use crate::times::{rfc3339, rfc3339_millis};
+use crate::times::{overwrite_rfc3339_millis, rfc3339, rfc3339_millis};
 use crate::writer::{Writer, soon};
 
 /// Why a command failed.
@@ -219,6 +219,17 @@ fn message(event: &str, level: &str, text: &str, hints: &[impl AsRef<str>]) -> O
 /// A message that is not a failure: a line of the log, a warning.
 pub(crate) fn message_object(level: &str, text: &str) -> Object {
     message("message", level, text, &[] as &[&str])
+}
+
+/// If `line` is an object with an event, sets its time to now. Allocates nothing.
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+pub(crate) fn renew_time(line: &mut [u8]) {
+    const START: &[u8] = br#"{"schema":1,"time":""#;
+    if line.starts_with(START)
+        && let Some(time) = line.get_mut(START.len()..START.len() + 24)
+    {
+        overwrite_rfc3339_millis(time, SystemTime::now());
+    }
 }
 
 /// Writes a message to stderr, unless `-q`.

@@ -357,3 +357,20 @@ fn times_of_events_are_those_of_their_happening() {
     std::thread::sleep(Duration::from_millis(2));
     assert!(time() > first);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn guardian_says_when_it_ended_the_command_and_not_when_that_began() {
+    let tool = Tool::new();
+    let script = "echo $AZMUTEX_PID; exec sleep 1000";
+    let run = tool.start(&["run", "--log-format", "json", "a", "-c", script]);
+    let pid = run.line();
+    let before = tool.run(&["status", "a", "--json"]).json();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid])
+        .status();
+    assert!(killed.unwrap().success());
+    let said: Value = serde_json::from_str(&run.says("was killed")).unwrap();
+    assert_eq!(assert_valid(&said), "message");
+    assert!(said["time"].as_str() > before["time"].as_str(), "{said}");
+}

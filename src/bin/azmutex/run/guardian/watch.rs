@@ -15,6 +15,7 @@ use super::children::Children;
 use super::plan::{Act, Plan};
 use super::records::{LENGTH, Order};
 use super::tree::Tree;
+use crate::output::renew_time;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::processes::GUARDIAN;
 use crate::run::sys;
@@ -95,6 +96,7 @@ impl Watch {
                 Orders::None => {}
             }
         }
+        renew_time(&mut self.message);
         say(&self.message);
         0
     }
@@ -127,6 +129,7 @@ impl Watch {
                 return 0;
             }
         }
+        renew_time(&mut self.message);
         say(&self.message);
         0
     }

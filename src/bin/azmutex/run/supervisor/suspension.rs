@@ -157,6 +157,7 @@ impl Supervisor<'_, '_> {
             stop: token,
         } = self.acquisition;
         let limit = self.context.args.waiting.limit();
+        let started = timer::now();
         let job = &mut self.job;
         let waited = waiting::wait(self.context, locker, token, limit, |arrived| {
             match arrived.map(|arrived| arrived.signal) {
@@ -168,6 +169,9 @@ impl Supervisor<'_, '_> {
         });
         match waited {
             Ok(Waited::Granted(guard)) => {
+                let waited = timer::now() - started;
+                let event = events::acquired(self.context.lock, &guard, waited);
+                self.context.event(&event);
                 self.watch = guard.watch();
                 self.guard = Some(ManuallyDrop::new(*guard));
                 self.fence.freeze(timer::now());
