@@ -2,12 +2,15 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use azmutex::LeaseState;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::support::{
-    Running, Scratch, Service, assert_dies, azmutex, finish, is_dead, is_ignored, number, unique,
+    PATIENCE, Running, Scratch, Service, assert_dies, azmutex, eventually, finish, is_dead,
+    is_ignored, number, unique,
 };
 
 /// Says when it is ready, and what it hears. Its input is to be a pipe that nobody writes to.
@@ -246,6 +249,31 @@ fn stopped_command_is_continued_to_take_a_term() {
     run.signal(Signal::TERM);
     let done = run.finish();
     assert_eq!(done.code(), 7, "{done:?}");
+}
+
+#[test]
+fn signals_without_end_do_not_hold_up_the_end_of_the_command() {
+    let service = Service::emulator();
+    let script = "trap '' TERM; echo ready; read line; exit 3";
+    let mut run = service.run([&*unique("flood"), "-c", script]);
+    let mut run = Running::start(run.stdin(Stdio::piped()));
+    run.out.wait_for("ready");
+    let pid = Pid::from_child(&run.child);
+    let flooding = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while flooding.load(Ordering::Relaxed) {
+                // It may have ended.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        });
+        drop(run.child.stdin.take());
+        // Not waited for: the number stays its own until the flood is over.
+        let ended = eventually(PATIENCE, || is_dead(pid.as_raw_nonzero().get()));
+        flooding.store(false, Ordering::Relaxed);
+        assert!(ended, "{}", run.err.text());
+    });
+    assert_eq!(run.finish().code(), 3);
 }
 
 #[test]

@@ -129,7 +129,8 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             let mut wait = self.guard_lock();
             self.tell_guardian();
             if self.listen() {
-                continue;
+                wait = self.guard_lock();
+                self.tell_guardian();
             }
             while let Some(change) = self.job.poll() {
                 self.heed(change);
