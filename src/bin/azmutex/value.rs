@@ -56,14 +56,6 @@ pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads the interval at which a lease is renewed.
-pub(crate) fn renewal_interval(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        interval if interval >= Duration::from_secs(1) => Ok(interval),
-        _ => Err("it must be at least 1s".to_owned()),
-    }
-}
-
 /// Reads the duration of a lease, or `infinite`.
 pub(crate) fn lease(text: &str) -> Result<LeaseDuration, String> {
     const RULE: &str = "a lease is 15s to 60s, in whole seconds";
@@ -84,6 +76,14 @@ pub(crate) fn renewed_lease(text: &str) -> Result<LeaseDuration, String> {
         ),
         Ok(lease) => Ok(lease),
         Err(_) => Err("a lease is 15s to 60s, in whole seconds".to_owned()),
+    }
+}
+
+/// Reads the interval at which a lease is renewed.
+pub(crate) fn renewal_interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval >= Duration::from_secs(1) => Ok(interval),
+        _ => Err("it must be at least 1s".to_owned()),
     }
 }
 

@@ -19,28 +19,28 @@ use crate::output::{clean, columns, say_object};
 use crate::times::span;
 use crate::wait_display::{Since, Style, drawn, holder, line, moment};
 
-/// How long to wait, after giving up, for leases that may have been granted.
+/// How long leases that may have been granted are waited for after the waiting was given up.
 const CLEAN_UP: Duration = Duration::from_secs(2);
 
-/// How long the first line is delayed to learn the holder's name.
+/// How long the first line waits for the holder's name.
 const NAME: Duration = Duration::from_secs(1);
 
 /// How often a line that is redrawn asks who holds the lock.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The result of waiting.
+/// What the waiting came to.
 #[derive(Debug)]
 pub(super) enum Waited {
     Granted(Box<LeaseGuard>),
     Refused(TryLockError),
     /// A signal ended it, and what may have been granted is released.
     Signalled(c_int),
-    /// It is no longer wanted, and what may have been granted is released.
+    /// Nobody wants it any more, and what may have been granted is released.
     Abandoned,
 }
 
-/// Waits for the lock, for at most `limit`. Calls `heed` with each signal that does not end the
-/// wait, and without one whenever something may have happened; `heed` may abandon the wait.
+/// Waits for the lock, for at most `limit`. `heed` is given the signals that do not end it, is called
+/// without one whenever something may have happened, and may abandon it.
 pub(super) fn wait(
     context: &mut Context<'_>,
     locker: &Locker,
@@ -96,8 +96,8 @@ pub(super) fn wait(
     Ok(ended)
 }
 
-/// Releases what may have been granted in the meantime, for a short while at most; another signal
-/// ends that too. `error`: the result of waiting, if it is over.
+/// Releases what may have been granted meanwhile, as far as it can be done in a moment. Another
+/// signal ends that too. `error`: what the waiting came to, if it is over.
 fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockError>) {
     let patience = if error.is_some() {
         CLEAN_UP / 2
@@ -133,8 +133,8 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockEr
     }
 }
 
-/// Releases the lease that may have been granted despite `error`. The locker does so by itself, but
-/// only after the request that it waits for has ended. Returns whether a message follows.
+/// Releases the lease that `error` leaves behind, if it does. The locker would do so by itself, but
+/// only once the request that it waits for has come to an end. Returns whether a message follows.
 fn release_unheard_of(context: &mut Context<'_>, locker: &Locker, error: &TryLockError) -> bool {
     let TryLockError::Error(error) = error else {
         return false;
@@ -148,7 +148,7 @@ fn release_unheard_of(context: &mut Context<'_>, locker: &Locker, error: &TryLoc
     context.worker.start(release).is_ok()
 }
 
-/// What has been shown of the wait.
+/// What was shown of the waiting so far.
 struct Shown {
     started: Duration,
     limit: Option<Duration>,
@@ -197,7 +197,7 @@ impl Shown {
             Message::Status(result) => {
                 self.looking = false;
                 self.status = result.ok();
-                // The first line was only delayed for this.
+                // The first line has only waited for this.
                 if self.lines == 0 {
                     self.next = timer::now();
                 }
@@ -206,7 +206,7 @@ impl Shown {
         }
     }
 
-    /// Shows what is due. Returns how long until the next line is.
+    /// Shows what is due. Returns how long until the next.
     fn show(&mut self, context: &mut Context<'_>, locker: &Locker) -> Option<Duration> {
         let heard = context.style != Style::Silent || context.reporter.has_events();
         if !self.waiting || !heard {
@@ -215,7 +215,7 @@ impl Shown {
         let now = timer::now();
         let stale = match context.style {
             Style::Drawn => self.looked.is_none_or(|looked| now >= looked + LOOK_EVERY),
-            // Ask shortly before it is shown.
+            // Asked for shortly before it is shown.
             _ => self.looked.is_none() || (now + NAME >= self.next && self.lines > 0),
         };
         if stale && !self.looking && self.looked.is_none_or(|looked| now > looked + NAME) {
@@ -223,7 +223,7 @@ impl Shown {
             self.looking = look(context, locker);
         }
         if now < self.next {
-            // At most half a second, to ask in time for the next line.
+            // Half a second at most, for the look ahead of a line.
             return Some(
                 (self.next - now)
                     .min(NAME / 2)
@@ -236,7 +236,7 @@ impl Shown {
             context.event(&event);
         }
         match context.style {
-            // In the background the terminal belongs to another program.
+            // In the background the terminal shows somebody else's work.
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
                 let status = self.status.as_deref();
