@@ -16,7 +16,6 @@ use crate::args::{Auth, Create, Global};
 use crate::exit::Code;
 use crate::files;
 use crate::output::{Failure, clean};
-use crate::text::shell_argument;
 
 /// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
 pub(crate) const CREDENTIALS: [&str; 6] = [
@@ -137,7 +136,7 @@ impl Config {
         Ok(Lock {
             url: mutex.url(&key),
             name: clean(&key),
-            word: shell_argument(text),
+            word: crate::text::shell_argument(text),
             mutex,
             key,
             #[cfg(feature = "emulator")]

@@ -259,7 +259,7 @@ impl WaitDisplay {
         }
         let name = &self.lock.name;
         if due {
-            state.status = self.status();
+            state.status = self.lock.mutex.status(&self.lock.key).ok();
         }
         let status = state.status.as_ref();
         match self.style {

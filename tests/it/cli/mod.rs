@@ -10,7 +10,7 @@ mod lease;
 mod limits;
 #[cfg(unix)]
 mod nested;
-pub(crate) mod schema;
+mod schema;
 #[cfg(unix)]
 mod scripts;
 mod secrets;
@@ -18,3 +18,5 @@ mod secrets;
 mod terminal;
 mod tool;
 mod usage;
+
+pub(crate) use self::schema::assert_valid;

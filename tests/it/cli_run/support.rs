@@ -16,7 +16,7 @@ use azmutex::{AzureMutex, LeaseState, Locker, MutexOptions};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cli::schema::assert_valid;
+use crate::cli::assert_valid;
 use crate::support::azurite::Azurite;
 
 /// Generous, for a loaded machine: nothing waits this long that works.
