@@ -97,6 +97,8 @@ pub(crate) struct Lock {
     pub(crate) key: String,
     /// The name as a terminal can show it.
     pub(crate) name: String,
+    /// The lock as it was given, as an argument in a shell.
+    pub(crate) word: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
     /// With `--emulator`, keeps it running for as long as the lock is in use.
@@ -215,6 +217,7 @@ impl Config {
         Ok(Lock {
             url: mutex.url(&key),
             name: clean(&key),
+            word: crate::text::shell_argument(text),
             mutex,
             key,
             #[cfg(feature = "emulator")]

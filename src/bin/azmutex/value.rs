@@ -96,6 +96,14 @@ pub(crate) fn renewed_lease(text: &str) -> Result<LeaseDuration, String> {
     }
 }
 
+/// Reads the interval at which a lease is renewed.
+pub(crate) fn renewal_interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval >= Duration::from_secs(1) => Ok(interval),
+        _ => Err("it must be at least 1s".to_owned()),
+    }
+}
+
 /// Reads how long a broken lease may still run.
 pub(crate) fn period(text: &str) -> Result<Duration, String> {
     match duration(text) {

@@ -19,3 +19,5 @@ mod secrets;
 mod terminal;
 mod tool;
 mod usage;
+
+pub(crate) use self::schema::assert_valid;

@@ -225,7 +225,7 @@ pub(crate) struct HoldArgs {
         long,
         value_name = "DURATION",
         env = "AZMUTEX_RENEW_EVERY",
-        value_parser = value::duration
+        value_parser = value::renewal_interval
     )]
     pub(crate) renew_every: Option<Duration>,
     #[command(flatten)]

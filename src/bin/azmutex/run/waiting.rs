@@ -17,7 +17,7 @@ use super::signals::Arrived;
 use super::timer;
 use crate::output::{clean, columns, say_object};
 use crate::times::span;
-use crate::waiting::{Since, Style, drawn, holder, line, moment};
+use crate::wait_display::{Since, Style, drawn, holder, line, moment};
 
 /// How long leases that may have been granted are waited for after the waiting was given up.
 const CLEAN_UP: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ pub(super) fn wait(
                 Message::Waited(result) => {
                     return Ok(match result {
                         Ok(guard) => {
-                            shown.acquired(context);
+                            shown.acquired(context, &guard);
                             Waited::Granted(guard)
                         }
                         Err(error) => {
@@ -186,7 +186,7 @@ impl Shown {
                 self.failed = None;
             }
             Message::Event(Event::AcquireFailed { error, attempt, .. }) => {
-                context.event(&events::acquire_failed(context.name(), &error, attempt));
+                context.event(&events::acquire_failed(context.key(), &error, attempt));
                 let now = timer::now();
                 if self.failed.is_none_or(|last| now >= last + LOOK_EVERY) {
                     self.failed = Some(now);
@@ -260,11 +260,16 @@ impl Shown {
         Some(if left > NAME { left - NAME } else { left })
     }
 
-    fn acquired(&self, context: &mut Context<'_>) {
+    fn acquired(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
         context.reporter.clear();
-        if self.lines > 0 || context.global.verbose > 0 {
-            let waited = span(timer::now() - self.started);
-            let text = format!("acquired {} after {waited}", context.name());
+        if self.lines == 0 && context.global.verbose == 0 {
+            return;
+        }
+        let waited = timer::now() - self.started;
+        if context.style == Style::Objects {
+            say_object(&events::acquired(context.lock, guard, waited));
+        } else {
+            let text = format!("acquired {} after {}", context.name(), span(waited));
             context.reporter.note(&text);
         }
     }

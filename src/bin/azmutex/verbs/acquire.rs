@@ -17,7 +17,8 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
-use crate::waiting::{self, Since, WaitDisplay};
+use crate::text::is_invisible;
+use crate::wait_display::{WaitDisplay, not_acquired};
 
 /// How long to wait for the release of a lease that may have been granted: after a signal, and
 /// after the time limit.
@@ -159,7 +160,7 @@ fn wait(
     result.map_err(|error| match error {
         TryLockError::WouldBlock => {
             give_back(locker, None, SETTLE_LATE);
-            not_acquired(lock, display, args.waiting.limit())
+            not_acquired(lock, display.status().as_ref(), args.waiting.limit())
         }
         TryLockError::Error(error) => {
             give_back(locker, error.lease_id(), SETTLE_LATE);
@@ -235,18 +236,6 @@ fn end(guard: LeaseGuard, signal: i32) -> ! {
     signals::die(signal)
 }
 
-pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Duration>) -> Failure {
-    let name = &lock.name;
-    let holder = display.holder(Since::Span);
-    Failure::new(
-        Code::NotAcquired,
-        waiting::not_acquired(name, &holder, limit),
-    )
-    .hint(format!(
-        "azmutex status {name}; if the holder is gone: azmutex break {name}"
-    ))
-}
-
 fn holder(args: &AcquireArgs) -> Holder {
     let Identity { owner, reason } = &args.identity;
     let mut holder = Holder::current(args.lease);
@@ -305,7 +294,11 @@ fn written(
     }
 }
 
-/// Quoted as one word for a shell.
+/// Quoted as one word for any POSIX shell, so that a terminal shows all of it.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    if !text.chars().any(is_invisible) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let octal: String = text.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("\"$(printf '{octal}')\"")
 }

@@ -68,10 +68,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
                         lock.name
                     ),
                 )
-                .hint(format!(
-                    "look again: azmutex status {}",
-                    shell_word(&lock.key)
-                ))
+                .hint(format!("look again: azmutex status {}", lock.word))
             }),
             _ => Err(error.into()),
         },
@@ -256,7 +253,8 @@ fn confirm(
             ),
         )
         .hint(format!(
-            "pass --yes, or --confirm {}",
+            "pass --yes, or --confirm{}{}",
+            if lock.key.starts_with('-') { "=" } else { " " },
             shell_word(&lock.key)
         )))
     };

@@ -8,7 +8,7 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line};
 use crate::times::rfc3339;
-use crate::waiting::{HeldBy, Since};
+use crate::wait_display::{HeldBy, Since};
 
 pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     if args.check == Some(Check::Mine) && args.lease_id.is_none() {

@@ -9,7 +9,8 @@ use azmutex::LeaseStatus;
 
 use crate::args::{Global, LogFormat, When};
 use crate::config::Lock;
-use crate::output::{Object, clean, columns, draw, say, say_object, waiting_event};
+use crate::exit::Code;
+use crate::output::{Failure, Object, clean, columns, draw, say, say_object, waiting_event};
 use crate::text::{shorten, width};
 use crate::times::{ago, rfc3339, short, span};
 
@@ -106,8 +107,20 @@ pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Dur
     format!("waiting for {name}: {holder} (waited {waited}{limit})")
 }
 
-/// Why the wait ended without the lock.
-pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
+/// The failure to acquire the lock in time. `status`: `None` if the service could not be asked.
+pub(crate) fn not_acquired(
+    lock: &Lock,
+    status: Option<&LeaseStatus>,
+    limit: Option<Duration>,
+) -> Failure {
+    let Lock { name, word, .. } = lock;
+    let text = why_not_acquired(name, &holder(status, Since::Span), limit);
+    Failure::new(Code::NotAcquired, text).hint(format!(
+        "azmutex status {word}; if the holder is gone: azmutex break {word}"
+    ))
+}
+
+fn why_not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
     let within = match limit {
         Some(limit) if !limit.is_zero() => format!("not acquired within {}", short(limit)),
         _ => "somebody holds it".to_owned(),
@@ -295,10 +308,9 @@ impl WaitDisplay {
         }
     }
 
-    /// Who holds the lock, as `held by ...`; asks the service.
-    pub(crate) fn holder(&self, style: Since) -> String {
-        let status = self.lock.mutex.status(&self.lock.key);
-        holder(status.as_ref().ok(), style)
+    /// Who holds the lock; asks the service.
+    pub(crate) fn status(&self) -> Option<LeaseStatus> {
+        self.lock.mutex.status(&self.lock.key).ok()
     }
 }
 
@@ -325,7 +337,7 @@ mod tests {
             "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
         );
         assert_eq!(
-            not_acquired("prod/deploy", &holder, limit),
+            why_not_acquired("prod/deploy", &holder, limit),
             "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
         );
     }
