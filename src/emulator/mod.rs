@@ -34,13 +34,16 @@
 
 mod auth;
 mod bearer;
+mod block_list;
 mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lease;
 mod list;
+mod operation;
 mod reply;
 mod request;
+mod sas;
 mod server;
 mod service;
 mod store;
@@ -50,8 +53,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use self::auth::{ACCOUNT, Authorizer, KEY, Sas};
+use self::auth::{ACCOUNT, Authorizer, KEY};
 use self::server::Server;
 use crate::error::Error;
 use crate::mutex::options::MutexOptions;
@@ -88,12 +92,11 @@ impl Emulator {
         Self::builder().start()
     }
 
-    /// Sets the clock, shared access signatures or the address before the emulator is started.
+    /// Sets the clock, bearer tokens or the address before the emulator is started.
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder {
             address: server::ANY_PORT,
             clock: Clock::new(),
-            sas: Vec::new(),
             bearers: Vec::new(),
             allows_key: true,
         }
@@ -128,6 +131,21 @@ impl Emulator {
         )
     }
 
+    /// A shared access signature of the account that allows everything that the emulator
+    /// implements, until `lifetime` has passed on its clock: the query string, without `?`.
+    ///
+    /// The emulator accepts any shared access signature that the account key has signed, such as
+    /// those that Azure's SDKs make. This one is for clients that cannot sign.
+    #[must_use]
+    pub fn sas(&self, lifetime: Duration) -> String {
+        let expiry = self
+            .server
+            .clock()
+            .wall()
+            .saturating_add(lifetime.try_into().unwrap_or(time::Duration::MAX));
+        self.server.authorizer().sas(expiry)
+    }
+
     /// Options for a client of this emulator that uses the same clock.
     ///
     /// # Errors
@@ -152,12 +170,12 @@ impl Emulator {
     /// and a challenge in `WWW-Authenticate`.
     pub fn expect_bearer(&self, token: impl Into<BearerToken>) {
         let now = self.server.clock().now();
-        self.server.bearers().expect(token.into(), now);
+        self.server.authorizer().bearers.expect(token.into(), now);
     }
 
     /// Accepts this bearer token no longer. Does nothing if it is not accepted.
     pub fn revoke_bearer(&self, token: &str) {
-        self.server.bearers().revoke(token);
+        self.server.authorizer().bearers.revoke(token);
     }
 
     /// How many requests have been answered, including those that were refused.
@@ -203,7 +221,7 @@ impl fmt::Debug for Emulator {
 /// let clock = Clock::frozen();
 /// let emulator = Emulator::builder()
 ///     .clock(clock.clone())
-///     .sas("sv=2021-04-10&se=2099-01-01T00%3A00%3A00Z&sig=made%2Bup%3D")
+///     .bearer("token")
 ///     .start()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -212,7 +230,6 @@ impl fmt::Debug for Emulator {
 pub struct EmulatorBuilder {
     address: SocketAddr,
     clock: Clock,
-    sas: Vec<String>,
     bearers: Vec<BearerToken>,
     allows_key: bool,
 }
@@ -221,16 +238,6 @@ impl EmulatorBuilder {
     /// The clock by which leases expire. Defaults to a new one that runs with real time.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
-        self
-    }
-
-    /// A shared access signature to accept, as a query string: `sv=…&se=…&sig=…`.
-    ///
-    /// A request without an `Authorization` header whose query has all of these parameters may do
-    /// anything from the token's `st` to its `se`, by the emulator's clock. The token's permissions
-    /// are not checked. Can be called more than once. Defaults to none.
-    pub fn sas(mut self, token: impl Into<String>) -> Self {
-        self.sas.push(token.into());
         self
     }
 
@@ -261,17 +268,14 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] if the address is not a loopback address, or if a shared
-    /// access signature has no `sig` or a malformed date; any other kind if the port cannot be
-    /// bound or the thread cannot be started.
+    /// [`io::ErrorKind::InvalidInput`] if the address is not a loopback address; any other kind if
+    /// the port cannot be bound or the thread cannot be started.
     pub fn start(self) -> io::Result<Emulator> {
-        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         if !self.address.ip().is_loopback() {
-            return Err(invalid("the emulator listens on loopback addresses only"));
+            let why = "the emulator listens on loopback addresses only";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let sas: Option<Vec<Sas>> = self.sas.iter().map(|token| Sas::parse(token)).collect();
-        let sas = sas.ok_or_else(|| invalid("malformed shared access signature"))?;
-        let authorizer = Authorizer::new(sas, self.allows_key);
+        let authorizer = Authorizer::new(self.allows_key);
         let (server, thread) = Server::start(self.address, self.clock, authorizer)?;
         let emulator = Emulator {
             server,
@@ -289,7 +293,6 @@ impl fmt::Debug for EmulatorBuilder {
         f.debug_struct("EmulatorBuilder")
             .field("address", &self.address)
             .field("clock", &self.clock)
-            .field("sas", &self.sas.len())
             .field("bearers", &self.bearers)
             .field("allows_key", &self.allows_key)
             .finish()
