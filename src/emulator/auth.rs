@@ -58,11 +58,11 @@ impl Authorizer {
         sas::account_sas(ACCOUNT, &self.key, &dates::utc(expiry))
     }
 
-    /// `operation`: `None` if it is refused once it is authorized.
+    /// `target` and `operation`: `None` if the request is refused once it is authorized.
     pub(super) fn check(
         &self,
         request: &Request<'_>,
-        target: &Target<'_>,
+        target: Option<&Target<'_>>,
         operation: Option<Operation>,
         caller: IpAddr,
         now: Moment,

@@ -1,12 +1,14 @@
 //! An embedded lease-blob server, for tests and first steps.
 //!
 //! An [`Emulator`] runs in the process that starts it and listens on a loopback address only. It
-//! answers as Azure Blob Storage does, for the part of it that locks need: containers, blobs with
-//! metadata, and leases on both. Signatures and the age of each request are checked. Everything
-//! is kept in memory, and is gone when the emulator is dropped. Each emulator is separate: two of
-//! them do not exclude each other.
+//! answers as Azure Blob Storage does, for the part of it that locks and their tests need, to this
+//! library and to any other client of the service. **What it does not implement it refuses**, and
+//! never ignores: a test that passes here did not pass because something was dropped. Everything is
+//! kept in memory, and is gone when the emulator is dropped. Each emulator is separate: two of them
+//! do not exclude each other.
 //!
 //! Leases expire by the emulator's [`Clock`], which a test can advance instead of waiting.
+//! `azmutex emulator` serves one to several processes.
 //!
 //! # Examples
 //!
@@ -23,14 +25,46 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! # Differences from the service
+//! # What is implemented
+//!
+//! | of | operations |
+//! |---|---|
+//! | the account | List Containers: prefix, pages, metadata |
+//! | a container | Create, Get Properties and Metadata, Set Metadata, Lease, Delete; List Blobs: flat or by a delimiter, prefix, pages, metadata |
+//! | a block blob | Put Blob, Put Block, Put Block List, Get Block List, Get Blob (whole or one range), Get Properties and Metadata, Set Metadata, Lease, Delete |
+//!
+//! - The conditions `If-Match`, `If-None-Match`, `If-Modified-Since` and `If-Unmodified-Since`, and
+//!   lease IDs, for the operations that take them.
+//! - The properties of content (type, encoding, language, cache control, disposition) are stored.
+//!   `Content-MD5` is checked, stored and returned.
+//! - Three kinds of credentials: the account key by Shared Key; account and service SAS made with
+//!   it, whose signature, permissions, resource, times, protocol and addresses are checked; and the
+//!   bearer tokens that it was told to expect ([`BearerToken`]), over `http` too.
+//! - The versions of the service from 2015-02-21 to 2026-12-06. Another `x-ms-version` is refused
+//!   with 400 `InvalidHeaderValue`, as the service refuses one that it does not know.
+//!
+//! # What is refused
+//!
+//! - Other operations: 501 `NotImplemented`. Among them are snapshots, versions, tags, tiers, legal
+//!   hold, immutability, undelete, append and page blobs, stored access policies, Set Blob
+//!   Properties, batches, and the properties of the account.
+//! - Any other query parameter, such as `snapshot` or `versionid`: 400 `UnsupportedQueryParameter`.
+//! - Any other header that begins with `x-ms-` or `If-`, such as `x-ms-copy-source`,
+//!   `x-ms-if-tags`, `x-ms-access-tier`, those of encryption, and `x-ms-content-crc64`: 400
+//!   `UnsupportedHeader`, with the header's name in the body. So are the headers of one operation in
+//!   another.
+//! - Values that cannot be honoured, such as several ETags or several ranges: 400
+//!   `InvalidHeaderValue`.
+//! - User delegation SAS, and SAS with an encryption scope, a stored access policy, or headers for
+//!   replies: 403 `AuthenticationFailed`, with the reason in the body.
+//! - Anonymous requests, chunked uploads, and bodies of more than 8 MiB, for which clients use
+//!   blocks.
+//!
+//! # Other differences from the service
 //!
 //! - One account, `devstoreaccount1`, whose key is published, and path-style URLs.
-//! - Snapshots, versions, tags, blocks, page blobs, appending and lists with a delimiter are
-//!   refused. Hashes of content are neither checked nor returned.
-//! - A bearer token is accepted if the emulator was told to expect it, over `http` too: see
-//!   [`BearerToken`].
 //! - `Date` is exact. The service's own can be up to two seconds behind.
+//! - Ranges of a form that the service ignores are refused.
 
 mod auth;
 mod bearer;

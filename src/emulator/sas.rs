@@ -53,7 +53,7 @@ pub(super) fn check(
     account: &str,
     key: &[u8],
     request: &Request<'_>,
-    target: &Target<'_>,
+    target: Option<&Target<'_>>,
     operation: Option<Operation>,
     from: Origin,
 ) -> Result<bool, Failure> {
@@ -118,14 +118,14 @@ fn account_string_to_sign(account: &str, request: &Request<'_>, version: &str) -
 fn service_string_to_sign(
     account: &str,
     request: &Request<'_>,
-    target: &Target<'_>,
+    target: Option<&Target<'_>>,
     version: &str,
 ) -> Option<String> {
     let resource = match (request.parameter("sr"), target) {
-        ("c", Target::Container(container) | Target::Blob(container, _)) => {
+        ("c", Some(Target::Container(container) | Target::Blob(container, _))) => {
             format!("/blob/{account}/{container}")
         }
-        ("b", Target::Blob(container, name)) => format!("/blob/{account}/{container}/{name}"),
+        ("b", Some(Target::Blob(container, name))) => format!("/blob/{account}/{container}/{name}"),
         _ => return None,
     };
     let value = |name| request.parameter(name);

@@ -258,16 +258,23 @@ impl Server {
         body: &[u8],
         caller: IpAddr,
     ) -> Result<Reply, Failure> {
-        let target = Target::parse(request.path, ACCOUNT)?;
-        let operation = Operation::of(request, &target);
-        let known = operation.as_ref().ok().copied();
-        let now = self.moment();
-        let authorized = self
-            .authorizer
-            .check(request, &target, known, caller, now)?;
+        // What is not authorized learns nothing else.
+        let target = Target::parse(request.path, ACCOUNT);
+        let operation = match &target {
+            Ok(target) => Operation::of(request, target),
+            Err(failure) => Err(failure.clone()),
+        };
+        let authorized = self.authorizer.check(
+            request,
+            target.as_ref().ok(),
+            operation.as_ref().ok().copied(),
+            caller,
+            self.moment(),
+        )?;
+        let (target, operation) = (target?, operation?);
         let mut store = self.store.lock();
         let call = Call {
-            operation: operation?,
+            operation,
             request,
             by_sas: authorized.by_sas,
             may_overwrite: authorized.may_overwrite,
