@@ -168,7 +168,7 @@ fn service_sas(fields: &[(&str, &str)], resource: &str, version: &str) -> String
     let resource = format!("/blob/{ACCOUNT}/{resource}");
     let mut text = format!("{sp}\n{st}\n{se}\n{resource}\n\n{sip}\n{spr}\n{version}\n");
     match version {
-        "2015-04-05" => {}
+        "2015-02-21" | "2015-04-05" => {}
         "2018-11-09" => text += &format!("{sr}\n\n"),
         _ => text += &format!("{sr}\n\n\n"),
     }
