@@ -195,6 +195,16 @@ impl fmt::Display for Signal {
     }
 }
 
+/// Reads a token as it stands in a header.
+#[cfg(feature = "emulator")]
+pub(crate) fn bearer_token(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("use ASCII characters without spaces".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

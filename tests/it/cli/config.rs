@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use azmutex::LeaseDuration;
 
 use super::tool::{Done, Tool, bare, finish};
+use crate::support::account::Account;
 
 /// A directory of one test.
 struct Dir(PathBuf);
@@ -299,14 +301,12 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
 
 #[test]
 fn container_sas_is_not_sent_to_create_its_container() {
-    let sas = "sv=2021-08-06&sr=c&sp=rcwl&se=2999-01-01T00%3A00%3A00Z&sig=s3cret";
-    let emulator = azmutex::emulator::Emulator::builder()
-        .sas(sas)
-        .start()
-        .unwrap();
+    let emulator = azmutex::emulator::Emulator::start().unwrap();
+    let account = Account::parse(&emulator.connection_string());
+    let sas = account.sas_of_container("locks", Duration::from_secs(3600));
     let set = [
         ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1"),
-        ("AZURE_STORAGE_SAS_TOKEN", sas),
+        ("AZURE_STORAGE_SAS_TOKEN", &sas),
         ("AZMUTEX_ENDPOINT", &*emulator.endpoint()),
     ];
     with(&["acquire", "-n", "a"], &set)

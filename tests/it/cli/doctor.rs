@@ -1,6 +1,9 @@
 //! `doctor`: how far it gets, and what is permitted.
 
+use std::time::Duration;
+
 use super::tool::{Tool, bare, finish};
+use crate::support::account::Account;
 
 #[test]
 fn doctor_finds_a_healthy_service_healthy() {
@@ -176,7 +179,6 @@ fn doctor_names_what_is_wrong_before_anything_is_sent() {
 
 #[test]
 fn doctor_tells_permission_from_credential() {
-    let sas = "sv=2021-08-06&sr=c&se=2999-01-01T00%3A00%3A00Z&sig=s3cret";
     for (permissions, code, rows) in [
         (
             "rcw",
@@ -198,11 +200,9 @@ fn doctor_tells_permission_from_credential() {
         ),
         ("wl", 77, &["fail  read", "(`sp=wl`) lack `r`"]),
     ] {
-        let sas = format!("{sas}&sp={permissions}");
-        let emulator = azmutex::emulator::Emulator::builder()
-            .sas(&sas)
-            .start()
-            .unwrap();
+        let emulator = azmutex::emulator::Emulator::start().unwrap();
+        let account = Account::parse(&emulator.connection_string());
+        let sas = account.sas_that_allows(permissions, "locks", Duration::from_secs(3600));
         azmutex::AzureMutex::new(emulator.options("locks").unwrap())
             .and_then(|mutex| mutex.acquire("other", azmutex::LeaseDuration::MAX))
             .unwrap();

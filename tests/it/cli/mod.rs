@@ -3,6 +3,8 @@
 mod admin;
 mod config;
 mod doctor;
+#[cfg(unix)]
+mod emulator;
 mod generate;
 mod hold;
 mod lease;

@@ -279,7 +279,7 @@ fn plain_http_to_another_machine_is_refused_unless_it_is_allowed() {
 fn name_below_localhost_is_this_machine() {
     let tool = Tool::new();
     let port = addr_of(tool.emulator()).port();
-    let account = emulator_at(&tool, &format!("devstoreaccount1.blob.localhost:{port}"));
+    let account = emulator_at(&tool, &format!("locks.localhost:{port}"));
     let proxy = format!("http://{}", closed_port());
     let done = with(&STATUS, &all(&account[..3], &[("ALL_PROXY", &proxy)])).exits(0);
     assert_eq!(done.err, "");

@@ -191,9 +191,14 @@ fn json_of_every_verb_holds_to_the_schema() {
     let object = serde_json::from_str(&hold.line()).unwrap();
     assert_eq!(assert_valid(&object), "acquired");
     hold.close_stdin();
-    let emulator = tool.start(&["emulator", "--json"]);
-    let object = serde_json::from_str(&emulator.line()).unwrap();
-    assert_eq!(assert_valid(&object), "serving");
+    for args in [
+        &["emulator", "--json"][..],
+        &["emulator", "--json", "--sas"],
+    ] {
+        let emulator = tool.start(args);
+        let object = serde_json::from_str(&emulator.line()).unwrap();
+        assert_eq!(assert_valid(&object), "serving");
+    }
 }
 
 #[test]

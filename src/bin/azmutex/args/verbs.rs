@@ -263,6 +263,11 @@ pub(crate) struct DoctorArgs {
 /// Serve an emulator on this machine, until stdin ends or a signal arrives
 ///
 /// Prints the line that sets the environment of the processes that share it.
+///
+/// It implements containers, block blobs with metadata, and leases, as Azure Blob Storage does, for
+/// this tool, Azure's SDKs and their tests; everything else is refused with 400 or 501. It accepts
+/// the account key, shared access signatures made with it, and the bearer tokens of --bearer.
+/// Everything is in memory, and gone when it ends.
 #[cfg(feature = "emulator")]
 #[derive(Debug, Args)]
 #[command(after_help = examples::EMULATOR, after_long_help = examples::with_exit(examples::EMULATOR, false))]
@@ -275,6 +280,12 @@ pub(crate) struct EmulatorArgs {
         hide_default_value = true
     )]
     pub(crate) port: u16,
+    /// Print a shared access signature for a year, in place of the account key
+    #[arg(long)]
+    pub(crate) sas: bool,
+    /// Accept this bearer token; can be repeated
+    #[arg(long, value_name = "TOKEN", value_parser = value::bearer_token)]
+    pub(crate) bearer: Vec<String>,
 }
 
 /// Print completions for a shell
