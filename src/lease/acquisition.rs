@@ -20,6 +20,9 @@ const LAST_ATTEMPT: Duration = Duration::from_millis(100);
 /// What the first attempt of a limited wait gets at least: a limit of a millisecond still asks once.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
+/// A short wait does not look who holds the lease.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+
 /// How often a waiter looks who holds the lease, or less often if the service is overloaded; and how
 /// long after an attempt at most.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -85,6 +88,8 @@ impl Acquisition {
             WaitLimit::Once => terms.fault_wait.min(terms.attempt_timeout * 2),
             _ => terms.fault_wait,
         };
+        // A wait that is shorter than a few intervals does not spend most of its time on one.
+        let interval = terms.poll_interval.min(limit.end().since(now.lease) / 4);
         Self {
             terms,
             limit,
@@ -96,9 +101,9 @@ impl Acquisition {
             concluded: false,
             accepted: false,
             creations: 0,
-            pace: Pace::new(terms.poll_interval),
+            pace: Pace::new(interval),
             faults: Retry::new(fault_wait),
-            look: now.real,
+            look: now.real + FIRST_LOOK,
             look_before: Duration::ZERO,
             told: [None; 2],
             held_by_another: None,

@@ -109,7 +109,8 @@ impl LockerBuilder {
     /// A lock that is released is noticed after half of that in the median. Every attempt is a billed
     /// request. Whenever the service answers that it is overloaded (503, 429, or a time-out of its
     /// own), the interval doubles, up to 512 times as long; every other answer shortens it by 5 %
-    /// again. So however many wait, they leave room for the holder's renewals.
+    /// again. So however many wait, they leave room for the holder's renewals. A wait that is limited
+    /// to less than four intervals asks about four times.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self

@@ -80,7 +80,7 @@ pub(crate) fn short(duration: Duration) -> String {
     if tenths < 100 && !tenths.is_multiple_of(10) {
         return format!("{}.{}s", tenths / 10, tenths % 10);
     }
-    let whole = Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX));
+    let whole = Duration::from_secs(u64::try_from((tenths + 5) / 10).unwrap_or(u64::MAX));
     let text = span(whole);
     match text.strip_suffix("m00s") {
         Some(minutes) => format!("{minutes}m"),
@@ -136,6 +136,7 @@ mod tests {
             (9960, "10s"),
             (42_300, "42s"),
             (0, "0s"),
+            (599_940, "10m"),
             (600_000, "10m"),
             (610_000, "10m10s"),
         ] {

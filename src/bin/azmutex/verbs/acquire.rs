@@ -125,7 +125,9 @@ fn locker(
         .fencing(true)
         .stop_token(stop)
         .observer(move |event| match event {
-            Event::Waiting { elapsed, .. } => shown.waiting(*elapsed),
+            Event::Waiting {
+                elapsed, status, ..
+            } => shown.waiting(*elapsed, status.as_deref()),
             Event::AcquireFailed { error, .. } if global.verbose > 0 => {
                 warn(&global, &format!("{error}; trying again"));
             }

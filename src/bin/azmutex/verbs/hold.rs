@@ -158,7 +158,9 @@ fn locker(
         .fencing(true)
         .stop_token(stop)
         .observer(move |event| match event {
-            Event::Waiting { elapsed, .. } => display.waiting(*elapsed),
+            Event::Waiting {
+                elapsed, status, ..
+            } => display.waiting(*elapsed, status.as_deref()),
             Event::AcquireFailed { error, .. } if !quiet => {
                 warn(&global, &format!("{error}; trying again"));
             }
