@@ -1,4 +1,4 @@
-//! Authorization: Shared Key, or a SAS that the emulator was told to accept.
+//! Authorization: Shared Key, or a SAS or bearer token that the emulator was told to accept.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>
 
@@ -9,8 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 
+use super::bearer::BearerTokens;
 use super::failure::{self, Failure};
 use super::request::Request;
+use super::store::Moment;
 use crate::azure::sign;
 use crate::time::dates;
 
@@ -27,19 +29,29 @@ const DATE_TOLERANCE: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Authorizer {
     key: Vec<u8>,
     sas: Vec<Sas>,
+    allows_key: bool,
+    pub(super) bearers: BearerTokens,
 }
 
 impl Authorizer {
-    pub(super) fn new(sas: Vec<Sas>) -> Self {
-        let key = STANDARD.decode(KEY).expect("the key is base64");
-        Self { key, sas }
+    /// `allows_key`: whether the account key is accepted, and what it has signed.
+    pub(super) fn new(sas: Vec<Sas>, allows_key: bool) -> Self {
+        Self {
+            key: STANDARD.decode(KEY).expect("the key is base64"),
+            sas,
+            allows_key,
+            bearers: BearerTokens::default(),
+        }
     }
 
-    pub(super) fn check(&self, request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
+    pub(super) fn check(&self, request: &Request<'_>, now: Moment) -> Result<(), Failure> {
+        let wall = now.wall;
         let Some(authorization) = request.header("authorization") else {
             return self.check_sas(request, wall);
         };
-        // `Bearer` is refused too: no token is known.
+        if let Some(token) = authorization.strip_prefix("Bearer ") {
+            return self.bearers.check(token.trim(), request, now.tick);
+        }
         let Some((account, signature)) = authorization
             .strip_prefix("SharedKey ")
             .and_then(|rest| rest.split_once(':'))
@@ -56,12 +68,20 @@ impl Authorizer {
             request.headers(),
         );
         if account == ACCOUNT && sign::signature(&self.key, &signed) == signature {
-            return Ok(());
+            return self.check_key_access();
         }
         Err(Failure::authentication(&format!(
             "The MAC signature found in the HTTP request '{signature}' is not the same as any \
              computed signature. Server used following string to sign: '{signed}'."
         )))
+    }
+
+    fn check_key_access(&self) -> Result<(), Failure> {
+        if self.allows_key {
+            Ok(())
+        } else {
+            Err(failure::KEY_BASED_AUTHENTICATION_NOT_PERMITTED)
+        }
     }
 
     fn check_sas(&self, request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
@@ -78,7 +98,7 @@ impl Authorizer {
             ));
         };
         if sas.is_valid_at(wall) {
-            return Ok(());
+            return self.check_key_access();
         }
         let shown = |at: Option<OffsetDateTime>| at.map(dates::http).unwrap_or_default();
         Err(Failure::authentication(&format!(

@@ -51,8 +51,14 @@ failures! {
         "An HTTP header that's mandatory for this request is not specified.";
     NO_AUTHENTICATION_INFORMATION = 401 "NoAuthenticationInformation",
         "Server failed to authenticate the request. Please refer to the information in the www-authenticate header.";
+    INVALID_TOKEN = 401 "InvalidAuthenticationInfo",
+        "Server failed to authenticate the request. Please refer to the information in the www-authenticate header.";
     AUTHENTICATION_FAILED = 403 "AuthenticationFailed",
         "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly including the signature.";
+    AUTHORIZATION_PERMISSION_MISMATCH = 403 "AuthorizationPermissionMismatch",
+        "This request is not authorized to perform this operation using this permission.";
+    KEY_BASED_AUTHENTICATION_NOT_PERMITTED = 403 "KeyBasedAuthenticationNotPermitted",
+        "Key based authentication is not permitted on this storage account.";
     BLOB_NOT_FOUND = 404 "BlobNotFound", "The specified blob does not exist.";
     CONTAINER_NOT_FOUND = 404 "ContainerNotFound", "The specified container does not exist.";
     RESOURCE_NOT_FOUND = 404 "ResourceNotFound", "The specified resource does not exist.";
@@ -122,6 +128,14 @@ impl Failure {
         Self {
             origin: Origin::FrontDoor,
             ..AUTHENTICATION_FAILED.detail("AuthenticationErrorDetail", reason)
+        }
+    }
+
+    /// A bearer token that is not valid, with the reason that the service gives.
+    pub(super) fn invalid_token(reason: &str) -> Self {
+        Self {
+            origin: Origin::FrontDoor,
+            ..INVALID_TOKEN.detail("AuthenticationErrorDetail", reason)
         }
     }
 

@@ -15,7 +15,7 @@ const REQUESTS: usize = 32;
 /// If an answer is not an HTTP reply.
 pub fn connection(data: &[u8]) {
     let sas = Sas::parse("sig=s").expect("a SAS");
-    let server = Server::detached(Clock::frozen(), Authorizer::new(vec![sas]));
+    let server = Server::detached(Clock::frozen(), Authorizer::new(vec![sas], true));
     let mut rest = data;
     for _ in 0..REQUESTS {
         let Step::Answered {

@@ -28,10 +28,12 @@
 //! - One account, `devstoreaccount1`, whose key is published, and path-style URLs.
 //! - Snapshots, versions, tags, blocks, page blobs, appending and lists with a delimiter are
 //!   refused. Hashes of content are neither checked nor returned.
-//! - A bearer token is always refused.
+//! - A bearer token is accepted if the emulator was told to expect it, over `http` too: see
+//!   [`BearerToken`].
 //! - `Date` is exact. The service's own can be up to two seconds behind.
 
 mod auth;
+mod bearer;
 mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -54,6 +56,7 @@ use self::server::Server;
 use crate::error::Error;
 use crate::mutex::options::MutexOptions;
 
+pub use self::bearer::BearerToken;
 pub use crate::time::test_clock::Clock;
 
 /// A Blob service in this process. See the [module](self) for what it can do.
@@ -91,6 +94,8 @@ impl Emulator {
             address: server::ANY_PORT,
             clock: Clock::new(),
             sas: Vec::new(),
+            bearers: Vec::new(),
+            allows_key: true,
         }
     }
 
@@ -138,6 +143,21 @@ impl Emulator {
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.server.clock().clone()
+    }
+
+    /// Accepts a bearer token from now on. If it is accepted already, what it allows and when it
+    /// expires are replaced.
+    ///
+    /// Any other token, and one that has expired, is refused with 401 `InvalidAuthenticationInfo`
+    /// and a challenge in `WWW-Authenticate`.
+    pub fn expect_bearer(&self, token: impl Into<BearerToken>) {
+        let now = self.server.clock().now();
+        self.server.bearers().expect(token.into(), now);
+    }
+
+    /// Accepts this bearer token no longer. Does nothing if it is not accepted.
+    pub fn revoke_bearer(&self, token: &str) {
+        self.server.bearers().revoke(token);
     }
 
     /// How many requests have been answered, including those that were refused.
@@ -193,6 +213,8 @@ pub struct EmulatorBuilder {
     address: SocketAddr,
     clock: Clock,
     sas: Vec<String>,
+    bearers: Vec<BearerToken>,
+    allows_key: bool,
 }
 
 impl EmulatorBuilder {
@@ -209,6 +231,22 @@ impl EmulatorBuilder {
     /// are not checked. Can be called more than once. Defaults to none.
     pub fn sas(mut self, token: impl Into<String>) -> Self {
         self.sas.push(token.into());
+        self
+    }
+
+    /// A bearer token to accept. Can be called more than once. Defaults to none.
+    ///
+    /// [`Emulator::expect_bearer`] adds one later.
+    pub fn bearer(mut self, token: impl Into<BearerToken>) -> Self {
+        self.bearers.push(token.into());
+        self
+    }
+
+    /// Whether the account allows access by its key, as the account's property
+    /// `allowSharedKeyAccess` says. If not, requests that are signed by the key, and shared access
+    /// signatures, are refused with 403 `KeyBasedAuthenticationNotPermitted`. Defaults to true.
+    pub fn allow_shared_key_access(mut self, is_allowed: bool) -> Self {
+        self.allows_key = is_allowed;
         self
     }
 
@@ -233,11 +271,16 @@ impl EmulatorBuilder {
         }
         let sas: Option<Vec<Sas>> = self.sas.iter().map(|token| Sas::parse(token)).collect();
         let sas = sas.ok_or_else(|| invalid("malformed shared access signature"))?;
-        let (server, thread) = Server::start(self.address, self.clock, Authorizer::new(sas))?;
-        Ok(Emulator {
+        let authorizer = Authorizer::new(sas, self.allows_key);
+        let (server, thread) = Server::start(self.address, self.clock, authorizer)?;
+        let emulator = Emulator {
             server,
             thread: Some(thread),
-        })
+        };
+        for bearer in self.bearers {
+            emulator.expect_bearer(bearer);
+        }
+        Ok(emulator)
     }
 }
 
@@ -247,6 +290,8 @@ impl fmt::Debug for EmulatorBuilder {
             .field("address", &self.address)
             .field("clock", &self.clock)
             .field("sas", &self.sas.len())
+            .field("bearers", &self.bearers)
+            .field("allows_key", &self.allows_key)
             .finish()
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::auth::{ACCOUNT, Authorizer};
+use super::bearer::BearerTokens;
 use super::failure::{self, Failure};
 use super::reply::{Context, Reply};
 use super::request::Request;
@@ -89,6 +90,10 @@ impl Server {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(super) fn bearers(&self) -> &BearerTokens {
+        &self.authorizer.bearers
     }
 
     pub(super) fn connections(&self) -> u64 {
@@ -227,12 +232,9 @@ impl Server {
         is_last: bool,
     ) -> Vec<u8> {
         let result = body.and_then(|body| {
-            self.authorizer.check(request, self.clock.wall())?;
+            self.authorizer.check(request, self.moment())?;
             let mut store = self.store.lock();
-            let now = Moment {
-                tick: self.clock.now(),
-                wall: self.clock.wall(),
-            };
+            let now = self.moment();
             service::answer(&mut store, request, body, &self.endpoint, now)
         });
         let mut context = self.context(is_last);
@@ -251,6 +253,13 @@ impl Server {
                 log::debug!("emulator: {method} {path}: {status} {code}");
                 failure.write(&context)
             }
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            tick: self.clock.now(),
+            wall: self.clock.wall(),
         }
     }
 

@@ -92,7 +92,9 @@ fn anonymous_reads_find_nothing_and_writes_are_challenged() {
 fn other_schemes_are_refused_as_malformed() {
     let mut setup = Setup::with_blob();
     for value in [
-        "Bearer eyJ",
+        "Bearer",
+        "bearer eyJ",
+        "Bearer two words",
         "SharedKeyLite a:b",
         "SharedKey devstoreaccount1",
         "",
@@ -172,9 +174,129 @@ fn sas_dates_have_the_forms_that_the_service_takes() {
 
 #[test]
 fn debug_output_holds_no_secrets() {
-    let builder = Emulator::builder().sas(SAS);
+    let builder = Emulator::builder().sas(SAS).bearer("aG1hYw-token");
     let shown = format!("{builder:?}");
     let emulator = builder.start().expect("a loopback port is free");
     let shown = shown + &format!("{emulator:?}");
     assert!(!shown.contains("aG1hYw") && !shown.contains(KEY), "{shown}");
+}
+
+/// Sends a request with a bearer token.
+fn send_bearer(setup: &mut Setup, method: &str, target: &str, token: &str) -> Answer {
+    let authorization = format!("Bearer {token}");
+    let headers = [
+        ("x-ms-version", setup.version),
+        ("Content-Length", "0"),
+        ("Authorization", &authorization),
+        ("x-ms-blob-type", "BlockBlob"),
+    ];
+    let headers = &headers[..if target == "/locks/new" { 4 } else { 3 }];
+    let request = request(method, target, headers);
+    exchange(&mut setup.stream, request.as_bytes(), method == "HEAD")
+}
+
+#[test]
+fn bearer_token_is_accepted_until_it_expires_or_is_revoked() {
+    let mut setup = Setup::with_blob();
+    let status = |setup: &mut Setup| send_bearer(setup, "GET", "/locks/job", "eyJ.1").status;
+    assert_eq!(status(&mut setup), 401);
+    let token = BearerToken::new("eyJ.1").expires_in(Duration::from_secs(60));
+    setup.emulator.expect_bearer(token);
+    setup.emulator.clock().advance(Duration::from_secs(59));
+    assert_eq!(status(&mut setup), 200);
+    setup.emulator.clock().advance(Duration::from_secs(1));
+    let answer = send_bearer(&mut setup, "GET", "/locks/job", "eyJ.1");
+    assert_eq!(answer.code(), (401, "InvalidAuthenticationInfo"));
+    let detail = "<AuthenticationErrorDetail>Lifetime validation failed. The token is \
+                  expired.</AuthenticationErrorDetail>";
+    assert!(answer.body.contains(detail), "{}", answer.body);
+    setup.emulator.expect_bearer("eyJ.1");
+    setup.emulator.clock().advance(Duration::from_secs(100_000));
+    assert_eq!(status(&mut setup), 200);
+    setup.emulator.revoke_bearer("eyJ.1");
+    assert_eq!(status(&mut setup), 401);
+}
+
+#[test]
+fn unknown_bearer_token_is_answered_by_the_challenge() {
+    let mut setup = Setup::with(|builder| builder.bearer("known"));
+    let answer = send_bearer(&mut setup, "PUT", "/locks?restype=container", "unknown");
+    assert_eq!(answer.code(), (401, "InvalidAuthenticationInfo"));
+    let challenge = "Bearer authorization_uri=https://login.microsoftonline.com/\
+                     00000000-0000-0000-0000-000000000000/oauth2/authorize \
+                     resource_id=https://storage.azure.com";
+    assert_eq!(answer.header("WWW-Authenticate"), Some(challenge));
+    assert_eq!(answer.header("Server"), Some("Microsoft-HTTPAPI/2.0"));
+    assert_eq!(answer.header("x-ms-version"), None);
+    let detail = "Issuer validation failed. Issuer did not match.";
+    assert!(answer.body.contains(detail), "{}", answer.body);
+    let head = send_bearer(&mut setup, "HEAD", "/locks/job", "unknown");
+    assert_eq!(head.code(), (401, "InvalidAuthenticationInfo"));
+    assert_eq!(head.header("WWW-Authenticate"), Some(challenge));
+    let known = send_bearer(&mut setup, "PUT", "/locks?restype=container", "known");
+    assert_eq!(known.status, 201);
+}
+
+#[test]
+fn older_versions_answer_bearer_tokens_differently() {
+    let mut setup = Setup::with(|builder| builder.bearer("known"));
+    let unsupported = "Authentication scheme Bearer is not supported in this version.";
+    let mismatch = "Issuer validation failed. Issuer did not match.";
+    let table = [
+        ("2017-07-29", "known", 403, unsupported),
+        ("2017-11-09", "known", 404, ""),
+        ("2019-07-07", "unknown", 403, mismatch),
+        ("2019-12-12", "unknown", 401, mismatch),
+    ];
+    for (version, token, status, detail) in table {
+        setup.version = version;
+        let answer = send_bearer(&mut setup, "GET", "/locks/job", token);
+        assert_eq!(answer.status, status, "{version}");
+        assert!(answer.body.contains(detail), "{}", answer.body);
+    }
+}
+
+#[test]
+fn bearer_token_allows_what_its_role_allows() {
+    let mut setup = Setup::with_blob();
+    let tokens = [
+        ("contributor", BearerToken::new("contributor"), 200, 201),
+        ("reader", BearerToken::new("reader").read_only(), 200, 403),
+        (
+            "nobody",
+            BearerToken::new("nobody").without_role(),
+            403,
+            403,
+        ),
+    ];
+    for (token, bearer, read, write) in tokens {
+        setup.emulator.expect_bearer(bearer);
+        for (method, target, status) in [("GET", "/locks/job", read), ("PUT", "/locks/new", write)]
+        {
+            let answer = send_bearer(&mut setup, method, target, token);
+            let code = if status == 403 {
+                "AuthorizationPermissionMismatch"
+            } else {
+                ""
+            };
+            assert_eq!(answer.code(), (status, code), "{token} {method}");
+        }
+    }
+}
+
+#[test]
+fn account_without_key_access_takes_bearer_tokens_alone() {
+    let set = |builder: EmulatorBuilder| {
+        builder
+            .allow_shared_key_access(false)
+            .bearer("known")
+            .sas(SAS)
+    };
+    let mut setup = Setup::with(set);
+    let expected = (403, "KeyBasedAuthenticationNotPermitted");
+    assert_eq!(setup.send("GET", "/locks/job", &[], "").code(), expected);
+    let target = format!("/locks?restype=container&{SAS}");
+    assert_eq!(send_anonymous(&mut setup, "PUT", &target).code(), expected);
+    let answer = send_bearer(&mut setup, "PUT", "/locks?restype=container", "known");
+    assert_eq!(answer.status, 201);
 }
