@@ -96,9 +96,9 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// What is asked of a [`Source`].
+/// What a [token provider](crate::Credential::token_provider) is asked for.
 #[derive(Debug, Clone)]
-pub(crate) struct TokenRequest {
+pub struct TokenRequest {
     /// What the token is for, such as `https://storage.azure.com`: without a slash at the end.
     pub(crate) audience: String,
     /// The claims that the service demanded in a challenge: JSON.
@@ -108,6 +108,21 @@ pub(crate) struct TokenRequest {
     /// For the deadline, for delays between attempts, and for when the token expires. Only waits for
     /// the network are limited by the system's clock.
     pub(crate) clock: Clock,
+}
+
+impl TokenRequest {
+    /// What the token is for: `https://storage.azure.com`, unless the credential was told otherwise.
+    /// Never with a slash at the end. The scope for an OAuth endpoint is this and `/.default`.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        &self.audience
+    }
+
+    /// The claims, in JSON, that the service demanded when it refused the last token. Usually none.
+    #[must_use]
+    pub fn claims(&self) -> Option<&str> {
+        self.claims.as_deref()
+    }
 }
 
 /// Where tokens come from: one kind of identity, or several to be tried in order.
