@@ -380,6 +380,14 @@ impl Error {
         })
     }
 
+    /// Adds to the reason what else to do about it.
+    pub(crate) fn with_advice(self, advice: &str) -> Self {
+        self.edit(|inner| {
+            inner.detail.push_str("; ");
+            inner.detail.push_str(advice);
+        })
+    }
+
     /// Marks a failure that retrying cannot fix, such as an untrusted certificate.
     pub(crate) fn permanent(self) -> Self {
         self.edit(|inner| inner.permanent = true)

@@ -146,7 +146,7 @@ pub fn name(data: &[u8]) {
         Default::default(),
     );
     let credential = Credential::shared_key("a2V5").expect("a key");
-    credential.authorize(&mut request, "account", NOW);
+    credential.authorize(&mut request, "account", NOW, None);
     let target = request.target();
     let url: Uri = format!("https://host{}", *target).parse().expect("a URL");
     assert_eq!((url.path(), url.query()), (&*path, Some("comp=lease")));
@@ -270,7 +270,7 @@ fn check_credential(credential: &Credential) {
     let _ = credential.check_not_expired(Clock::System.wall());
     let _ = credential.hint(NOW);
     let mut request = requests::renew("/locks/key", LeaseId::random().expect("random numbers"));
-    credential.authorize(&mut request, "account", NOW);
+    credential.authorize(&mut request, "account", NOW, None);
     assert!(!format!("{request:?}").contains(SECRET));
     let target = request.target();
     let url = format!("https://host{}", *target).parse::<Uri>();

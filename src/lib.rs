@@ -118,6 +118,7 @@ mod time;
 
 pub use azure::credential::Credential;
 pub use azure::status::{LeaseState, LeaseStatus};
+pub use entra::identity::TokenIdentity;
 pub use entra::token::{AccessToken, TokenRequest};
 pub use error::{Error, ErrorKind, LossReason, TryLockError};
 pub use holder::record::{Holder, Previous};

@@ -1,7 +1,9 @@
 //! PURE: credentials, and how they authorize requests.
 
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +12,8 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::sign;
+use crate::entra::provider::TokenProvider;
+use crate::entra::token::{AccessToken, Source, TokenRequest};
 use crate::error::Error;
 use crate::http::message::Request;
 use crate::time::dates;
@@ -35,6 +39,7 @@ pub struct Credential(Scheme);
 enum Scheme {
     SharedKey(Zeroizing<Vec<u8>>),
     Sas(Sas),
+    Provider(TokenProvider),
 }
 
 #[derive(Clone)]
@@ -43,6 +48,30 @@ struct Sas {
     token: Zeroizing<String>,
     /// When it expires (`se`); a SAS with a stored access policy may not say.
     expires: Option<OffsetDateTime>,
+}
+
+impl Sas {
+    /// Whose key signed it and until when that key is good, if it is a user delegation SAS.
+    fn delegation(&self) -> Option<String> {
+        let value = |wanted: &str| {
+            self.token.split('&').find_map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                (name == wanted).then(|| percent_decode_str(value).decode_utf8_lossy())
+            })
+        };
+        let signer = value("skoid").filter(|id| {
+            let is_id = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            (1..=64).contains(&id.len()) && id.bytes().all(is_id)
+        })?;
+        let until = value("ske").and_then(|text| dates::parse_utc(&text));
+        Some(match until {
+            Some(end) => format!(
+                "object ID {signer}, whose key is good until {}",
+                dates::utc(end)
+            ),
+            None => format!("object ID {signer}"),
+        })
+    }
 }
 
 impl Credential {
@@ -122,6 +151,62 @@ impl Credential {
         Ok(credential)
     }
 
+    /// Access tokens that the caller's own code gets, for what the other credentials do not cover.
+    ///
+    /// `provide` is called on a thread named `azmutex:token`, one call at a time for each
+    /// [`AzureMutex`](crate::AzureMutex) and its clones: when the first token is needed, and then
+    /// ahead of the end of each while a lock is held or waited for (at half its life if it lives for
+    /// two hours or more, otherwise 5 minutes before its end). It must ask for a new token each time
+    /// and keep none. It may block; it should return an error after a minute or so, since as long as
+    /// it does not return, it is not called again. A renewal never waits for it and uses the last
+    /// token until that expires.
+    ///
+    /// An [`Error`] of this crate is taken as it is. Any other is taken for a failure that may pass:
+    /// `provide` is called again, after a second at first and after half a minute in the end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use azmutex::{AccessToken, Credential};
+    ///
+    /// # fn get_token_for(audience: &str) -> std::io::Result<String> { Ok(audience.to_owned()) }
+    /// let credential = Credential::token_provider(|request| {
+    ///     let token = get_token_for(request.audience())?;
+    ///     let expires = SystemTime::now() + Duration::from_secs(3600);
+    ///     Ok(AccessToken::new(token, expires)?)
+    /// });
+    /// ```
+    pub fn token_provider<F>(provide: F) -> Self
+    where
+        F: Fn(&TokenRequest) -> Result<AccessToken, Box<dyn StdError + Send + Sync>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        Self(Scheme::Provider(TokenProvider::new(provide)))
+    }
+
+    /// Where the tokens come from and what they are for, if requests carry tokens. `host`: the
+    /// endpoint's.
+    pub(crate) fn token_source(
+        &self,
+        _host: &str,
+    ) -> Result<Option<(Arc<dyn Source>, String)>, Error> {
+        Ok(match &self.0 {
+            Scheme::SharedKey(_) | Scheme::Sas(_) => None,
+            Scheme::Provider(provider) => {
+                Some((Arc::new(provider.clone()), provider.audience.clone()))
+            }
+        })
+    }
+
+    /// Whether requests carry an access token.
+    pub(crate) fn is_token(&self) -> bool {
+        !matches!(self.0, Scheme::SharedKey(_) | Scheme::Sas(_))
+    }
+
     /// Refuses a SAS that expired before `now`.
     pub(crate) fn check_not_expired(&self, now: OffsetDateTime) -> Result<(), Error> {
         match self.expired(now) {
@@ -146,8 +231,14 @@ impl Credential {
     }
 
     /// Adds the authorization to `request`. `now` goes into `x-ms-date`, so every retry must be
-    /// authorized again.
-    pub(crate) fn authorize(&self, request: &mut Request<'_>, account: &str, now: OffsetDateTime) {
+    /// authorized again. `token`: an access token, if requests carry one.
+    pub(crate) fn authorize(
+        &self,
+        request: &mut Request<'_>,
+        account: &str,
+        now: OffsetDateTime,
+        token: Option<&AccessToken>,
+    ) {
         request.headers.push(("x-ms-date".into(), dates::http(now)));
         match &self.0 {
             Scheme::SharedKey(key) => {
@@ -173,6 +264,12 @@ impl Credential {
                 ));
             }
             Scheme::Sas(sas) => request.sas = Some(sas.token.clone()),
+            Scheme::Provider(_) => {
+                if let Some(token) = token {
+                    let value = format!("Bearer {}", token.secret());
+                    request.headers.push(("authorization".into(), value));
+                }
+            }
         }
     }
 
@@ -183,7 +280,15 @@ impl Credential {
                 format!("the SAS expired at {}; create a new one", dates::utc(end)).into()
             }
             (Scheme::SharedKey(_), None) => "check the account name and key".into(),
-            (Scheme::Sas(_), None) => "check that the SAS is complete and allows this".into(),
+            (Scheme::Sas(sas), None) => match sas.delegation() {
+                Some(signer) => format!(
+                    "check that the SAS is complete and allows this, and the roles of who signed \
+                     it: {signer}"
+                )
+                .into(),
+                None => "check that the SAS is complete and allows this".into(),
+            },
+            (Scheme::Provider(_), None) => "check where the token comes from".into(),
         }
     }
 }
@@ -196,6 +301,7 @@ impl fmt::Debug for Credential {
                 Some(end) => write!(f, "Credential(SAS until {})", dates::utc(end)),
                 None => f.write_str("Credential(SAS)"),
             },
+            Scheme::Provider(_) => f.write_str("Credential(token provider)"),
         }
     }
 }

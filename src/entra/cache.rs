@@ -6,8 +6,9 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::identity::TokenIdentity;
 use super::refresh::{Now, Refresh, Step};
-use super::token::{AccessToken, Identity, Source, TokenRequest};
+use super::token::{AccessToken, Source, TokenRequest};
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind};
 use crate::http::process::PerProcess;
@@ -41,6 +42,7 @@ pub(crate) struct TokenCache {
 #[derive(Debug, Clone)]
 pub(crate) struct Token {
     pub(crate) access: Arc<AccessToken>,
+    pub(crate) identity: Arc<TokenIdentity>,
     number: u64,
 }
 
@@ -83,14 +85,6 @@ impl TokenCache {
             clock,
             shared: PerProcess::new(Shared::new()),
         })
-    }
-
-    pub(crate) fn identity(&self) -> Identity {
-        self.source.identity()
-    }
-
-    pub(crate) fn audience(&self) -> &str {
-        &self.audience
     }
 
     /// The token in hand, for a renewal. Never waits for a source.
@@ -260,7 +254,10 @@ impl TokenCache {
             Ok(access) => {
                 let (expires, wanted) = (access.expires(), access.refresh_after());
                 let is_doubtful = state.refresh.received(now, expires, wanted, random);
+                let identity = self.source.identity();
+                let identity = TokenIdentity::of(identity, &access, &self.audience);
                 state.token = Some(Token {
+                    identity: Arc::new(identity),
                     number: state.token.as_ref().map_or(0, |token| token.number + 1),
                     access: Arc::new(access),
                 });

@@ -2,6 +2,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Instant;
 
 use super::*;
+use crate::entra::token::Identity;
 use crate::error::{Delivery, Phase};
 use crate::time::test_clock;
 

@@ -7,12 +7,18 @@ use std::sync::Arc;
 use super::token::{AccessToken, Identity, Source, TokenRequest};
 use crate::error::{Error, ErrorKind};
 
+/// What tokens for Azure Storage are for, in all clouds.
+const STORAGE: &str = "https://storage.azure.com";
+
 type Provide =
     dyn Fn(&TokenRequest) -> Result<AccessToken, Box<dyn StdError + Send + Sync>> + Send + Sync;
 
 /// A function that gets tokens.
 #[derive(Clone)]
-pub(crate) struct TokenProvider(Arc<Provide>);
+pub(crate) struct TokenProvider {
+    provide: Arc<Provide>,
+    pub(crate) audience: String,
+}
 
 impl TokenProvider {
     pub(crate) fn new<F>(provide: F) -> Self
@@ -22,13 +28,16 @@ impl TokenProvider {
             + Sync
             + 'static,
     {
-        Self(Arc::new(provide))
+        Self {
+            provide: Arc::new(provide),
+            audience: STORAGE.to_owned(),
+        }
     }
 }
 
 impl Source for TokenProvider {
     fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, Error> {
-        (self.0)(request).map_err(|error| match error.downcast::<Error>() {
+        (self.provide)(request).map_err(|error| match error.downcast::<Error>() {
             Ok(error) => *error,
             // Whether it may pass is not known, so it is tried again.
             Err(error) => Error::new(ErrorKind::Transport, "the token provider gave no token")

@@ -61,6 +61,9 @@ pub(crate) struct Request<'a> {
     /// For a request that must not be repeated if it may have been done: it is sent on a new
     /// connection, so that it cannot fail because an idle one was closed in the meantime.
     pub(crate) needs_new_connection: bool,
+    /// For a request that must not wait for an access token: it is sent with the one in hand, or not
+    /// at all.
+    pub(crate) with_token_in_hand: bool,
 }
 
 impl Request<'_> {
@@ -73,6 +76,7 @@ impl Request<'_> {
             body: &[],
             sas: None,
             needs_new_connection: false,
+            with_token_in_hand: false,
         }
     }
 

@@ -229,6 +229,13 @@ impl MutexOptions {
                  `native-tls`",
                 self.endpoint.origin
             ))),
+            false if !self.endpoint.loopback && self.credential.is_token() => {
+                Err(Error::config(format!(
+                    "refusing `{}`: an access token is sent over https only; whoever reads it can \
+                     use it",
+                    self.endpoint.origin
+                )))
+            }
             false if !self.endpoint.loopback && !self.allow_insecure_http => {
                 Err(Error::config(format!(
                     "refusing `{}`: plain http is for this machine only; use https, or \
