@@ -20,3 +20,4 @@ mod public_api;
 mod situations;
 mod support;
 mod support_tests;
+mod tokens;
