@@ -102,6 +102,7 @@ mod azure;
 mod callback;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod entra;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -117,6 +118,7 @@ mod time;
 
 pub use azure::credential::Credential;
 pub use azure::status::{LeaseState, LeaseStatus};
+pub use entra::token::AccessToken;
 pub use error::{Error, ErrorKind, LossReason, TryLockError};
 pub use holder::record::{Holder, Previous};
 pub use lease::ids::{LeaseDuration, LeaseId};

@@ -1,0 +1,3 @@
+//! Tokens from Microsoft Entra ID: where they come from, for each kind of identity.
+
+pub(crate) mod token;
