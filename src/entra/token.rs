@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::time::clock::Clock;
 use crate::time::dates;
 use crate::time::tick::Tick;
 
@@ -96,14 +97,17 @@ impl fmt::Debug for AccessToken {
 }
 
 /// What is asked of a [`Source`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct TokenRequest {
     /// What the token is for, such as `https://storage.azure.com`: without a slash at the end.
     pub(crate) audience: String,
     /// The claims that the service demanded in a challenge: JSON.
     pub(crate) claims: Option<String>,
-    /// When the caller needs the answer, on the clock that the source was given.
+    /// When the caller needs the answer, on `clock`.
     pub(crate) deadline: Tick,
+    /// For the deadline, for delays between attempts, and for when the token expires. Only waits for
+    /// the network are limited by the system's clock.
+    pub(crate) clock: Clock,
 }
 
 /// Where tokens come from: one kind of identity, or several to be tried in order.
