@@ -102,6 +102,7 @@ mod azure;
 mod callback;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+#[allow(dead_code)] // until a credential signs in
 mod entra;
 mod error;
 #[cfg(any(test, fuzzing))]

@@ -1,3 +1,23 @@
 //! Tokens from Microsoft Entra ID: where they come from, for each kind of identity.
+//!
+//! [`sign_in`](sign_in::SignIn) says who signs in and how; from it a [`Source`](token::Source) is
+//! made. Nothing is asked, and no program started, before the first token is needed.
 
+mod address;
+mod application;
+mod arc;
+mod assertion;
+mod certificate;
+mod chain;
+mod child;
+mod cloud;
+pub(crate) mod env;
+mod exchange;
+mod federation;
+mod managed;
+mod plan;
+mod refusal;
+mod reply;
+pub(crate) mod sign_in;
 pub(crate) mod token;
+mod tools;
