@@ -56,7 +56,10 @@ impl Client {
         nonce: u64,
     ) -> Result<Self, Error> {
         let requests = AtomicU64::new(0);
-        let source = credential.token_source(transport.host())?;
+        let source = {
+            let (host, _) = transport.host().rsplit_once(':').unwrap_or_default();
+            credential.token_source(host)?
+        };
         Ok(Self {
             tokens: source
                 .map(|(source, audience)| TokenCache::new(source, audience, clock.clone())),

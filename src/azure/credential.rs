@@ -1,7 +1,8 @@
 //! PURE: credentials, and how they authorize requests.
 
+mod entra;
+
 use std::borrow::Cow;
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,15 +14,17 @@ use zeroize::Zeroizing;
 
 use super::sign;
 use crate::entra::provider::TokenProvider;
-use crate::entra::token::{AccessToken, Source, TokenRequest};
+use crate::entra::sign_in::SignIn;
+use crate::entra::token::{AccessToken, Source};
 use crate::error::Error;
 use crate::http::message::Request;
 use crate::time::dates;
 
-/// A credential for a storage account: its key, or a shared access signature (SAS).
+/// A credential for a storage account: its key, a shared access signature (SAS), or an identity in
+/// Microsoft Entra ID.
 ///
-/// `Debug` shows the kind and never the secret; the secret's bytes are overwritten when the last
-/// clone is dropped.
+/// `Debug` shows the kind and IDs, and never the secret; the secret's bytes are overwritten when the
+/// last clone is dropped.
 ///
 /// # Examples
 ///
@@ -39,6 +42,7 @@ pub struct Credential(Scheme);
 enum Scheme {
     SharedKey(Zeroizing<Vec<u8>>),
     Sas(Sas),
+    Entra(Box<SignIn>),
     Provider(TokenProvider),
 }
 
@@ -151,51 +155,21 @@ impl Credential {
         Ok(credential)
     }
 
-    /// Access tokens that the caller's own code gets, for what the other credentials do not cover.
-    ///
-    /// `provide` is called on a thread named `azmutex:token`, one call at a time for each
-    /// [`AzureMutex`](crate::AzureMutex) and its clones: when the first token is needed, and then
-    /// ahead of the end of each while a lock is held or waited for (at half its life if it lives for
-    /// two hours or more, otherwise 5 minutes before its end). It must ask for a new token each time
-    /// and keep none. It may block; it should return an error after a minute or so, since as long as
-    /// it does not return, it is not called again. A renewal never waits for it and uses the last
-    /// token until that expires.
-    ///
-    /// An [`Error`] of this crate is taken as it is. Any other is taken for a failure that may pass:
-    /// `provide` is called again, after a second at first and after half a minute in the end.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::{Duration, SystemTime};
-    ///
-    /// use azmutex::{AccessToken, Credential};
-    ///
-    /// # fn get_token_for(audience: &str) -> std::io::Result<String> { Ok(audience.to_owned()) }
-    /// let credential = Credential::token_provider(|request| {
-    ///     let token = get_token_for(request.audience())?;
-    ///     let expires = SystemTime::now() + Duration::from_secs(3600);
-    ///     Ok(AccessToken::new(token, expires)?)
-    /// });
-    /// ```
-    pub fn token_provider<F>(provide: F) -> Self
-    where
-        F: Fn(&TokenRequest) -> Result<AccessToken, Box<dyn StdError + Send + Sync>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        Self(Scheme::Provider(TokenProvider::new(provide)))
-    }
-
     /// Where the tokens come from and what they are for, if requests carry tokens. `host`: the
     /// endpoint's.
+    ///
+    /// # Errors
+    ///
+    /// `Config` if an ID is missing, or a variable is wrong.
     pub(crate) fn token_source(
         &self,
-        _host: &str,
+        host: &str,
     ) -> Result<Option<(Arc<dyn Source>, String)>, Error> {
         Ok(match &self.0 {
             Scheme::SharedKey(_) | Scheme::Sas(_) => None,
+            Scheme::Entra(sign_in) => {
+                Some((sign_in.source(host)?, sign_in.token_audience().to_owned()))
+            }
             Scheme::Provider(provider) => {
                 Some((Arc::new(provider.clone()), provider.audience.clone()))
             }
@@ -264,7 +238,7 @@ impl Credential {
                 ));
             }
             Scheme::Sas(sas) => request.sas = Some(sas.token.clone()),
-            Scheme::Provider(_) => {
+            Scheme::Entra(_) | Scheme::Provider(_) => {
                 if let Some(token) = token {
                     let value = format!("Bearer {}", token.secret());
                     request.headers.push(("authorization".into(), value));
@@ -288,7 +262,9 @@ impl Credential {
                 .into(),
                 None => "check that the SAS is complete and allows this".into(),
             },
-            (Scheme::Provider(_), None) => "check where the token comes from".into(),
+            (Scheme::Entra(_) | Scheme::Provider(_), None) => {
+                "check where the token is from".into()
+            }
         }
     }
 }
@@ -301,6 +277,7 @@ impl fmt::Debug for Credential {
                 Some(end) => write!(f, "Credential(SAS until {})", dates::utc(end)),
                 None => f.write_str("Credential(SAS)"),
             },
+            Scheme::Entra(sign_in) => write!(f, "Credential({sign_in:?})"),
             Scheme::Provider(_) => f.write_str("Credential(token provider)"),
         }
     }

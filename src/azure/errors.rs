@@ -58,12 +58,8 @@ pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<()
         }
     };
     let transient = matches!(kind, ErrorKind::Throttled | ErrorKind::Service);
-    let error = Error::new(kind, detail).with_reply(
-        reply.status,
-        None,
-        None,
-        read_retry_after(reply, sent),
-    );
+    let error =
+        Error::new(kind, detail).with_reply(reply.status, None, None, reply.retry_after(sent));
     let error = if transient { error } else { error.permanent() };
     // A redirect or a proxy that requires credentials did not pass the request on.
     Err(match reply.status {
@@ -117,7 +113,7 @@ pub(crate) fn read_error<'a>(
     let used = used.into();
     let code = reply_code(reply);
     let request_id = reply.header("x-ms-request-id").map(str::to_owned);
-    let retry_after = read_retry_after(reply, sent);
+    let retry_after = reply.retry_after(sent);
     let (kind, detail) = meaning(reply, code.as_deref(), sent, &used);
     let error = match loss(code.as_deref()) {
         Some(reason) if kind == ErrorKind::LeaseLost => Error::lost(reason),
@@ -384,19 +380,6 @@ fn error_element(body: &[u8], name: &str) -> Option<String> {
         return None;
     }
     Some(text_of(root, name).into_owned()).filter(|text| !text.is_empty())
-}
-
-/// `Retry-After`: seconds, or a date.
-fn read_retry_after(reply: &Reply, now: OffsetDateTime) -> Option<Duration> {
-    let text = reply.header("retry-after")?.trim();
-    match text.parse() {
-        Ok(secs) => Some(Duration::from_secs(secs)),
-        Err(_) => Some(
-            (dates::parse_http(text)? - now)
-                .try_into()
-                .unwrap_or(Duration::ZERO),
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use super::cloud;
 use super::token::{AccessToken, Identity, Source, TokenRequest};
 use crate::error::{Error, ErrorKind};
-
-/// What tokens for Azure Storage are for, in all clouds.
-const STORAGE: &str = "https://storage.azure.com";
 
 type Provide =
     dyn Fn(&TokenRequest) -> Result<AccessToken, Box<dyn StdError + Send + Sync>> + Send + Sync;
@@ -30,8 +28,14 @@ impl TokenProvider {
     {
         Self {
             provide: Arc::new(provide),
-            audience: STORAGE.to_owned(),
+            audience: cloud::AUDIENCE.to_owned(),
         }
+    }
+
+    /// What the tokens are for, if it is something else than storage in general.
+    pub(crate) fn for_audience(self, url: &str) -> Result<Self, Error> {
+        let audience = cloud::audience(url)?;
+        Ok(Self { audience, ..self })
     }
 }
 

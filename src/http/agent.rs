@@ -142,6 +142,7 @@ impl Transport {
             .method(match request.method {
                 message::Method::Get => Method::GET,
                 message::Method::Head => Method::HEAD,
+                message::Method::Post => Method::POST,
                 message::Method::Put => Method::PUT,
             });
         for (name, value) in &request.headers {
@@ -149,7 +150,7 @@ impl Transport {
         }
         // A timeout of zero would mean none.
         let timeout = timeout.max(Duration::from_millis(1));
-        let result = if request.method == message::Method::Put {
+        let result = if matches!(request.method, message::Method::Post | message::Method::Put) {
             let http = http.body(request.body).map_err(ureq::Error::from)?;
             let http = agent
                 .configure_request(http)

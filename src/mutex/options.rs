@@ -87,7 +87,10 @@ impl MutexOptions {
     }
 
     /// Options from the environment: `AZURE_STORAGE_CONNECTION_STRING`, or else
-    /// `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`.
+    /// `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`, or else that
+    /// account with the identity of [`Credential::entra_from_env`].
+    ///
+    /// `AZURE_STORAGE_AUTH_MODE` is `login` to prefer an identity to the key, or `key` to use none.
     ///
     /// These are the variables that the `az` command line reads. An empty variable counts as not
     /// set.
@@ -119,18 +122,28 @@ impl MutexOptions {
         let Some(account) = var("AZURE_STORAGE_ACCOUNT")? else {
             return Err(Error::config(
                 "no storage account in the environment: set AZURE_STORAGE_CONNECTION_STRING, or \
-                 AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
+                 AZURE_STORAGE_ACCOUNT, if need be with AZURE_STORAGE_KEY or \
+                 AZURE_STORAGE_SAS_TOKEN",
             ));
         };
-        let credential = match (var("AZURE_STORAGE_KEY")?, var("AZURE_STORAGE_SAS_TOKEN")?) {
+        let mode = var("AZURE_STORAGE_AUTH_MODE")?.map(|mode| mode.to_ascii_lowercase());
+        if !matches!(mode.as_deref(), None | Some("key" | "login")) {
+            return Err(Error::config(
+                "invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`",
+            ));
+        }
+        let is = |wanted| mode.as_deref() == Some(wanted);
+        let key = var("AZURE_STORAGE_KEY")?.filter(|_| !is("login"));
+        let credential = match (key, var("AZURE_STORAGE_SAS_TOKEN")?) {
             (Some(key), _) => Credential::shared_key(&key)?,
             (None, Some(token)) => Credential::sas(&token)?,
-            (None, None) => {
+            (None, None) if is("key") => {
                 return Err(Error::config(
                     "AZURE_STORAGE_ACCOUNT is set, but neither AZURE_STORAGE_KEY nor \
-                     AZURE_STORAGE_SAS_TOKEN is",
+                     AZURE_STORAGE_SAS_TOKEN is, and AZURE_STORAGE_AUTH_MODE is `key`",
                 ));
             }
+            (None, None) => Credential::entra_from_env()?,
         };
         Self::with_credential(&account, credential, container)
     }
