@@ -21,6 +21,7 @@ use super::token::{AccessToken, Identity};
 pub struct TokenIdentity {
     identity: Identity,
     object_id: Option<String>,
+    issuer: Option<String>,
     audience: String,
     expires: SystemTime,
 }
@@ -35,11 +36,20 @@ impl TokenIdentity {
             let fits = (1..=64).contains(&text.len()) && text.bytes().all(is_id);
             fits.then(|| text.to_owned())
         };
+        let issuer = || {
+            let text = claims.as_ref()?.get("iss")?.as_str()?;
+            let host = text.strip_prefix("https://")?.split('/').next()?;
+            let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte);
+            let fits = (1..=253).contains(&host.len()) && host.bytes().all(is_host);
+            fits.then(|| host.to_owned())
+        };
+        let issuer = issuer();
         let client = claim("appid").or_else(|| claim("azp"));
         identity.client_id = client.or(identity.client_id);
         identity.tenant_id = claim("tid").or(identity.tenant_id);
         Self {
             object_id: claim("oid"),
+            issuer,
             identity,
             audience: audience.to_owned(),
             expires: token.expires(),
@@ -69,6 +79,12 @@ impl TokenIdentity {
     #[must_use]
     pub fn object_id(&self) -> Option<&str> {
         self.object_id.as_deref()
+    }
+
+    /// The host of the authority that issued the token, such as `sts.windows.net`.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
     }
 
     /// What the token is for, usually `https://storage.azure.com`.
@@ -119,13 +135,14 @@ mod tests {
     #[test]
     fn token_says_whose_it_is() {
         let found = of(&jwt(
-            r#"{"aud":"x","tid":"72f9-8b","oid":"11-22","appid":"6731-de","exp":1}"#,
+            r#"{"tid":"72f9-8b","oid":"11-22","appid":"6731-de","iss":"https://sts.windows.net/7/"}"#,
         ));
         assert_eq!(
             found.to_string(),
             "managed identity, client 6731-de, tenant 72f9-8b"
         );
         assert_eq!(found.object_id(), Some("11-22"));
+        assert_eq!(found.issuer(), Some("sts.windows.net"));
         assert!(!format!("{found:?}").contains("s3cret"));
         assert_eq!(of(&jwt(r#"{"azp":"v2"}"#)).client_id(), Some("v2"));
     }
@@ -139,13 +156,13 @@ mod tests {
             jwt("[1,2"),
             jwt("[]"),
             jwt(r#"{"appid":7,"tid":"","oid":null}"#),
-            jwt(r#"{"appid":"a\nb","tid":"<b>","oid":"é"}"#),
+            jwt(r#"{"iss":"http://a/","appid":"a\nb","tid":"<b>","oid":"é"}"#),
             jwt(&format!(r#"{{"appid":"{}"}}"#, "a".repeat(65))),
         ];
         for token in odd {
             let found = of(&token);
             assert_eq!(found.to_string(), "managed identity, client named");
-            assert_eq!(found.object_id(), None);
+            assert_eq!((found.object_id(), found.issuer()), (None, None));
         }
     }
 }

@@ -16,15 +16,18 @@ use crate::args::{Auth, Create, Global};
 use crate::exit::Code;
 use crate::files;
 use crate::output::{Failure, clean};
+use crate::sign_in;
 
 /// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
-pub(crate) const CREDENTIALS: [&str; 6] = [
+pub(crate) const CREDENTIALS: [&str; 8] = [
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZURE_STORAGE_KEY",
     "AZURE_STORAGE_SAS_TOKEN",
     "AZMUTEX_KEY_FILE",
     "AZMUTEX_SAS_FILE",
     "AZMUTEX_CONNECTION_STRING_FILE",
+    "AZMUTEX_CLIENT_SECRET_FILE",
+    "AZMUTEX_CLIENT_CERTIFICATE",
 ];
 
 /// The most that a file with a secret may hold.
@@ -306,6 +309,13 @@ impl Source {
                 });
         }
         let auth = global.auth;
+        if !matches!(
+            auth,
+            Auth::Auto | Auth::Key | Auth::Sas | Auth::ConnectionString
+        ) {
+            let from = format!("--auth {}", sign_in::shown(auth));
+            return Self::signed_in(auth, global, limit, from);
+        }
         let wants = |kind| auth == Auth::Auto || auth == kind;
         let files = [
             (
@@ -328,6 +338,12 @@ impl Source {
             let from = format!("{option} {}", clean(&path.display().to_string()));
             return Self::of(kind, read_secret(option, path, limit)?, from);
         }
+        if let Some(kind) = sign_in::named_by_options(global).filter(|_| auth == Auth::Auto) {
+            let from = format!("the options of {}", sign_in::shown(kind));
+            return Self::signed_in(kind, global, limit, from);
+        }
+        let mode = variable("AZURE_STORAGE_AUTH_MODE")?.unwrap_or_default();
+        let prefers_login = mode.eq_ignore_ascii_case("login") && auth == Auth::Auto;
         let variables = [
             (Auth::ConnectionString, "AZURE_STORAGE_CONNECTION_STRING"),
             (Auth::Key, "AZURE_STORAGE_KEY"),
@@ -335,17 +351,23 @@ impl Source {
         ];
         for (kind, name) in variables {
             if wants(kind)
+                && !(kind == Auth::Key && prefers_login)
                 && let Some(secret) = variable(name)?
             {
                 return Self::of(kind, Zeroizing::new(secret), name.to_owned());
             }
         }
+        let has_account = variable("AZURE_STORAGE_ACCOUNT")?.is_some() || global.account.is_some();
+        if auth == Auth::Auto && has_account && !mode.eq_ignore_ascii_case("key") {
+            let from = "the environment".to_owned();
+            return Self::signed_in(Auth::Entra, global, limit, from);
+        }
         let (what, hint) = match auth {
             Auth::Auto => (
                 "no credential for Azure Storage",
-                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with \
-                 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pass --key-file, --sas-file or \
-                 --connection-string-file",
+                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT, if need be with \
+                 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pass --key-file, --sas-file, \
+                 --connection-string-file or --auth",
             ),
             Auth::Key => (
                 "--auth key: there is no account key",
@@ -355,7 +377,7 @@ impl Source {
                 "--auth sas: there is no SAS token",
                 "set AZURE_STORAGE_SAS_TOKEN, or pass --sas-file",
             ),
-            Auth::ConnectionString => (
+            _ => (
                 "--auth connection-string: there is no connection string",
                 "set AZURE_STORAGE_CONNECTION_STRING, or pass --connection-string-file",
             ),
@@ -368,6 +390,17 @@ impl Source {
         })
     }
 
+    fn signed_in(
+        auth: Auth,
+        global: &Global,
+        limit: Duration,
+        from: String,
+    ) -> Result<Self, Failure> {
+        let secret = |option: &str, path: &Path| read_secret(option, path, limit);
+        let credential = sign_in::credential(auth, global, secret, variable)?;
+        Ok(Self::Credential(credential, from))
+    }
+
     fn of(kind: Auth, secret: Zeroizing<String>, from: String) -> Result<Self, Failure> {
         let credential = match kind {
             Auth::Auto | Auth::ConnectionString => {
@@ -375,7 +408,7 @@ impl Source {
                 return Ok(Self::ConnectionString(text, from));
             }
             Auth::Key => Credential::shared_key(&secret),
-            Auth::Sas => Credential::sas(&secret),
+            _ => Credential::sas(&secret),
         };
         credential
             .map_err(|error| Failure::new(Code::Config, format!("{from}: {}", rule_of(&error))))

@@ -12,6 +12,7 @@ mod output;
 mod process;
 mod run;
 mod script;
+mod sign_in;
 mod signals;
 mod stdin;
 mod text;

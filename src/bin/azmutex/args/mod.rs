@@ -102,6 +102,69 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) connection_string_file: Option<PathBuf>,
+    /// The client ID of the application or managed identity to sign in as [else AZURE_CLIENT_ID]
+    #[arg(
+        long,
+        value_name = "ID",
+        global = true,
+        env = "AZMUTEX_CLIENT_ID",
+        hide_short_help = true
+    )]
+    pub(crate) client_id: Option<String>,
+    /// The tenant to sign in to [else AZURE_TENANT_ID]
+    #[arg(
+        long,
+        value_name = "ID",
+        global = true,
+        env = "AZMUTEX_TENANT_ID",
+        hide_short_help = true
+    )]
+    pub(crate) tenant_id: Option<String>,
+    /// Who issues the tokens, if not the authority of the endpoint's cloud [else AZURE_AUTHORITY_HOST]
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        env = "AZMUTEX_AUTHORITY_HOST",
+        hide_short_help = true
+    )]
+    pub(crate) authority_host: Option<String>,
+    /// What the tokens are for, if not https://storage.azure.com
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        env = "AZMUTEX_AUDIENCE",
+        hide_short_help = true
+    )]
+    pub(crate) audience: Option<String>,
+    /// A file with the client secret of a service principal [else AZURE_CLIENT_SECRET]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_CLIENT_SECRET_FILE",
+        hide_short_help = true
+    )]
+    pub(crate) client_secret_file: Option<PathBuf>,
+    /// A PEM file with the certificate and key of a service principal [else AZURE_CLIENT_CERTIFICATE_PATH]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_CLIENT_CERTIFICATE",
+        hide_short_help = true
+    )]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// The ID of the service connection to sign in by, in Azure Pipelines
+    #[arg(
+        long,
+        value_name = "ID",
+        global = true,
+        env = "AZMUTEX_SERVICE_CONNECTION",
+        hide_short_help = true
+    )]
+    pub(crate) service_connection: Option<String>,
     /// How long one request to the service may take, with another try if it is not answered
     #[arg(
         long,
@@ -177,7 +240,7 @@ pub(crate) struct Global {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Auth {
     /// Whichever is given: files before the environment, and connection string before key before
-    /// SAS
+    /// SAS; without any, as entra
     Auto,
     /// The account key
     Key,
@@ -185,6 +248,22 @@ pub(crate) enum Auth {
     Sas,
     /// A connection string
     ConnectionString,
+    /// Microsoft Entra ID: the identity that the environment has, or that az or azd is signed in
+    /// with
+    #[value(alias = "login")]
+    Entra,
+    /// The identity of the virtual machine, container or app
+    ManagedIdentity,
+    /// The identity of a pod in AKS
+    WorkloadIdentity,
+    /// An application, by its secret or certificate
+    ServicePrincipal,
+    /// A job in GitHub Actions
+    Github,
+    /// A service connection in Azure Pipelines
+    AzurePipelines,
+    /// Whoever is signed in to the Azure CLI
+    AzureCli,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -219,7 +298,7 @@ pub(crate) enum Command {
 }
 
 /// Variables that do not belong to an option.
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 12] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential in one string",
@@ -230,6 +309,22 @@ const VARIABLES: [(&str, &str); 8] = [
     ),
     ("AZURE_STORAGE_KEY", "The account key"),
     ("AZURE_STORAGE_SAS_TOKEN", "A SAS token"),
+    (
+        "AZURE_STORAGE_AUTH_MODE",
+        "login to sign in to Microsoft Entra ID rather than use the account key, key not to sign in",
+    ),
+    (
+        "AZURE_TENANT_ID, AZURE_CLIENT_ID",
+        "The tenant and the identity to sign in as, unless --tenant-id and --client-id are given",
+    ),
+    (
+        "AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH",
+        "The secret or the certificate of a service principal",
+    ),
+    (
+        "AZURE_TOKEN_CREDENTIALS",
+        "Which kinds of identity --auth entra tries: prod, dev, or the name of one",
+    ),
     (
         "HTTPS_PROXY, NO_PROXY",
         "The proxy to use, and the hosts to reach without it",

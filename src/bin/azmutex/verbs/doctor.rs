@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseDuration};
 
-use super::Outcome;
+use super::{Outcome, doctor_identity};
 use crate::args::{DoctorArgs, Global};
 use crate::config::Config;
 use crate::exit::Code;
@@ -64,7 +64,16 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
             clean(mutex.account())
         ),
     );
-    if connect(&mut report, &url) && service(&mut report, &mutex) {
+    let signed_in = doctor_identity::sign_in(&mutex);
+    match &signed_in {
+        Ok(signed_in) => {
+            for (name, detail) in signed_in.iter().flat_map(|signed_in| signed_in.lines()) {
+                report.ok(name, detail);
+            }
+        }
+        Err(error) => report.error("token", error),
+    }
+    if connect(&mut report, &url) && signed_in.is_ok() && service(&mut report, &mutex) {
         list(&mut report, &mutex);
         if args.read_only {
             report.add("lease", Level::Skip, "not tried (--read-only)".to_owned());
@@ -82,6 +91,10 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
         let object = Object::event("doctor")
             .bool("ok", code == Code::Done)
             .objects("checks", &checks);
+        let object = match &signed_in {
+            Ok(Some(signed_in)) => signed_in.add_to(object),
+            _ => object,
+        };
         print_line(&object.to_string());
     }
     Ok(code)
