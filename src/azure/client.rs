@@ -61,8 +61,7 @@ impl Client {
             credential.token_source(host)?
         };
         Ok(Self {
-            tokens: source
-                .map(|(source, audience)| TokenCache::new(source, audience, clock.clone())),
+            tokens: source.map(|from| TokenCache::new(from.source, from.audience, clock.clone())),
             transport,
             credential,
             clock,

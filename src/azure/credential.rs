@@ -46,6 +46,12 @@ enum Scheme {
     Provider(TokenProvider),
 }
 
+/// Where access tokens come from, and what they are for.
+pub(crate) struct TokenSource {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) audience: String,
+}
+
 #[derive(Clone)]
 struct Sas {
     /// The token as it was given, without a leading `?`: already percent-encoded.
@@ -161,18 +167,17 @@ impl Credential {
     /// # Errors
     ///
     /// `Config` if an ID is missing, or a variable is wrong.
-    pub(crate) fn token_source(
-        &self,
-        host: &str,
-    ) -> Result<Option<(Arc<dyn Source>, String)>, Error> {
+    pub(crate) fn token_source(&self, host: &str) -> Result<Option<TokenSource>, Error> {
         Ok(match &self.0 {
             Scheme::SharedKey(_) | Scheme::Sas(_) => None,
-            Scheme::Entra(sign_in) => {
-                Some((sign_in.source(host)?, sign_in.token_audience().to_owned()))
-            }
-            Scheme::Provider(provider) => {
-                Some((Arc::new(provider.clone()), provider.audience.clone()))
-            }
+            Scheme::Entra(sign_in) => Some(TokenSource {
+                source: sign_in.source(host)?,
+                audience: sign_in.token_audience().to_owned(),
+            }),
+            Scheme::Provider(provider) => Some(TokenSource {
+                source: Arc::new(provider.clone()),
+                audience: provider.audience.clone(),
+            }),
         })
     }
 
