@@ -32,19 +32,32 @@ fn verifies(message: &[u8], signature: &[u8]) -> bool {
     }
     let (masked, hash) = encoded[..255].split_at(223);
     let mask = (0u32..).flat_map(|count| {
-        Sha256::new().chain_update(hash).chain_update(count.to_be_bytes()).finalize().to_vec()
+        Sha256::new()
+            .chain_update(hash)
+            .chain_update(count.to_be_bytes())
+            .finalize()
+            .to_vec()
     });
-    let mut block: Vec<u8> = masked.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
+    let mut block: Vec<u8> = masked
+        .iter()
+        .zip(mask)
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
     block[0] &= 0x7f;
     let (padding, salt) = block.split_at(191);
     let is_padding = padding[..190].iter().all(|byte| *byte == 0) && padding[190] == 1;
-    let inner = Sha256::new().chain_update([0; 8]).chain_update(Sha256::digest(message));
+    let inner = Sha256::new()
+        .chain_update([0; 8])
+        .chain_update(Sha256::digest(message));
     is_padding && *hash == *inner.chain_update(salt).finalize()
 }
 
 #[test]
 fn assertion_is_signed_so_that_another_implementation_verifies_it() {
-    for pem in [format!("{KEY}{CERTIFICATE}"), format!("{CERTIFICATE}text\n{KEY_PKCS1}")] {
+    for pem in [
+        format!("{KEY}{CERTIFICATE}"),
+        format!("{CERTIFICATE}text\n{KEY_PKCS1}"),
+    ] {
         let certificate = Certificate::read(pem.as_bytes(), false).unwrap();
         let url = "https://login.example/t/oauth2/v2.0/token";
         let jwt = certificate.assertion(url, "1f2e", 1_767_780_000).unwrap();
@@ -53,8 +66,13 @@ fn assertion_is_signed_so_that_another_implementation_verifies_it() {
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
         let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
         assert!(verifies(signed.as_bytes(), &signature));
-        assert!(!verifies(again.rsplit_once('.').unwrap().0.as_bytes(), &signature));
-        let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
+        assert!(!verifies(
+            again.rsplit_once('.').unwrap().0.as_bytes(),
+            &signature
+        ));
+        let header = URL_SAFE_NO_PAD
+            .decode(jwt.split('.').next().unwrap())
+            .unwrap();
         let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
         assert_eq!(header["x5t#S256"], THUMBPRINT);
     }
@@ -64,13 +82,19 @@ fn assertion_is_signed_so_that_another_implementation_verifies_it() {
 fn certificate_of_the_key_comes_first_in_the_chain_that_is_sent() {
     let pem = format!("{OTHER}{KEY}{CERTIFICATE}");
     let certificate = Certificate::read(pem.as_bytes(), true).unwrap();
-    let jwt = certificate.assertion("https://login.example", "1f2e", 0).unwrap();
-    let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
+    let jwt = certificate
+        .assertion("https://login.example", "1f2e", 0)
+        .unwrap();
+    let header = URL_SAFE_NO_PAD
+        .decode(jwt.split('.').next().unwrap())
+        .unwrap();
     let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
-    let base64 = |pem: &str| -> String {
-        pem.lines().filter(|line| !line.starts_with('-')).collect()
-    };
-    assert_eq!(header["x5c"], serde_json::json!([base64(CERTIFICATE), base64(OTHER)]));
+    let base64 =
+        |pem: &str| -> String { pem.lines().filter(|line| !line.starts_with('-')).collect() };
+    assert_eq!(
+        header["x5c"],
+        serde_json::json!([base64(CERTIFICATE), base64(OTHER)])
+    );
     assert_eq!(header["x5t#S256"], THUMBPRINT);
 }
 
@@ -80,25 +104,51 @@ fn file_that_cannot_be_used_says_why_and_what_to_do() {
     let damaged = KEY.replacen("MII", "MI!", 1);
     let cut = &KEY[..KEY.len() - 40];
     let rows = [
-        ("0\u{82}...".to_owned(), "openssl pkcs12 -in FILE.pfx -out FILE.pem -nodes"),
-        (with(include_str!("testdata/key-encrypted.pem")), "openssl pkey"),
-        (with(include_str!("testdata/key-encrypted-pkcs1.pem")), "openssl pkey"),
+        (
+            "0\u{82}...".to_owned(),
+            "openssl pkcs12 -in FILE.pfx -out FILE.pem -nodes",
+        ),
+        (
+            with(include_str!("testdata/key-encrypted.pem")),
+            "openssl pkey",
+        ),
+        (
+            with(include_str!("testdata/key-encrypted-pkcs1.pem")),
+            "openssl pkey",
+        ),
         (with(include_str!("testdata/key-ec.pem")), "not for RSA"),
-        (with(include_str!("testdata/key-ec-sec1.pem")), "not for RSA"),
-        (with(include_str!("testdata/key-1024.pem")), "2048 bits or more"),
+        (
+            with(include_str!("testdata/key-ec-sec1.pem")),
+            "not for RSA",
+        ),
+        (
+            with(include_str!("testdata/key-1024.pem")),
+            "2048 bits or more",
+        ),
         (String::new(), "neither certificate nor key"),
         ("a secret".to_owned(), "neither certificate nor key"),
         (CERTIFICATE.to_owned(), "no private key"),
         (KEY.to_owned(), "no certificate"),
-        (format!("{KEY}{OTHER}"), "belongs to none of its certificates"),
-        (format!("{KEY}{KEY_PKCS1}{CERTIFICATE}"), "several private keys"),
+        (
+            format!("{KEY}{OTHER}"),
+            "belongs to none of its certificates",
+        ),
+        (
+            format!("{KEY}{KEY_PKCS1}{CERTIFICATE}"),
+            "several private keys",
+        ),
         (with(&damaged), "damaged"),
         (cut.to_owned(), "damaged"),
     ];
     for (pem, rule) in rows {
         let error = Certificate::read(pem.as_bytes(), false).unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Config);
-        assert!(error.to_string().starts_with("invalid client certificate: "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("invalid client certificate: "),
+            "{error}"
+        );
         assert!(error.to_string().contains(rule), "{error}, not {rule}");
     }
 }

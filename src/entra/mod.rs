@@ -18,6 +18,8 @@ mod managed;
 mod plan;
 mod refusal;
 mod reply;
+#[cfg(test)]
+mod scratch;
 pub(crate) mod sign_in;
 pub(crate) mod token;
 mod tools;
