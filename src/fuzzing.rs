@@ -225,6 +225,9 @@ pub fn metadata(data: &[u8]) {
 #[cfg(feature = "emulator")]
 pub use crate::emulator::fuzzing::connection;
 
+/// What is read on the way to a token: replies, programs' output, a challenge, a certificate.
+pub use crate::entra::fuzzing::{challenge, pem, token_reply, tool_output};
+
 fn check_refusal(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
@@ -333,6 +336,26 @@ mod tests {
     #[test]
     fn committed_metadata_does_no_harm() {
         replay("metadata", super::metadata);
+    }
+
+    #[test]
+    fn committed_token_replies_do_no_harm() {
+        replay("token_reply", super::token_reply);
+    }
+
+    #[test]
+    fn committed_output_of_tools_does_no_harm() {
+        replay("tool_output", super::tool_output);
+    }
+
+    #[test]
+    fn committed_challenges_do_no_harm() {
+        replay("challenge", super::challenge);
+    }
+
+    #[test]
+    fn committed_certificates_do_no_harm() {
+        replay("pem", super::pem);
     }
 
     #[cfg(feature = "emulator")]

@@ -14,6 +14,8 @@ mod cloud;
 pub(crate) mod env;
 mod exchange;
 mod federation;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod managed;
 mod plan;
 mod refusal;
