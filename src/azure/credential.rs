@@ -352,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn user_delegation_sas_names_who_signed_it() {
+        let now = dates::parse_utc("2026-01-01").unwrap();
+        let hint = |sas: &str| Credential::sas(sas).unwrap().hint(now).into_owned();
+        let key = "skoid=11-22&sktid=33&ske=2026-01-31T12%3A00%3A00Z";
+        let text = hint(&format!("se=2999-01-01&{key}&sig=s3cret"));
+        assert!(
+            text.ends_with(
+                "signed it: object ID 11-22, whose key is good until 2026-01-31T12:00:00Z"
+            ),
+            "{text}"
+        );
+        assert!(!hint("skoid=%0a&sig=s3cret").contains("object ID"));
+    }
+
+    #[test]
     fn debug_never_shows_the_secret() {
         let key = Credential::shared_key("bXkgc2VjcmV0IGtleQ==").unwrap();
         assert_eq!(format!("{key:?}"), "Credential(account key)");

@@ -385,6 +385,7 @@ fn error_element(body: &[u8], name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entra::token::{AccessToken, Identity};
     use crate::http::message::tests::reply;
 
     fn wall() -> OffsetDateTime {
@@ -574,6 +575,107 @@ mod tests {
              account name and key"
         );
         assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
+    const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+
+    /// The text of a refusal to whoever sent a token of `tenant`, `ahead` of the service's clock.
+    fn to_token(status: u16, code: &str, more: &str, tenant: &str, ahead: i64) -> String {
+        let identity = Identity {
+            kind: "managed identity",
+            client_id: Some("1f2e".to_owned()),
+            tenant_id: Some(tenant.to_owned()),
+        };
+        let token = AccessToken::new("s3cret", wall().into()).unwrap();
+        let identity = TokenIdentity::of(identity, &token, "audience");
+        let challenge = format!(
+            "Bearer authorization_uri=https://login.microsoftonline.com/{TENANT}/oauth2/authorize \
+             resource_id=https://storage.azure.com"
+        );
+        let date = dates::http(wall() - time::Duration::seconds(ahead));
+        let headers = [
+            ("x-ms-error-code", code),
+            ("www-authenticate", &*challenge),
+            ("date", &*date),
+        ];
+        let used = Used {
+            hint: "".into(),
+            identity: Some(&identity),
+        };
+        let body = body(code, "", more);
+        let error = read_error(&reply(status, &headers, &body), wall(), used);
+        assert_eq!(error.kind(), ErrorKind::Auth);
+        error.to_string()
+    }
+
+    #[test]
+    fn whoever_sent_a_token_is_told_what_is_wrong_with_it() {
+        let code = "InvalidAuthenticationInfo";
+        let detail =
+            |text: &str| format!("<AuthenticationErrorDetail>{text}</AuthenticationErrorDetail>");
+        let expired = detail("Lifetime validation failed. The token is expired.");
+        assert_eq!(
+            to_token(401, code, &expired, &TENANT.to_uppercase(), 0),
+            format!(
+                "InvalidAuthenticationInfo (401): the service does not accept the token of managed \
+                 identity, client 1f2e, tenant {}; the service says: Lifetime validation failed. \
+                 The token is expired.",
+                TENANT.to_uppercase()
+            )
+        );
+        let slow = to_token(401, code, &expired, TENANT, -61);
+        assert!(
+            slow.contains("; this machine's clock is 1 minute behind the service's; the service"),
+            "{slow}"
+        );
+        let issuer = detail("Issuer validation failed. Issuer did not match.");
+        assert_eq!(
+            to_token(401, code, &issuer, "9a3c", 0),
+            format!(
+                "InvalidAuthenticationInfo (401): the token is of tenant 9a3c, and the account \
+                 belongs to tenant {TENANT}: name that tenant (managed identity, client 1f2e, \
+                 tenant 9a3c); the service says: Issuer validation failed. Issuer did not match."
+            )
+        );
+        // Should the service quote what it was sent.
+        let quoted = detail("Signature validation failed: eyJ0.eyJh.c2ln");
+        let text = to_token(403, "AuthenticationFailed", &quoted, TENANT, 0);
+        assert!(text.ends_with(&format!("tenant {TENANT}")), "{text}");
+    }
+
+    #[test]
+    fn whoever_sent_a_token_and_has_no_role_is_told_which() {
+        let text = to_token(403, "AuthorizationPermissionMismatch", "", "9a3c", 0);
+        assert_eq!(
+            text,
+            "AuthorizationPermissionMismatch (403): managed identity, client 1f2e, tenant 9a3c may \
+             not do this: it needs the role Storage Blob Data Contributor on the container, which \
+             Owner and Contributor do not include; a new role takes up to 10 minutes to work"
+        );
+        let text = to_token(403, "AuthorizationFailure", "", "9a3c", 0);
+        assert!(
+            text.contains("network rules") && text.ends_with("client 1f2e, tenant 9a3c)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_a_refused_token_is_replaced() {
+        let rows = [
+            (401, "InvalidAuthenticationInfo", true),
+            (401, "NoAuthenticationInformation", true),
+            (401, "", true),
+            (403, "AuthenticationFailed", true),
+            (400, "InvalidAuthenticationInfo", false),
+            (403, "AuthorizationPermissionMismatch", false),
+            (403, "AuthorizationFailure", false),
+            (404, "BlobNotFound", false),
+            (201, "", false),
+        ];
+        for (status, code, refused) in rows {
+            let reply = reply(status, &[("x-ms-error-code", code)], "");
+            assert_eq!(is_token_refused(&reply), refused, "{status} {code}");
+        }
     }
 
     #[test]

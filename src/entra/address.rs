@@ -63,6 +63,7 @@ impl Address {
     }
 
     /// The host, without the port.
+    #[cfg(test)]
     pub(crate) fn host(&self) -> &str {
         let host = self.origin.split("://").nth(1).unwrap_or_default();
         match host.strip_prefix('[') {

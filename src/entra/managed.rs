@@ -148,7 +148,7 @@ impl ManagedIdentity {
 
     /// Whether the variables name an endpoint; otherwise there may be none.
     pub(crate) fn is_named(&self) -> bool {
-        self.place != Place::Imds || self.env.has("AZURE_POD_IDENTITY_AUTHORITY_HOST")
+        self.place != Place::Imds
     }
 
     /// Whether anything answers at the endpoint, within a second or `limit`.
@@ -307,3 +307,7 @@ impl Source for ManagedIdentity {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "managed_tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ mod cloud;
 pub(crate) mod env;
 mod exchange;
 mod federation;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod identity;
 mod managed;
 mod plan;
@@ -23,6 +25,8 @@ pub(crate) mod provider;
 mod refresh;
 mod refusal;
 mod reply;
+#[cfg(test)]
+mod scratch;
 pub(crate) mod sign_in;
 pub(crate) mod token;
 mod tools;

@@ -165,13 +165,23 @@ impl fmt::Display for Identity {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::error::ErrorKind;
 
     const END: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// A request for a token within `limit` of `clock`.
+    pub(crate) fn request(clock: &Clock, limit: Duration) -> TokenRequest {
+        TokenRequest {
+            audience: "https://storage.azure.com".to_owned(),
+            claims: None,
+            deadline: clock.now() + limit,
+            clock: clock.clone(),
+        }
+    }
 
     #[test]
     fn token_is_trimmed_and_checked() {

@@ -190,16 +190,16 @@ impl DeveloperTool {
             );
             Error::new(ErrorKind::Transport, text)
         };
-        let start = Instant::now();
-        let turn = ONE_AT_A_TIME
-            .try_lock_for(limit)
-            .ok_or_else(|| late(limit))?;
         let path = self.env.os("PATH").unwrap_or_default();
         let Some(program) = child::find(self.tool.files(), &path) else {
             return Err(Error::config(format!(
                 "`{name}` is not installed, or not in PATH"
             )));
         };
+        let start = Instant::now();
+        let turn = ONE_AT_A_TIME
+            .try_lock_for(limit)
+            .ok_or_else(|| late(limit))?;
         let arguments = self
             .tool
             .arguments(&request.audience, self.tenant.as_deref());

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use azmutex::emulator::{BearerToken, Clock, Emulator};
 use azmutex::{AccessToken, AzureMutex, Credential, ErrorKind, Event, Locker, MutexOptions};
@@ -366,4 +367,80 @@ fn wait_for_a_first_token_ends_with_the_wait_for_the_lock() {
     assert_eq!(error.status(), None);
     drop(go_on);
     assert!(locker.settle(LONG));
+}
+
+/// Threads of three programs share locks for so long, with tokens of ten seconds and an issuer that
+/// fails every third time, and now and then hangs.
+fn storm(lasts: Duration) {
+    let emulator = Arc::new(Emulator::start().expect("it starts"));
+    let end = Instant::now() + lasts;
+    let (holds, renewals, lost) = (
+        AtomicUsize::new(0),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(Mutex::new(Vec::new())),
+    );
+    thread::scope(|scope| {
+        for program in 0..3 {
+            let (issued, accepts) = (AtomicUsize::new(program), Arc::clone(&emulator));
+            let credential = Credential::token_provider(move |_| {
+                let number = issued.fetch_add(1, Ordering::SeqCst);
+                match number % 9 {
+                    0 | 4 | 8 => return Err("out of order".into()),
+                    2 => thread::sleep(SEC * 2),
+                    _ => {}
+                }
+                let token = format!("{program}-{number}");
+                let life = 10 * SEC;
+                accepts.expect_bearer(BearerToken::new(&*token).expires_in(life));
+                Ok(AccessToken::new(token, SystemTime::now() + life)?)
+            });
+            let mutex = MutexOptions::with_credential(emulator.account(), credential, "locks")
+                .and_then(|options| options.endpoint(&emulator.endpoint()))
+                .and_then(AzureMutex::new)
+                .expect("sound");
+            for thread in 0..4 {
+                let (renewals, lost) = (Arc::clone(&renewals), Arc::clone(&lost));
+                let locker = Locker::builder(mutex.clone(), &format!("lock-{thread}"))
+                    .lease_duration(15 * SEC)
+                    .observer(move |event| match event {
+                        Event::Renewed => drop(renewals.fetch_add(1, Ordering::SeqCst)),
+                        Event::Unproven | Event::Lost { .. } => lost.lock().push(event.clone()),
+                        _ => {}
+                    })
+                    .build()
+                    .expect("sound");
+                let holds = &holds;
+                scope.spawn(move || {
+                    let mut length = SEC;
+                    while Instant::now() < end {
+                        let guard = locker.lock().expect("in the end");
+                        let until = end.min(Instant::now() + length);
+                        // Not to wait for a condition: the lock is held for so long.
+                        while Instant::now() < until {
+                            guard.check().expect("held");
+                            thread::sleep(SEC / 20);
+                        }
+                        guard.release().expect("held");
+                        holds.fetch_add(1, Ordering::SeqCst);
+                        length = if length > 10 * SEC { SEC } else { length * 2 };
+                    }
+                });
+            }
+        }
+    });
+    let lost = lost.lock().clone();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(holds.into_inner() >= 12);
+    assert!(renewals.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn no_lock_is_lost_in_a_short_storm_of_short_lived_tokens() {
+    storm(13 * SEC);
+}
+
+#[test]
+#[ignore = "it takes a minute"]
+fn no_lock_is_lost_in_a_storm_of_short_lived_tokens() {
+    storm(60 * SEC);
 }

@@ -37,7 +37,7 @@ pub(crate) fn credential(
 ) -> Result<Credential, Failure> {
     let named = |given: &Option<String>, names: &[&str]| {
         let given = given.clone().filter(|value| !value.is_empty());
-        names.iter().fold(Ok(given), |found, name| match found? {
+        names.iter().try_fold(given, |found, name| match found {
             Some(value) => Ok(Some(value)),
             None => variable(name),
         })
