@@ -35,6 +35,7 @@ struct Inner {
     foreign: bool,
     /// The request was not sent, for want of something that was to go with it.
     unsent: bool,
+    unheard: bool,
     host: Option<String>,
     phase: Option<Phase>,
     attempts: u32,
@@ -79,6 +80,9 @@ pub(crate) enum Delivery {
     /// Nothing: it was not sent completely, or the service was too busy to start on it. It may be
     /// sent again.
     NotDone,
+    /// Nothing, and nobody has ever listened on that port of this machine. It may be sent again, but
+    /// there is little hope.
+    Unheard,
     /// Unknown: it was sent, but no answer says what happened. It may be sent again if doing it
     /// twice does no harm.
     Unknown,
@@ -208,6 +212,7 @@ impl Error {
         match (self.is_transient(), self.is_ambiguous()) {
             (false, _) => Delivery::Refused,
             (true, true) => Delivery::Unknown,
+            (true, false) if self.0.unheard => Delivery::Unheard,
             (true, false) => Delivery::NotDone,
         }
     }
@@ -346,6 +351,11 @@ impl Error {
         self.edit(|inner| inner.unsent = true)
     }
 
+    /// Marks a connection that was refused by this machine, on a port where nobody ever listened.
+    pub(crate) fn unheard(self) -> Self {
+        self.edit(|inner| inner.unheard = true)
+    }
+
     /// The same failure, as the lease's holder sees it.
     pub(crate) fn into_loss(self, reason: LossReason) -> Self {
         self.edit(|inner| {
@@ -380,11 +390,15 @@ impl Error {
         })
     }
 
-    /// Adds to the reason what else to do about it.
+    /// Adds what to do about it.
     pub(crate) fn with_advice(self, advice: &str) -> Self {
         self.edit(|inner| {
-            inner.detail.push_str("; ");
-            inner.detail.push_str(advice);
+            let separator = match inner.detail.chars().last() {
+                None => "",
+                Some('?') => " ",
+                Some(_) => "; ",
+            };
+            inner.detail = format!("{}{separator}{advice}", inner.detail);
         })
     }
 
@@ -712,6 +726,11 @@ mod tests {
             (Error::transport("", Phase::Connect), NotDone, false),
             (Error::transport("", Phase::Tls), NotDone, false),
             (Error::transport("", Phase::Send), NotDone, false),
+            (
+                Error::transport("", Phase::Connect).unheard(),
+                Unheard,
+                false,
+            ),
             (Error::transport("", Phase::Reply), Unknown, true),
             (Error::transport("", Phase::Tls).permanent(), Refused, false),
             (

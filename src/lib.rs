@@ -60,6 +60,7 @@
 //! | be told what happens | [`LockerBuilder::observer`], [`Event`] |
 //! | check in worker threads that the lock is still held | [`LeaseGuard::watch`], [`LeaseWatch`] |
 //! | wait until the lock is lost | [`LeaseWatch::wait_lost`] |
+//! | reach the service through a proxy | [`AzureMutex::proxy`] |
 //! | see who holds a lock | [`AzureMutex::status`], [`Holder`] |
 //! | refuse the work of a holder that was paused | [`LockerBuilder::fencing`], [`LeaseGuard::write`] |
 //! | find out that the previous holder died | [`LeaseGuard::previous`], [`Previous`] |
@@ -68,13 +69,14 @@
 //!
 //! # Features
 //!
-//! - `rustls` (default): `https` with rustls and Mozilla's root certificates.
+//! - `rustls` (default): `https` with rustls and Mozilla's root certificates; others can be added by
+//!   [`MutexOptions::ca_certificates`].
 //! - `platform-verifier`: rustls, trusting what the system's certificate store trusts.
 //! - `native-tls`: `https` with the platform's TLS library.
 //! - `emulator`: an embedded server that answers lease requests as the real service does, with a
 //!   clock that tests can advance.
-//! - `cli`: the command-line tool `azmutex`, which runs a command under a lock. Libraries do not
-//!   need it.
+//! - `cli`: the command-line tool `azmutex`, which runs a command under a lock, with
+//!   `platform-verifier`. Libraries do not need it.
 //!
 //! Without a TLS feature the crate still builds, but reaches only emulators on this machine.
 //!

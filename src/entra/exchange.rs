@@ -12,6 +12,7 @@ use super::token::TokenRequest;
 use crate::error::Error;
 use crate::http::agent::Transport;
 use crate::http::message::{Reply, Request, encode_query};
+use crate::http::proxy::Proxy;
 use crate::sync::{Condvar, Mutex};
 use crate::time::clock::Clock;
 use crate::time::jitter::Jitter;
@@ -28,7 +29,10 @@ const DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 
 /// A host that gives tokens, and the path of its URL.
 pub(crate) struct Endpoint {
-    transport: Transport,
+    /// Or why there is no way to it, such as a proxy that cannot be.
+    transport: Result<Transport, Error>,
+    origin: String,
+    host: String,
     /// Path and query.
     pub(crate) target: String,
 }
@@ -45,25 +49,35 @@ impl Endpoint {
     }
 
     fn new(address: &Address, direct: bool) -> Self {
+        let origin = address.origin.clone();
+        let proxy = match direct {
+            true => Ok(None),
+            false => Proxy::from_env(&origin),
+        };
+        let transport = proxy.and_then(|proxy| Transport::new(origin.clone(), proxy, &[]));
+        let host = transport.as_ref().map_or(&*origin, Transport::host);
         Self {
-            transport: Transport::new(address.origin.clone(), direct),
+            host: host.to_owned(),
+            transport,
+            origin,
             target: address.target.clone(),
         }
     }
 
     /// Scheme, host and port.
     pub(crate) fn origin(&self) -> &str {
-        self.transport.origin()
+        &self.origin
     }
 
     /// Host and port, as errors show them.
     pub(crate) fn host(&self) -> &str {
-        self.transport.host()
+        &self.host
     }
 
     /// Sends one request, and returns what was answered within `timeout`.
     pub(crate) fn send(&self, request: &Request<'_>, timeout: Duration) -> Result<Reply, Error> {
-        self.transport.send(request, None, timeout)
+        let transport = self.transport.as_ref().map_err(Error::clone)?;
+        transport.send(request, None, timeout)
     }
 
     /// Sends what `request` makes until it is answered, or the caller's time is up. `read` makes

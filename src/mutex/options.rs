@@ -1,12 +1,15 @@
 use std::env;
-use std::net::IpAddr;
+use std::fs;
+use std::sync::Once;
 use std::time::Duration;
 
 use ureq::http::Uri;
 
 use crate::azure::credential::Credential;
 use crate::azure::validate::{check_account, check_container};
-use crate::error::Error;
+use crate::error::{Error, quoted};
+use crate::http::certificates;
+use crate::http::resolver::is_loopback;
 use crate::time::clock::Clock;
 
 /// The account that every emulator has. Public, not a secret.
@@ -36,6 +39,8 @@ pub struct MutexOptions {
     pub(crate) request_timeout: Duration,
     pub(crate) create_missing: bool,
     pub(crate) allow_insecure_http: bool,
+    /// In DER.
+    pub(crate) ca_certificates: Vec<Vec<u8>>,
     pub(crate) clock: Clock,
 }
 
@@ -95,21 +100,47 @@ impl MutexOptions {
     /// These are the variables that the `az` command line reads. An empty variable counts as not
     /// set.
     ///
+    /// Also `AZMUTEX_CA_FILE`, a PEM file for [`ca_certificates`](Self::ca_certificates), and
+    /// `AZMUTEX_ALLOW_INSECURE_HTTP`, which is `true` or `1` to
+    /// [`allow_insecure_http`](Self::allow_insecure_http), or `false` or `0`.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the variables are not set, or a value
     /// breaks its rule; the text names them.
     pub fn from_env(container: &str) -> Result<Self, Error> {
-        Self::from_variables(
-            |name| match env::var(name) {
-                Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
-                Err(env::VarError::NotPresent) => Ok(None),
-                Err(env::VarError::NotUnicode(_)) => {
-                    Err(Error::config(format!("invalid {name}: it is not UTF-8")))
-                }
-            },
-            container,
-        )
+        let var = |name: &str| match env::var(name) {
+            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+            Err(env::VarError::NotPresent) => Ok(None),
+            Err(env::VarError::NotUnicode(_)) => {
+                Err(Error::config(format!("invalid {name}: it is not UTF-8")))
+            }
+        };
+        Self::from_variables(var, container)?.network_from(var)
+    }
+
+    fn network_from(
+        mut self,
+        var: impl Fn(&str) -> Result<Option<String>, Error>,
+    ) -> Result<Self, Error> {
+        const CA_FILE: &str = "AZMUTEX_CA_FILE";
+        if let Some(path) = var(CA_FILE)? {
+            let wrong = |why: String| Error::config(format!("{CA_FILE} {}: {why}", quoted(&path)));
+            let pem = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+            self = self
+                .ca_certificates(&pem)
+                .map_err(|error| wrong(error.to_string()))?;
+        }
+        const INSECURE: &str = "AZMUTEX_ALLOW_INSECURE_HTTP";
+        match var(INSECURE)?.map(|value| value.to_ascii_lowercase()) {
+            None => Ok(self),
+            Some(value) if value == "true" || value == "1" => Ok(self.allow_insecure_http(true)),
+            Some(value) if value == "false" || value == "0" => Ok(self.allow_insecure_http(false)),
+            Some(value) => Err(Error::config(format!(
+                "invalid {INSECURE} {}: use true or false, 1 or 0",
+                quoted(&value)
+            ))),
+        }
     }
 
     fn from_variables(
@@ -193,11 +224,38 @@ impl MutexOptions {
     /// Allows `http://` to a host that is not this machine. Defaults to false.
     ///
     /// Anyone on the network path can then read what is sent, and answer as if they were the
-    /// service.
+    /// service. Meant for an emulator in another container. This machine is a loopback address,
+    /// `localhost` and every name below it, such as `account.blob.localhost`.
     #[must_use]
     pub fn allow_insecure_http(mut self, allow: bool) -> Self {
         self.allow_insecure_http = allow;
         self
+    }
+
+    /// Trusts these certificate authorities, besides those that are trusted anyway. For an endpoint
+    /// or a proxy with a certificate of a private CA.
+    ///
+    /// `pem`: the content of a PEM file, with one certificate or more. Called again, it adds more.
+    /// Defaults to none; then the public CAs are trusted that are built in, or those of the system
+    /// with one of the features `platform-verifier` and `native-tls`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no certificate in it, or a damaged
+    /// one, or it is not PEM; the text says which.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use azmutex::MutexOptions;
+    ///
+    /// let pem = std::fs::read("/etc/corp/ca.pem")?;
+    /// let options = MutexOptions::from_env("locks")?.ca_certificates(&pem)?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ca_certificates(mut self, pem: &[u8]) -> Result<Self, Error> {
+        self.ca_certificates.extend(certificates::parse(pem)?);
+        Ok(self)
     }
 
     /// Reads the time from a clock that tests can advance, instead of the system's.
@@ -223,6 +281,7 @@ impl MutexOptions {
             request_timeout: Duration::from_secs(10),
             create_missing: true,
             allow_insecure_http: false,
+            ca_certificates: Vec::new(),
             clock: Clock::System,
         })
     }
@@ -235,28 +294,38 @@ impl MutexOptions {
             ));
         }
         self.credential.check_not_expired(self.clock.wall())?;
-        let tls = cfg!(any(feature = "rustls", feature = "native-tls"));
+        self.check_transport(cfg!(any(feature = "rustls", feature = "native-tls")))
+    }
+
+    fn check_transport(&self, tls: bool) -> Result<(), Error> {
+        static WARN: Once = Once::new();
+
+        let origin = &self.endpoint.origin;
         match self.endpoint.secure {
             true if !tls => Err(Error::config(format!(
-                "cannot use `{}`: azmutex was built without TLS; turn on its feature `rustls` or \
-                 `native-tls`",
-                self.endpoint.origin
+                "cannot use `{origin}`: azmutex was built without TLS; turn on its feature `rustls` \
+                 or `native-tls`"
             ))),
-            false if !self.endpoint.loopback && self.credential.is_token() => {
-                Err(Error::config(format!(
-                    "refusing `{}`: an access token is sent over https only; whoever reads it can \
-                     use it",
-                    self.endpoint.origin
-                )))
+            false if self.endpoint.loopback => Ok(()),
+            false if self.credential.is_token() => Err(Error::config(format!(
+                "refusing `{origin}`: an access token is sent over https only; whoever reads it can \
+                 use it"
+            ))),
+            false if self.allow_insecure_http => {
+                WARN.call_once(|| {
+                    log::warn!(
+                        "`{origin}` is not encrypted: others on the network can read the locks, and \
+                         answer for the service"
+                    );
+                });
+                Ok(())
             }
-            false if !self.endpoint.loopback && !self.allow_insecure_http => {
-                Err(Error::config(format!(
-                    "refusing `{}`: plain http is for this machine only; use https, or \
-                     allow_insecure_http(true)",
-                    self.endpoint.origin
-                )))
-            }
-            _ => Ok(()),
+            false => Err(Error::config(format!(
+                "refusing `{origin}`: plain http is for this machine only; use https, or allow it \
+                 with --allow-insecure-http, AZMUTEX_ALLOW_INSECURE_HTTP=true or \
+                 MutexOptions::allow_insecure_http(true)"
+            ))),
+            true => Ok(()),
         }
     }
 }
@@ -341,11 +410,6 @@ impl Endpoint {
             }
         }
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// The parts of a connection string that concern blobs.

@@ -197,6 +197,7 @@ fn plain_http_is_for_this_machine_only() {
         "http://localhost",
         "http://[::1]:80",
         "http://127.8.9.1",
+        "http://devstoreaccount1.blob.localhost:10000",
     ] {
         at(url).check().expect(url);
     }
@@ -206,12 +207,14 @@ fn plain_http_is_for_this_machine_only() {
         "http://localhost.example",
     ] {
         let error = at(url).check().expect_err(url);
-        assert!(
-            error
-                .to_string()
-                .contains("plain http is for this machine only"),
-            "{error}"
-        );
+        for part in [
+            "plain http is for this machine only",
+            "--allow-insecure-http",
+            "AZMUTEX_ALLOW_INSECURE_HTTP=true",
+            "MutexOptions::allow_insecure_http(true)",
+        ] {
+            assert!(error.to_string().contains(part), "no {part} in {error}");
+        }
         at(url)
             .allow_insecure_http(true)
             .check()
@@ -219,13 +222,10 @@ fn plain_http_is_for_this_machine_only() {
     }
 }
 
-#[cfg(not(any(feature = "rustls", feature = "native-tls")))]
 #[test]
 fn https_without_tls_is_refused_with_the_feature_to_turn_on() {
-    let error = MutexOptions::new("acct", KEY, "locks")
-        .unwrap()
-        .check()
-        .unwrap_err();
+    let options = MutexOptions::new("acct", KEY, "locks").unwrap();
+    let error = options.check_transport(false).unwrap_err();
     assert!(
         error.to_string().contains("turn on its feature `rustls`"),
         "{error}"
@@ -309,6 +309,49 @@ fn environment_is_read_in_the_documented_order() {
         error.contains("set AZURE_STORAGE_CONNECTION_STRING, or"),
         "{error}"
     );
+}
+
+#[test]
+fn network_is_read_from_the_environment() {
+    let from = |vars: &[(&str, &str)]| {
+        MutexOptions::new("acct", KEY, "locks")
+            .unwrap()
+            .network_from(|name| {
+                let mut all = vars.iter();
+                Ok(all.find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+            })
+    };
+    assert!(!from(&[]).unwrap().allow_insecure_http);
+    let insecure = "AZMUTEX_ALLOW_INSECURE_HTTP";
+    for (value, expected) in [
+        ("true", true),
+        ("True", true),
+        ("1", true),
+        ("false", false),
+        ("FALSE", false),
+        ("0", false),
+    ] {
+        let options = from(&[(insecure, value)]).expect(value);
+        assert_eq!(options.allow_insecure_http, expected, "{value}");
+    }
+    for value in ["yes", "on", "2", " ", "truth"] {
+        let error = from(&[(insecure, value)]).expect_err(value);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            format!("invalid {insecure} `{value}`: use true or false, 1 or 0")
+        );
+    }
+    let error = from(&[("AZMUTEX_CA_FILE", "/missing/ca.pem")]).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with("AZMUTEX_CA_FILE `/missing/ca.pem`: "),
+        "{text}"
+    );
+    // This file has no certificate.
+    let error = from(&[("AZMUTEX_CA_FILE", file!())]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("it has no certificate"), "{text}");
 }
 
 #[test]

@@ -33,12 +33,17 @@ pub(crate) const CREDENTIALS: [&str; 8] = [
 /// The most that a file with a secret may hold.
 const MAX_SECRET: u64 = 64 * 1024;
 
+/// The most that is read of a file with certificates; a whole system's have a quarter of it.
+const MAX_CERTIFICATES: u64 = 1024 * 1024;
+
 /// Account, endpoint and credential, before a container is chosen.
 pub(crate) struct Config {
     container: String,
     account: Option<String>,
     endpoint: Option<String>,
     source: Source,
+    ca_file: Option<(String, Zeroizing<Vec<u8>>)>,
+    allow_insecure_http: bool,
     request_timeout: Duration,
     /// Clients made so far, with what they were made for.
     clients: RefCell<Vec<(Place, AzureMutex)>>,
@@ -82,6 +87,13 @@ impl Config {
     /// Like [`Config::load`], but waits for a file that is a named pipe for at most `limit`.
     pub(crate) fn load_within(global: &Global, limit: Duration) -> Result<Self, Failure> {
         let source = Source::find(global, limit)?;
+        let ca_file = global.ca_file.as_ref().map(|path| {
+            let name = format!("--ca-file {}", clean(&path.display().to_string()));
+            files::open(path)
+                .and_then(|file| files::read_bytes(&file, MAX_CERTIFICATES, limit))
+                .map_err(|error| Failure::new(Code::Config, format!("{name}: {error}")))
+                .map(|pem| (name, pem))
+        });
         // A connection string names its own account.
         let account = match (&global.account, &source) {
             (Some(account), _) => Some(account.clone()),
@@ -93,6 +105,8 @@ impl Config {
             account: account.filter(|account| !account.is_empty()),
             endpoint: global.endpoint.clone().filter(|url| !url.is_empty()),
             source,
+            ca_file: ca_file.transpose()?,
+            allow_insecure_http: global.allow_insecure_http,
             request_timeout: global.request_timeout,
             clients: RefCell::default(),
         })
@@ -211,9 +225,16 @@ impl Config {
                 )?
             }
         };
-        match &self.endpoint {
+        let options = match &self.endpoint {
             Some(url) => options.endpoint(url).map_err(|error| {
                 Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
+            })?,
+            None => options,
+        };
+        let options = options.allow_insecure_http(self.allow_insecure_http);
+        match &self.ca_file {
+            Some((name, pem)) => options.ca_certificates(pem).map_err(|error| {
+                Failure::new(Code::Config, format!("{name}: {}", rule_of(&error)))
             }),
             None => Ok(options),
         }

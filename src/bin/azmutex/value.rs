@@ -56,6 +56,15 @@ pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads whether something that is dangerous is allowed: only a clear answer counts.
+pub(crate) fn truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("use true or false, 1 or 0".to_owned()),
+    }
+}
+
 /// Reads the duration of a lease, or `infinite`.
 pub(crate) fn lease(text: &str) -> Result<LeaseDuration, String> {
     const RULE: &str = "a lease is 15s to 60s, in whole seconds";

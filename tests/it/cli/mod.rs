@@ -10,6 +10,7 @@ mod lease;
 mod limits;
 #[cfg(unix)]
 mod nested;
+mod network;
 mod schema;
 #[cfg(unix)]
 mod scripts;

@@ -17,6 +17,7 @@ pub(crate) mod child;
 pub(crate) mod history;
 pub(crate) mod issuer;
 pub(crate) mod proxy;
+pub(crate) mod tunnel;
 #[allow(dead_code, reason = "for the storms")]
 pub(crate) mod weather;
 

@@ -176,6 +176,25 @@ pub(crate) struct Global {
         value_parser = value::request_timeout
     )]
     pub(crate) request_timeout: Duration,
+    /// A PEM file with certificate authorities to trust, besides those of the system
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_CA_FILE",
+        hide_short_help = true
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Allow http:// to another machine: others on the network can read the locks, and answer for
+    /// the service
+    #[arg(
+        long,
+        global = true,
+        env = "AZMUTEX_ALLOW_INSECURE_HTTP",
+        hide_short_help = true,
+        value_parser = value::truth
+    )]
+    pub(crate) allow_insecure_http: bool,
     /// Use an emulator inside this process: nothing to set up, and nothing left when the process
     /// ends
     #[cfg(feature = "emulator")]
@@ -298,7 +317,7 @@ pub(crate) enum Command {
 }
 
 /// Variables that do not belong to an option.
-const VARIABLES: [(&str, &str); 12] = [
+const VARIABLES: [(&str, &str); 14] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential in one string",
@@ -326,8 +345,13 @@ const VARIABLES: [(&str, &str); 12] = [
         "Which kinds of identity --auth entra tries: prod, dev, or the name of one",
     ),
     (
-        "HTTPS_PROXY, NO_PROXY",
-        "The proxy to use, and the hosts to reach without it",
+        "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY",
+        "The proxy to use, for https, http and both: http://, https://, socks4:// or socks5h://",
+    ),
+    ("NO_PROXY", "The hosts and networks to reach without it"),
+    (
+        "SSL_CERT_FILE, SSL_CERT_DIR",
+        "Where the system's certificates are, on Linux",
     ),
     (
         "NO_COLOR, CLICOLOR_FORCE",
