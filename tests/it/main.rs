@@ -21,3 +21,4 @@ mod situations;
 mod support;
 mod support_tests;
 mod tokens;
+mod tokens_over_tls;
