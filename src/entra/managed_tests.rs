@@ -75,7 +75,7 @@ fn fast() -> Clock {
 }
 
 fn fetch(identity: &ManagedIdentity, clock: &Clock) -> Result<AccessToken, Error> {
-    identity.fetch(&request(clock, Duration::from_secs(600)))
+    identity.fetch(&request(clock, LONG * 100))
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn probe_tells_an_endpoint_from_what_answers_in_its_place() {
         let start = Instant::now();
         let found = script.imds(Choice::Any).probe(LONG);
         assert!(
-            start.elapsed() < Duration::from_millis(1500),
+            start.elapsed() < Duration::from_secs(5),
             "{:?}",
             start.elapsed()
         );
@@ -446,6 +446,7 @@ fn challenge_of_azure_arc_is_answered_with_the_key_alone() {
     fs::write(scratch.join("outside.key"), "k3y").unwrap();
     fs::create_dir(keys.join("folder.key")).unwrap();
     std::os::unix::fs::symlink(scratch.join("outside.key"), keys.join("link.key")).unwrap();
+    std::os::unix::fs::symlink(scratch.join("outside.key"), keys.join("outside.key")).unwrap();
     std::os::unix::fs::symlink(keys.join("a.key"), keys.join("alias.key")).unwrap();
 
     let script = agent(&keys.join("a.key"), TOKEN);
@@ -463,6 +464,7 @@ fn challenge_of_azure_arc_is_answered_with_the_key_alone() {
         (keys.join("a.txt"), "no `.key` file in"),
         (keys.join("../tokens/a.key"), "no `.key` file in"),
         (keys.join("link.key"), "a link to somewhere else"),
+        (keys.join("outside.key"), "a link to somewhere else"),
         (keys.join("alias.key"), "a link to somewhere else"),
         (keys.join("large.key"), "4096 bytes"),
         (keys.join("folder.key"), "4096 bytes"),

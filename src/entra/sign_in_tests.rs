@@ -277,7 +277,7 @@ fn busy_authority_is_asked_again() {
     sign_in
         .source(HOST)
         .unwrap()
-        .fetch(&request(&clock, LONG))
+        .fetch(&request(&clock, LONG * 100))
         .unwrap();
     assert_eq!(authority.seen().len(), 2);
 }
@@ -1080,7 +1080,7 @@ fn logged() {
         sign_in
             .source(HOST)
             .unwrap()
-            .fetch(&request(&clock, LONG))
+            .fetch(&request(&clock, LONG * 100))
             .unwrap();
     }
     let lines = LINES.lock();
