@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -58,13 +58,8 @@ pub(crate) fn key_path(challenge: &str, folder: &Path) -> Result<PathBuf, Error>
         return Err(wrong("names no file"));
     };
     let path = Path::new(path);
-    let is_plain = path
-        .components()
-        .all(|part| !matches!(part, Component::ParentDir));
     match (path.parent(), path.file_name(), path.extension()) {
-        (Some(parent), Some(name), Some(extension))
-            if is_plain && parent == folder && extension == "key" =>
-        {
+        (Some(parent), Some(name), Some(extension)) if parent == folder && extension == "key" => {
             Ok(folder.join(name))
         }
         _ => Err(wrong(&format!(
@@ -89,9 +84,8 @@ pub(crate) fn read_key(path: &Path, folder: &Path) -> Result<Zeroizing<String>, 
     };
     let wrong = |what: &str| Error::new(ErrorKind::Auth, format!("Azure Arc's key {shown} {what}"));
     let real = fs::canonicalize(path).map_err(failed)?;
-    if real.parent() != Some(&*fs::canonicalize(folder).map_err(failed)?)
-        || real.file_name() != path.file_name()
-    {
+    let folder = fs::canonicalize(folder).map_err(failed)?;
+    if Some(&*real) != path.file_name().map(|name| folder.join(name)).as_deref() {
         return Err(wrong("is a link to somewhere else"));
     }
     let file = File::open(&real).map_err(failed)?;

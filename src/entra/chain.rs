@@ -48,47 +48,45 @@ impl Chain {
         let mut transient = None;
         for Link { name, trial } in &self.links {
             let start = request.clock.moment().real;
-            let (source, ends) = match trial {
+            let mut note = |reason: &dyn fmt::Display| {
+                let took = request.clock.moment().real.since(start);
+                let time = match took >= Duration::from_millis(100) {
+                    true => format!(" ({:.1} s)", took.as_secs_f64()),
+                    false => String::new(),
+                };
+                failures.push(format!("{name}: {reason}{time}"));
+            };
+            let (source, is_certain) = match trial {
                 Trial::Impossible(reason) => {
-                    failures.push(format!("{name}: {reason}"));
+                    note(reason);
                     continue;
                 }
-                Trial::Configured(source) => (Ok(Arc::clone(source)), true),
-                Trial::Optional(source) => (Ok(Arc::clone(source)), false),
+                Trial::Configured(source) => (Arc::clone(source), true),
+                Trial::Optional(source) => (Arc::clone(source), false),
                 Trial::Probed(identity) => {
                     let left = request.deadline.since(request.clock.now());
-                    let found = identity
-                        .probe(left)
-                        .map(|()| Arc::clone(identity) as Arc<dyn Source>);
-                    let is_there = found.is_ok();
-                    (found, is_there)
+                    if let Err(error) = identity.probe(left) {
+                        note(&error);
+                        continue;
+                    }
+                    (Arc::clone(identity) as Arc<dyn Source>, true)
                 }
             };
-            let result = match &source {
-                Ok(source) => source.fetch(request),
-                Err(error) => Err(error.clone()),
-            };
-            match (result, source) {
-                (Ok(token), Ok(source)) => {
+            match source.fetch(request) {
+                Ok(token) => {
                     log::debug!("signing in by {}", source.identity());
                     *self.winner.lock() = Some(source);
                     return Ok(token);
                 }
-                (Err(error), Ok(source)) if ends => {
+                Err(error) if is_certain => {
                     return Err(error.during("get a token by", &source.identity().to_string()));
                 }
-                (Err(error), source) => {
-                    let took = request.clock.moment().real.since(start);
-                    let time = match took >= Duration::from_millis(100) {
-                        true => format!(" ({:.1} s)", took.as_secs_f64()),
-                        false => String::new(),
-                    };
-                    failures.push(format!("{name}: {error}{time}"));
-                    if source.is_ok() && error.is_transient() {
+                Err(error) => {
+                    note(&error);
+                    if error.is_transient() {
                         transient = Some(error.kind());
                     }
                 }
-                (Ok(_), Err(_)) => {}
             }
         }
         let text = format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::address::Address;
 use super::token::TokenRequest;
@@ -91,8 +91,10 @@ impl Endpoint {
         until_answered(token, |timeout| {
             let request = request()?;
             let sent = token.clock.wall();
-            let reply = self.send(&request, timeout)?;
-            read(&reply, sent).map_err(|error| error.with_host(self.host()))
+            let mut reply = self.send(&request, timeout)?;
+            let result = read(&reply, sent);
+            reply.body.zeroize();
+            result.map_err(|error| error.with_host(self.host()))
         })
     }
 }

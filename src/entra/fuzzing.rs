@@ -16,6 +16,10 @@ use crate::holder::text::is_invisible;
 use crate::http::message::Reply;
 
 /// A reply to a request for a token: a line with the status, then the body.
+///
+/// # Panics
+///
+/// If a token that was accepted cannot be sent, or an error shows what it should not.
 pub fn token_reply(data: &[u8]) {
     let (status, body) = first_line(data);
     let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
@@ -34,6 +38,10 @@ pub fn token_reply(data: &[u8]) {
 }
 
 /// What `az` printed, or `azd` if the first line says so.
+///
+/// # Panics
+///
+/// If a token that was accepted cannot be sent, or an error shows what it should not.
 pub fn tool_output(data: &[u8]) {
     let (name, output) = first_line(data);
     let tool = match name.trim() {
@@ -50,6 +58,10 @@ pub fn tool_output(data: &[u8]) {
 }
 
 /// The challenge of Azure Arc's agent.
+///
+/// # Panics
+///
+/// If the file is not one of the agent's.
 pub fn challenge(data: &[u8]) {
     let folder = Path::new("/var/opt/azcmagent/tokens");
     match arc::key_path(&String::from_utf8_lossy(data), folder) {
@@ -63,6 +75,10 @@ pub fn challenge(data: &[u8]) {
 }
 
 /// A client's certificate and key.
+///
+/// # Panics
+///
+/// If an error is of another kind, or shows what it should not.
 pub fn pem(data: &[u8]) {
     match Certificate::read(data, true) {
         Ok(certificate) => drop(certificate.assertion("https://login.example", "1f2e", 0)),

@@ -180,7 +180,12 @@ mod tests {
     #[test]
     fn candidate_counts_if_its_variables_are_there() {
         let ids = [(CLIENT_ID, "c"), (TENANT_ID, "t")];
-        let rows: [(Candidate, &[(&str, &str)], Option<&str>); 17] = [
+        type Row<'a> = (
+            Candidate,
+            &'a [(&'static str, &'static str)],
+            Option<&'a str>,
+        );
+        let rows: [Row<'_>; 17] = [
             (ServicePrincipal, &[], Some("AZURE_CLIENT_ID is not set")),
             (
                 ServicePrincipal,
@@ -257,10 +262,9 @@ mod tests {
             (AzureCli, &[], None),
         ];
         for (candidate, variables, missing) in rows {
-            let names: Vec<_> = variables.iter().map(|(name, _)| name.to_string()).collect();
-            let env = Env::of(variables.iter().map(|(name, value)| (leak(name), *value)));
+            let env = Env::of(variables.iter().copied());
             let found = candidate.missing(&env, Given::default());
-            assert_eq!(found.as_deref(), missing, "{candidate:?} {names:?}");
+            assert_eq!(found.as_deref(), missing, "{candidate:?} {variables:?}");
         }
         let given = Given {
             client_id: true,
@@ -268,9 +272,5 @@ mod tests {
         };
         let env = Env::of([(SECRET, "s")]);
         assert_eq!(ServicePrincipal.missing(&env, given), None);
-    }
-
-    fn leak(name: &str) -> &'static str {
-        Box::leak(name.to_owned().into_boxed_str())
     }
 }

@@ -166,10 +166,10 @@ fn redacted(text: &str) -> String {
     while let Some(c) = rest.chars().next() {
         let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end);
-        if word.starts_with("eyJ") || word.len() > 64 {
-            out.push_str("REDACTED");
-        } else {
-            out.push_str(word);
+        match word.find("eyJ") {
+            Some(at) => out.extend([&word[..at], "REDACTED"]),
+            None if word.len() > 64 => out.push_str("REDACTED"),
+            None => out.push_str(word),
         }
         rest = behind;
         if end == 0 {
@@ -273,6 +273,7 @@ mod tests {
     fn what_looks_like_a_token_is_masked() {
         let long = "a".repeat(65);
         let rows = [
+            ("token=eyJ0eXAi.x", "token=REDACTED".to_owned()),
             ("key eyJ0eXAi.eyJhdWQi.c2ln!", "key REDACTED!".to_owned()),
             (&*long, "REDACTED".to_owned()),
             ("\n  one, two \nthree", "one, two".to_owned()),

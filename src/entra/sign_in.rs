@@ -12,7 +12,7 @@ use super::certificate::Certificate;
 use super::chain::{Chain, Link, Trial};
 use super::cloud::{self, Cloud};
 use super::env::Env;
-use super::federation::Issuer;
+use super::federation::{Issuer, PIPELINES_TOKEN, PIPELINES_URL};
 use super::managed::{Choice, ManagedIdentity, Place};
 use super::plan::{self, Candidate, Given};
 use super::token::{AccessToken, Identity, Source, TokenRequest};
@@ -115,6 +115,14 @@ impl SignIn {
 
     /// The federated identity of a service connection in Azure Pipelines.
     pub(crate) fn azure_pipelines(env: &Env, connection: &str) -> Result<Self, Error> {
+        for name in [PIPELINES_URL, PIPELINES_TOKEN] {
+            if !env.has(name) {
+                return Err(Error::config(format!(
+                    "this is no job that may sign in: {name} is not set; \
+                     `SYSTEM_ACCESSTOKEN: $(System.AccessToken)` has to be in the step's `env`"
+                )));
+            }
+        }
         let connection = check_id("service connection ID", connection)?;
         Ok(Self::new(env, Kind::AzurePipelines { connection }))
     }

@@ -277,7 +277,7 @@ fn busy_authority_is_asked_again() {
     sign_in
         .source(HOST)
         .unwrap()
-        .fetch(&request(&clock, LONG))
+        .fetch(&request(&clock, LONG * 100))
         .unwrap();
     assert_eq!(authority.seen().len(), 2);
 }
@@ -607,6 +607,8 @@ fn choice_that_means_nothing_is_refused() {
         ("AZURE_FEDERATED_TOKEN_FILE", "f"),
         ("ACTIONS_ID_TOKEN_REQUEST_URL", "https://x"),
         ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"),
+        ("SYSTEM_OIDCREQUESTURI", "https://x"),
+        ("SYSTEM_ACCESSTOKEN", "t"),
     ]);
     type Set = fn(SignIn) -> Result<SignIn, Error>;
     let choices: [(&str, Set); 5] = [
@@ -677,6 +679,10 @@ fn choice_that_means_nothing_is_refused() {
 
 #[test]
 fn id_that_could_change_a_url_or_an_argument_is_refused() {
+    let job = env([
+        ("SYSTEM_OIDCREQUESTURI", "https://x"),
+        ("SYSTEM_ACCESSTOKEN", "t"),
+    ]);
     for id in [
         "", " ", "a/b", "..", ".", "-x", "--tenant", "a b", "a?b", "a\u{0}", "é", "a&b", "a;b",
     ] {
@@ -690,7 +696,13 @@ fn id_that_could_change_a_url_or_an_argument_is_refused() {
             SignIn::managed_identity(&env([])).client_id(id).is_err(),
             "{id}"
         );
-        assert!(SignIn::azure_pipelines(&env([]), id).is_err(), "{id}");
+        let error = SignIn::azure_pipelines(&job, id).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("invalid service connection ID"),
+            "{error}"
+        );
     }
     for id in [
         "contoso.onmicrosoft.com",
@@ -1068,7 +1080,7 @@ fn logged() {
         sign_in
             .source(HOST)
             .unwrap()
-            .fetch(&request(&clock, LONG))
+            .fetch(&request(&clock, LONG * 100))
             .unwrap();
     }
     let lines = LINES.lock();
