@@ -55,6 +55,7 @@
 //! | To | see |
 //! |---|---|
 //! | name the account and the credential | [`MutexOptions`], [`Credential`] |
+//! | sign in without a key | [`Credential`](Credential#signing-in-with-microsoft-entra-id) |
 //! | wait for a while, or not at all | [`Locker::try_lock_for`], [`Locker::try_lock`] |
 //! | stop waiting from another thread | [`StopToken`] |
 //! | be told what happens | [`LockerBuilder::observer`], [`Event`] |

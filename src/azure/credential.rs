@@ -35,6 +35,8 @@ use crate::time::dates;
 /// assert!(!format!("{credential:?}").contains("bXkg"));
 /// # Ok::<_, azmutex::Error>(())
 /// ```
+#[doc = ""]
+#[doc = include_str!("signing_in.md")]
 #[derive(Clone)]
 pub struct Credential(Scheme);
 
