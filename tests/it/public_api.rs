@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use azmutex::emulator::{Clock, Emulator, EmulatorBuilder};
 use azmutex::{
-    AzureMutex, Credential, Error, ErrorKind, Event, Holder, Lease, LeaseDuration, LeaseGuard,
-    LeaseId, LeaseState, LeaseStatus, LeaseWatch, Locker, LockerBuilder, Locks, LossReason,
-    MutexOptions, Previous, StopToken, TryLockError,
+    AccessToken, AzureMutex, Credential, Error, ErrorKind, Event, Holder, Lease, LeaseDuration,
+    LeaseGuard, LeaseId, LeaseState, LeaseStatus, LeaseWatch, Locker, LockerBuilder, Locks,
+    LossReason, MutexOptions, Previous, StopToken, TryLockError,
 };
 use parking_lot::Mutex;
 
@@ -23,6 +23,7 @@ fn all_types_may_be_sent_and_shared_between_threads() {
     fn both<T: Send + Sync + 'static>() {}
     both::<AzureMutex>();
     both::<Clock>();
+    both::<AccessToken>();
     both::<Credential>();
     both::<Emulator>();
     both::<EmulatorBuilder>();
