@@ -74,6 +74,8 @@
 //!   [`MutexOptions::ca_certificates`].
 //! - `platform-verifier`: rustls, trusting what the system's certificate store trusts.
 //! - `native-tls`: `https` with the platform's TLS library.
+//! - `client-certificate` (default): signing in to Entra ID with a certificate. Adds no crate where
+//!   `rustls` is on.
 //! - `emulator`: an embedded server that answers lease requests as the real service does, with a
 //!   clock that tests can advance.
 //! - `cli`: the command-line tool `azmutex`, which runs a command under a lock, with

@@ -148,7 +148,13 @@ impl ManagedIdentity {
 
     /// Whether the variables name an endpoint; otherwise there may be none.
     pub(crate) fn is_named(&self) -> bool {
-        self.place != Place::Imds
+        self.place != Place::Imds && self.env.has("IDENTITY_ENDPOINT")
+    }
+
+    /// Whether a [`probe`](Self::probe) tells anything. Azure Arc's agent is known to be there, but
+    /// gives tokens to some users of the machine only.
+    pub(crate) fn can_be_probed(&self) -> bool {
+        self.place == Place::Imds
     }
 
     /// Whether anything answers at the endpoint, within a second or `limit`.

@@ -388,9 +388,12 @@ impl SignIn {
                     .map(|id| check_id(plan::CLIENT_ID, &id))
                     .transpose()?;
                 let identity = Arc::new(ManagedIdentity::new(&self.env, self.choice(client))?);
-                match is_only || identity.is_named() {
-                    true => Trial::Configured(identity),
-                    false => Trial::Probed(identity),
+                if is_only || identity.is_named() {
+                    Trial::Configured(identity)
+                } else if identity.can_be_probed() {
+                    Trial::Probed(identity)
+                } else {
+                    Trial::Optional(identity)
                 }
             }
             Candidate::AzureCli => Trial::Optional(self.tool(Tool::AzureCli)?),

@@ -80,6 +80,7 @@ fn env<'a>(variables: impl IntoIterator<Item = (&'static str, &'a str)>) -> Env 
     Env::of(variables)
 }
 
+#[cfg(feature = "client-certificate")]
 fn pem() -> String {
     format!(
         "{}{}",
