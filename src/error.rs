@@ -33,6 +33,8 @@ struct Inner {
     loss: Option<LossReason>,
     permanent: bool,
     foreign: bool,
+    /// The request was not sent, for want of something that was to go with it.
+    unsent: bool,
     unheard: bool,
     host: Option<String>,
     phase: Option<Phase>,
@@ -217,7 +219,7 @@ impl Error {
 
     /// Whether there was no reply at all.
     pub(crate) fn is_silence(&self) -> bool {
-        self.kind() == ErrorKind::Transport && self.0.status.is_none()
+        self.kind() == ErrorKind::Transport && self.0.status.is_none() && !self.0.unsent
     }
 
     /// Whether the service, or a gateway in front of it, has too much to do.
@@ -235,7 +237,7 @@ impl Error {
 
     /// Whether there was a reply.
     pub(crate) fn is_answer(&self) -> bool {
-        self.0.status.is_some()
+        self.0.status.is_some() && !self.0.unsent
     }
 
     /// Whether the same request may succeed later without anybody changing anything.
@@ -252,6 +254,9 @@ impl Error {
     /// Whether the service may have carried out the request without saying so. That can be true
     /// even if sending it again is pointless, as when a web filter replaces the reply.
     pub(crate) fn is_ambiguous(&self) -> bool {
+        if self.0.unsent {
+            return false;
+        }
         if self.0.foreign {
             return true;
         }
@@ -318,13 +323,17 @@ impl Error {
     }
 
     pub(crate) fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.edit(|inner| inner.source = Some(Arc::new(source)))
+        self.with_cause(Arc::new(source))
+    }
+
+    pub(crate) fn with_cause(self, source: Arc<dyn StdError + Send + Sync>) -> Self {
+        self.edit(|inner| inner.source = Some(source))
     }
 
     /// Adds the host and port that failed or answered (the endpoint's, or the proxy's), unless
     /// already set. Never a URL, which may hold a SAS.
     pub(crate) fn with_host(self, host: impl Into<String>) -> Self {
-        if self.0.host.is_some() {
+        if self.0.host.is_some() || self.0.unsent {
             return self;
         }
         self.edit(|inner| inner.host = Some(host.into()))
@@ -347,6 +356,12 @@ impl Error {
     /// Marks an answer that is not the service's own: the service may have acted all the same.
     pub(crate) fn marked_foreign(self) -> Self {
         self.edit(|inner| inner.foreign = true)
+    }
+
+    /// Marks what kept a request from being sent, such as a token that could not be had: the service
+    /// has not acted, and any reply came from elsewhere.
+    pub(crate) fn marked_unsent(self) -> Self {
+        self.edit(|inner| inner.unsent = true)
     }
 
     /// Marks a connection that was refused by this machine, on a port where nobody ever listened.

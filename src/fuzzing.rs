@@ -13,6 +13,8 @@ use crate::azure::requests;
 use crate::azure::status::LeaseStatus;
 use crate::azure::validate::{check_account, check_container, check_key};
 use crate::azure::{errors, status};
+use crate::entra::identity::TokenIdentity;
+use crate::entra::token::{AccessToken, Identity};
 use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
 use crate::holder::record::{Holder, Record};
@@ -27,6 +29,9 @@ const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
 /// The secret in the inputs that have one.
 const SECRET: &str = "c2VjcmV0";
+
+/// Claims a tenant.
+const TOKEN: &str = "e30.eyJ0aWQiOiI3MmY5In0.c2ln";
 
 /// A reply to any operation: a line with the status, the headers, an empty line, the body.
 pub fn reply(data: &[u8]) {
@@ -49,7 +54,27 @@ pub fn reply(data: &[u8]) {
         body: body.to_vec(),
     };
 
+    let token = AccessToken::new(TOKEN, NOW.into()).expect("well-formed");
+    let identity = Identity {
+        kind: "fuzzed",
+        client_id: None,
+        tenant_id: None,
+    };
+    let identity = TokenIdentity::of(identity, &token, "audience");
+    let used = errors::Used {
+        hint: "".into(),
+        identity: Some(&identity),
+    };
+    let refused = errors::read_error(&reply, NOW, used);
+    assert!(!refused.to_string().contains(char::is_control));
+    if let Some(claims) = errors::demanded_claims(&reply) {
+        assert!(claims.trim_start().starts_with('{'), "{claims}");
+    }
     let error = errors::read_error(&reply, NOW, "check it");
+    assert_eq!(
+        (refused.kind(), refused.loss_reason()),
+        (error.kind(), error.loss_reason())
+    );
     let text = error.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
     assert!(text.len() < 4096 + 2 * head.len(), "{} bytes", text.len());
@@ -146,7 +171,7 @@ pub fn name(data: &[u8]) {
         Default::default(),
     );
     let credential = Credential::shared_key("a2V5").expect("a key");
-    credential.authorize(&mut request, "account", NOW);
+    credential.authorize(&mut request, "account", NOW, None);
     let target = request.target();
     let url: Uri = format!("https://host{}", *target).parse().expect("a URL");
     assert_eq!((url.path(), url.query()), (&*path, Some("comp=lease")));
@@ -225,6 +250,9 @@ pub fn metadata(data: &[u8]) {
 #[cfg(feature = "emulator")]
 pub use crate::emulator::fuzzing::connection;
 
+/// What is read on the way to a token: replies, programs' output, a challenge, a certificate.
+pub use crate::entra::fuzzing::{challenge, pem, token_reply, tool_output};
+
 fn check_refusal(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
@@ -270,7 +298,7 @@ fn check_credential(credential: &Credential) {
     let _ = credential.check_valid(Clock::System.wall());
     let _ = credential.hint(NOW);
     let mut request = requests::renew("/locks/key", LeaseId::random().expect("random numbers"));
-    credential.authorize(&mut request, "account", NOW);
+    credential.authorize(&mut request, "account", NOW, None);
     assert!(!format!("{request:?}").contains(SECRET));
     let target = request.target();
     let url = format!("https://host{}", *target).parse::<Uri>();
@@ -336,6 +364,26 @@ mod tests {
     #[test]
     fn committed_metadata_does_no_harm() {
         replay("metadata", super::metadata);
+    }
+
+    #[test]
+    fn committed_token_replies_do_no_harm() {
+        replay("token_reply", super::token_reply);
+    }
+
+    #[test]
+    fn committed_output_of_tools_does_no_harm() {
+        replay("tool_output", super::tool_output);
+    }
+
+    #[test]
+    fn committed_challenges_do_no_harm() {
+        replay("challenge", super::challenge);
+    }
+
+    #[test]
+    fn committed_certificates_do_no_harm() {
+        replay("pem", super::pem);
     }
 
     #[cfg(feature = "emulator")]

@@ -55,6 +55,7 @@
 //! | To | see |
 //! |---|---|
 //! | name the account and the credential | [`MutexOptions`], [`Credential`] |
+//! | sign in without a key | [`Credential`](Credential#signing-in-with-microsoft-entra-id) |
 //! | wait for a while, or not at all | [`Locker::try_lock_for`], [`Locker::try_lock`] |
 //! | stop waiting from another thread | [`StopToken`] |
 //! | be told what happens | [`LockerBuilder::observer`], [`Event`] |
@@ -73,6 +74,8 @@
 //!   [`MutexOptions::ca_certificates`].
 //! - `platform-verifier`: rustls, trusting what the system's certificate store trusts.
 //! - `native-tls`: `https` with the platform's TLS library.
+//! - `client-certificate` (default): signing in to Entra ID with a certificate. Adds no crate where
+//!   `rustls` is on.
 //! - `emulator`: an embedded server that answers lease requests as the real service does, with a
 //!   clock that tests can advance.
 //! - `cli`: the command-line tool `azmutex`, which runs a command under a lock, with
@@ -118,6 +121,7 @@ mod azure;
 mod callback;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod entra;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -133,6 +137,8 @@ mod time;
 
 pub use azure::credential::Credential;
 pub use azure::status::{LeaseState, LeaseStatus};
+pub use entra::identity::TokenIdentity;
+pub use entra::token::{AccessToken, TokenRequest};
 pub use error::{Error, ErrorKind, LossReason, TryLockError};
 pub use holder::record::{Holder, Previous};
 pub use lease::ids::{LeaseDuration, LeaseId};

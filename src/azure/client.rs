@@ -2,15 +2,18 @@
 //! answer.
 
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use super::credential::Credential;
-use super::errors::{check_is_service, read_error};
+use super::errors::{self, Used, check_is_service, read_error};
 use super::requests;
 use super::status::{self, LeaseStatus, Page};
+use crate::entra::cache::{KeepFresh, Token, TokenCache};
+use crate::entra::identity::TokenIdentity;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::holder::record::Record;
 use crate::http::agent::{MAX_PAGE, Transport};
@@ -22,11 +25,16 @@ use crate::time::dates;
 /// The largest guarded value of a lock blob, in bytes.
 pub(crate) const MAX_CONTENT: usize = 4 * 1024 * 1024;
 
+/// What a request keeps of its time if it has to wait for a token.
+const FOR_REQUEST: Duration = Duration::from_secs(1);
+
 /// A client of one container.
 #[derive(Debug)]
 pub(crate) struct Client {
     transport: Transport,
     credential: Credential,
+    /// The access tokens that go with requests, if the credential is for tokens.
+    tokens: Option<Arc<TokenCache>>,
     clock: Clock,
     account: String,
     /// The endpoint's own path: empty, or such as `/devstoreaccount1`.
@@ -46,9 +54,14 @@ impl Client {
         base: String,
         container: String,
         nonce: u64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let requests = AtomicU64::new(0);
-        Self {
+        let source = {
+            let (host, _) = transport.host().rsplit_once(':').unwrap_or_default();
+            credential.token_source(host)?
+        };
+        Ok(Self {
+            tokens: source.map(|from| TokenCache::new(from.source, from.audience, clock.clone())),
             transport,
             credential,
             clock,
@@ -57,7 +70,19 @@ impl Client {
             container,
             nonce,
             requests,
-        }
+        })
+    }
+
+    /// Replaces access tokens ahead of time for as long as the returned value exists.
+    pub(crate) fn keep_token_fresh(&self) -> Option<KeepFresh> {
+        self.tokens.as_ref().map(TokenCache::keep_fresh)
+    }
+
+    /// Whose access token goes with requests.
+    pub(crate) fn token_identity(&self, timeout: Duration) -> Result<Option<TokenIdentity>, Error> {
+        let token = self.tokens.as_ref().map(|tokens| tokens.wait(timeout));
+        let token = token.transpose()?;
+        Ok(token.map(|token| (*token.identity).clone()))
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -114,8 +139,19 @@ impl Client {
     }
 
     /// Renews. A reply with another ID is a loss, not a success.
-    pub(crate) fn renew(&self, key: &str, id: LeaseId, timeout: Duration) -> Result<(), Error> {
-        self.expect_id(requests::renew(&self.path(key), id), id, timeout)
+    ///
+    /// `with_token_in_hand`: whether it fails at once if there is no access token, instead of waiting
+    /// for one.
+    pub(crate) fn renew(
+        &self,
+        key: &str,
+        id: LeaseId,
+        with_token_in_hand: bool,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let mut request = requests::renew(&self.path(key), id);
+        request.with_token_in_hand = with_token_in_hand;
+        self.expect_id(request, id, timeout)
             .map_err(missing_means_lost)
             .map_err(|error| self.failed_to("renew lease on", key, error))
     }
@@ -177,7 +213,7 @@ impl Client {
     pub(crate) fn service_time(&self, timeout: Duration) -> Result<OffsetDateTime, Error> {
         let request = requests::list_blobs(&self.container_path(), "azmutex-", None);
         self.exchange(request, Some(MAX_PAGE), timeout)
-            .and_then(|(reply, _)| {
+            .and_then(|Exchanged { reply, .. }| {
                 let date = reply.header("date").and_then(dates::parse_http);
                 date.ok_or_else(|| Error::new(ErrorKind::Protocol, "the reply has no date"))
             })
@@ -266,6 +302,15 @@ impl Client {
             Err(error) if error.service_code() == Some("ContainerAlreadyExists") => Ok(()),
             result => result.map(drop).map_err(|error| {
                 let target = format!("{}/{}", self.account, self.container);
+                let is_role = error.service_code() == Some("AuthorizationPermissionMismatch");
+                let error = if is_role && self.tokens.is_some() {
+                    error.with_advice(
+                        "to create a container it needs the role on the account, so create the \
+                         container beforehand",
+                    )
+                } else {
+                    error
+                };
                 self.name_missing_path(error)
                     .with_host(self.transport.host())
                     .during("create container", &target)
@@ -345,10 +390,16 @@ impl Client {
         timeout: Duration,
     ) -> Result<Reply, Error> {
         self.credential.check_allows(&request)?;
-        let (reply, now) = self.exchange(request, max_body, timeout)?;
+        let Exchanged { reply, sent, token } = self.exchange(request, max_body, timeout)?;
         match reply.status {
             200..=299 => Ok(reply),
-            400..=599 => Err(read_error(&reply, now, &self.credential.hint(now))),
+            400..=599 => {
+                let used = Used {
+                    hint: self.credential.hint(sent),
+                    identity: token.as_ref().map(|token| &*token.identity),
+                };
+                Err(read_error(&reply, sent, used))
+            }
             300..=399 => {
                 let text = "the reply is a redirect, which is not followed, to protect the \
                             credential";
@@ -378,23 +429,69 @@ impl Client {
         }
     }
 
-    /// Sends one request and returns whatever the service replies, and the wall-clock time before
-    /// it was sent.
+    /// Sends one request and returns whatever the service replies.
+    ///
+    /// If the service refuses the access token, the request is sent a second time with a new one,
+    /// unless it must not wait for that.
     fn exchange(
         &self,
         mut request: Request<'_>,
         max_body: Option<u64>,
         timeout: Duration,
-    ) -> Result<(Reply, OffsetDateTime), Error> {
+    ) -> Result<Exchanged, Error> {
+        let Some(tokens) = &self.tokens else {
+            return self.send(&mut request, max_body, None, timeout);
+        };
+        let started = self.clock.moment().real;
+        // What is left of the time; for a token, all but what the request itself takes.
+        let left = || timeout.saturating_sub(self.clock.moment().real.since(started));
+        let for_token = || left().saturating_sub(FOR_REQUEST.min(timeout / 2));
+        let token = if request.with_token_in_hand {
+            tokens.in_hand()?
+        } else {
+            tokens.wait(for_token())?
+        };
+        let exchanged = self.send(&mut request, max_body, Some(token.clone()), left())?;
+        if !errors::is_token_refused(&exchanged.reply) {
+            return Ok(exchanged);
+        }
+        tokens.refused(&token, errors::demanded_claims(&exchanged.reply));
+        if request.with_token_in_hand {
+            return Ok(exchanged);
+        }
+        let next = tokens.wait(for_token())?;
+        if next.is_same(&token) {
+            return Ok(exchanged);
+        }
+        let exchanged = self.send(&mut request, max_body, Some(next.clone()), left())?;
+        if errors::is_token_refused(&exchanged.reply) {
+            tokens.refused(&next, errors::demanded_claims(&exchanged.reply));
+        }
+        Ok(exchanged)
+    }
+
+    /// Authorizes one request and sends it once.
+    fn send(
+        &self,
+        request: &mut Request<'_>,
+        max_body: Option<u64>,
+        token: Option<Token>,
+        timeout: Duration,
+    ) -> Result<Exchanged, Error> {
         // A forked child has the same nonce and count as its parent, but not the same process ID.
         let count = self.requests.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("{:016x}-{}-{count}", self.nonce, process::id());
+        let own_headers = request.headers.len();
         request
             .headers
             .push(("x-ms-client-request-id".into(), request_id.clone()));
-        let now = self.clock.wall();
-        self.credential.authorize(&mut request, &self.account, now);
-        let reply = self.transport.send(&request, max_body, timeout)?;
+        let sent = self.clock.wall();
+        let access = token.as_ref().map(|token| &*token.access);
+        self.credential
+            .authorize(request, &self.account, sent, access);
+        let reply = self.transport.send(request, max_body, timeout);
+        request.headers.truncate(own_headers);
+        let reply = reply?;
         if reply
             .header("x-ms-client-request-id")
             .is_some_and(|echoed| echoed != request_id)
@@ -403,9 +500,16 @@ impl Client {
             let text = "the reply belongs to another request";
             return Err(Error::transport(text, Phase::Reply));
         }
-        check_is_service(&reply, now)?;
-        Ok((reply, now))
+        check_is_service(&reply, sent)?;
+        Ok(Exchanged { reply, sent, token })
     }
+}
+
+/// A request's reply, the wall-clock time before it was sent, and the token that it carried.
+struct Exchanged {
+    reply: Reply,
+    sent: OffsetDateTime,
+    token: Option<Token>,
 }
 
 /// For the holder of a lease ID, a missing blob is a lost lease.
@@ -445,6 +549,7 @@ mod tests {
             "locks".to_owned(),
             7,
         )
+        .unwrap()
     }
 
     /// Every operation, as its error names it, and its result.
@@ -460,7 +565,7 @@ mod tests {
             ("acquire lease on `acct/locks/k`", acquired.map(drop)),
             (
                 "renew lease on `acct/locks/k`",
-                client.renew("k", id, TIMEOUT),
+                client.renew("k", id, false, TIMEOUT),
             ),
             ("change lease on `acct/locks/k`", changed),
             (

@@ -1,7 +1,10 @@
 //! PURE: credentials, and how they authorize requests.
 
+mod entra;
+
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,14 +14,18 @@ use zeroize::Zeroizing;
 use super::sas::Sas;
 use super::secret::{self, Expected};
 use super::sign;
+use crate::entra::provider::TokenProvider;
+use crate::entra::sign_in::SignIn;
+use crate::entra::token::{AccessToken, Source};
 use crate::error::{Error, ErrorKind};
 use crate::http::message::Request;
 use crate::time::dates;
 
-/// A credential for a storage account: its key, or a shared access signature (SAS).
+/// A credential for a storage account: its key, a shared access signature (SAS), or an identity in
+/// Microsoft Entra ID.
 ///
-/// `Debug` shows the kind and never the secret; the secret's bytes are overwritten when the last
-/// clone is dropped.
+/// `Debug` shows the kind and IDs, and never the secret; the secret's bytes are overwritten when the
+/// last clone is dropped.
 ///
 /// # Examples
 ///
@@ -29,6 +36,8 @@ use crate::time::dates;
 /// assert!(!format!("{credential:?}").contains("bXkg"));
 /// # Ok::<_, azmutex::Error>(())
 /// ```
+#[doc = ""]
+#[doc = include_str!("signing_in.md")]
 #[derive(Clone)]
 pub struct Credential(Scheme);
 
@@ -36,6 +45,14 @@ pub struct Credential(Scheme);
 enum Scheme {
     SharedKey(Zeroizing<Vec<u8>>),
     Sas(Sas),
+    Entra(Box<SignIn>),
+    Provider(TokenProvider),
+}
+
+/// Where access tokens come from, and what they are for.
+pub(crate) struct TokenSource {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) audience: String,
 }
 
 impl Credential {
@@ -92,6 +109,31 @@ impl Credential {
         Ok(credential)
     }
 
+    /// Where the tokens come from and what they are for, if requests carry tokens. `host`: the
+    /// endpoint's.
+    ///
+    /// # Errors
+    ///
+    /// `Config` if an ID is missing, or a variable is wrong.
+    pub(crate) fn token_source(&self, host: &str) -> Result<Option<TokenSource>, Error> {
+        Ok(match &self.0 {
+            Scheme::SharedKey(_) | Scheme::Sas(_) => None,
+            Scheme::Entra(sign_in) => Some(TokenSource {
+                source: sign_in.source(host)?,
+                audience: sign_in.token_audience().to_owned(),
+            }),
+            Scheme::Provider(provider) => Some(TokenSource {
+                source: Arc::new(provider.clone()),
+                audience: provider.audience.clone(),
+            }),
+        })
+    }
+
+    /// Whether requests carry an access token.
+    pub(crate) fn is_token(&self) -> bool {
+        !matches!(self.0, Scheme::SharedKey(_) | Scheme::Sas(_))
+    }
+
     /// Refuses a SAS that is not valid at `now`.
     pub(crate) fn check_valid(&self, now: OffsetDateTime) -> Result<(), Error> {
         match self.not_valid(now) {
@@ -106,24 +148,30 @@ impl Credential {
     fn not_valid(&self, now: OffsetDateTime) -> Option<String> {
         match &self.0 {
             Scheme::Sas(sas) => sas.not_valid(now),
-            Scheme::SharedKey(_) => None,
+            Scheme::SharedKey(_) | Scheme::Entra(_) | Scheme::Provider(_) => None,
         }
     }
 
     /// Refuses a request that the service would refuse with this credential, as far as it tells.
     pub(crate) fn check_allows(&self, request: &Request<'_>) -> Result<(), Error> {
-        match &self.0 {
-            Scheme::Sas(sas) => match sas.refuses(request) {
-                Some(why) => Err(Error::new(ErrorKind::Auth, why)),
-                None => Ok(()),
-            },
-            Scheme::SharedKey(_) => Ok(()),
+        let Scheme::Sas(sas) = &self.0 else {
+            return Ok(());
+        };
+        match sas.refuses(request) {
+            Some(why) => Err(Error::new(ErrorKind::Auth, why)),
+            None => Ok(()),
         }
     }
 
     /// Adds the authorization to `request`. `now` goes into `x-ms-date`, so every retry must be
-    /// authorized again.
-    pub(crate) fn authorize(&self, request: &mut Request<'_>, account: &str, now: OffsetDateTime) {
+    /// authorized again. `token`: an access token, if requests carry one.
+    pub(crate) fn authorize(
+        &self,
+        request: &mut Request<'_>,
+        account: &str,
+        now: OffsetDateTime,
+        token: Option<&AccessToken>,
+    ) {
         request.headers.push(("x-ms-date".into(), dates::http(now)));
         match &self.0 {
             Scheme::SharedKey(key) => {
@@ -149,6 +197,12 @@ impl Credential {
                 ));
             }
             Scheme::Sas(sas) => request.sas = Some(sas.token().clone()),
+            Scheme::Entra(_) | Scheme::Provider(_) => {
+                if let Some(token) = token {
+                    let value = format!("Bearer {}", token.secret());
+                    request.headers.push(("authorization".into(), value));
+                }
+            }
         }
     }
 
@@ -157,7 +211,17 @@ impl Credential {
         match (&self.0, self.not_valid(now)) {
             (_, Some(why)) => format!("the SAS {why}; create a new one").into(),
             (Scheme::SharedKey(_), None) => "check the account name and key".into(),
-            (Scheme::Sas(_), None) => "check that the SAS is complete and allows this".into(),
+            (Scheme::Sas(sas), None) => match sas.signer() {
+                Some(signer) => format!(
+                    "check that the SAS is complete and allows this, and the roles of who signed \
+                     it: object ID {signer}"
+                )
+                .into(),
+                None => "check that the SAS is complete and allows this".into(),
+            },
+            (Scheme::Entra(_) | Scheme::Provider(_), None) => {
+                "check where the token is from".into()
+            }
         }
     }
 }
@@ -167,6 +231,8 @@ impl fmt::Debug for Credential {
         match &self.0 {
             Scheme::SharedKey(_) => f.write_str("Credential(account key)"),
             Scheme::Sas(sas) => write!(f, "Credential({sas:?})"),
+            Scheme::Entra(sign_in) => write!(f, "Credential({sign_in:?})"),
+            Scheme::Provider(_) => f.write_str("Credential(token provider)"),
         }
     }
 }
@@ -223,7 +289,7 @@ mod tests {
         ] {
             let credential = Credential::shared_key(key).expect("what is around it is harmless");
             let mut request = Request::new(crate::http::message::Method::Get, "/c".to_owned());
-            credential.authorize(&mut request, "a", OffsetDateTime::UNIX_EPOCH);
+            credential.authorize(&mut request, "a", OffsetDateTime::UNIX_EPOCH, None);
             let signature = request
                 .headers
                 .iter()
@@ -262,6 +328,15 @@ mod tests {
         rejects(Credential::sas("sig=a&se=%0a"), r"`se=\n`", "\n");
         Credential::sas("?sv=2021-08-06&se=2999-01-01T00%3A00%3A00Z&sig=a%2Bb%3D").expect("fits");
         Credential::sas("si=policy&sr=c&sig=x").expect("a stored policy holds the end");
+    }
+
+    #[test]
+    fn user_delegation_sas_names_who_signed_it() {
+        let now = dates::parse_utc("2026-01-01").unwrap();
+        let hint = |sas: &str| Credential::sas(sas).unwrap().hint(now).into_owned();
+        let text = hint("se=2999-01-01&skoid=11-22&sktid=33&ske=2999-01-31&sig=s3cret");
+        assert!(text.ends_with("who signed it: object ID 11-22"), "{text}");
+        assert!(!hint("skoid=%0a&sig=s3cret").contains("object ID"));
     }
 
     #[test]

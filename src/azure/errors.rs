@@ -1,11 +1,14 @@
 //! PURE: whether a reply comes from the service, and what an error reply means.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::challenge::Challenge;
 use super::xml::{self, text_of};
+use crate::entra::identity::TokenIdentity;
 use crate::error::{Error, ErrorKind, LossReason};
 use crate::http::message::Reply;
 use crate::time::dates;
@@ -55,12 +58,8 @@ pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<()
         }
     };
     let transient = matches!(kind, ErrorKind::Throttled | ErrorKind::Service);
-    let error = Error::new(kind, detail).with_reply(
-        reply.status,
-        None,
-        None,
-        read_retry_after(reply, sent),
-    );
+    let error =
+        Error::new(kind, detail).with_reply(reply.status, None, None, reply.retry_after(sent));
     let error = if transient { error } else { error.permanent() };
     // A redirect or a proxy that requires credentials did not pass the request on.
     Err(match reply.status {
@@ -69,24 +68,67 @@ pub(crate) fn check_is_service(reply: &Reply, sent: OffsetDateTime) -> Result<()
     })
 }
 
+/// How a request was authorized, for what to say if that was not accepted.
+#[derive(Debug)]
+pub(crate) struct Used<'a> {
+    /// What to check.
+    pub(crate) hint: Cow<'a, str>,
+    /// Whose token it carried.
+    pub(crate) identity: Option<&'a TokenIdentity>,
+}
+
+impl<'a> From<&'a str> for Used<'a> {
+    fn from(hint: &'a str) -> Self {
+        Self {
+            hint: hint.into(),
+            identity: None,
+        }
+    }
+}
+
+/// Whether the service did not accept the token that the request carried. Versions before 2019-12-12
+/// and emulators say 403.
+pub(crate) fn is_token_refused(reply: &Reply) -> bool {
+    match reply.status {
+        401 => true,
+        403 => reply_code(reply).as_deref() == Some("AuthenticationFailed"),
+        _ => false,
+    }
+}
+
+/// The claims that the service demands of the next token.
+pub(crate) fn demanded_claims(reply: &Reply) -> Option<String> {
+    Challenge::parse(reply.header("www-authenticate")?).claims
+}
+
 /// The error for a reply with a status of 400 or more.
 ///
 /// `sent`: the wall clock when the request was sent; compared with the reply's date, it shows
-/// whether the clock is off. `hint`: what to check if the credential was not accepted.
-pub(crate) fn read_error(reply: &Reply, sent: OffsetDateTime, hint: &str) -> Error {
-    // HEAD replies have no body, so only the header is sure to have the code.
-    let code = match reply.header("x-ms-error-code") {
-        Some(code) => Some(code).filter(|code| is_code(code)).map(str::to_owned),
-        None => error_element(&reply.body, "Code").filter(|code| is_code(code)),
-    };
+/// whether the clock is off.
+pub(crate) fn read_error<'a>(
+    reply: &Reply,
+    sent: OffsetDateTime,
+    used: impl Into<Used<'a>>,
+) -> Error {
+    let used = used.into();
+    let code = reply_code(reply);
     let request_id = reply.header("x-ms-request-id").map(str::to_owned);
-    let retry_after = read_retry_after(reply, sent);
-    let (kind, detail) = meaning(reply, code.as_deref(), sent, hint);
+    let retry_after = reply.retry_after(sent);
+    let (kind, detail) = meaning(reply, code.as_deref(), sent, &used);
     let error = match loss(code.as_deref()) {
         Some(reason) if kind == ErrorKind::LeaseLost => Error::lost(reason),
         _ => Error::new(kind, detail),
     };
     error.with_reply(reply.status, code, request_id, retry_after)
+}
+
+/// The service's own code.
+fn reply_code(reply: &Reply) -> Option<String> {
+    // HEAD replies have no body, so only the header is sure to have the code.
+    match reply.header("x-ms-error-code") {
+        Some(code) => Some(code).filter(|code| is_code(code)).map(str::to_owned),
+        None => error_element(&reply.body, "Code").filter(|code| is_code(code)),
+    }
 }
 
 /// The loss that a code means to the holder of the lease. A missing blob is left out, since without
@@ -111,8 +153,14 @@ fn meaning(
     reply: &Reply,
     code: Option<&str>,
     sent: OffsetDateTime,
-    hint: &str,
+    used: &Used<'_>,
 ) -> (ErrorKind, Cow<'static, str>) {
+    if let Some(identity) = used.identity
+        && let Some(text) = token_refused(reply, code, sent, identity)
+    {
+        return (ErrorKind::Auth, text);
+    }
+    let hint = &used.hint;
     let text: &'static str = match code.unwrap_or_default() {
         "LeaseAlreadyPresent" => return (ErrorKind::WouldBlock, "another client holds it".into()),
         "LeaseIsBreakingAndCannotBeAcquired" => {
@@ -146,11 +194,7 @@ fn meaning(
                 with_message(text, sas_time_frame(&reply.body)),
             );
         }
-        "AuthorizationFailure" => {
-            "the account's network rules do not let this machine in, or the credential does not \
-             allow this; add this machine's address or network to the account's firewall, or reach \
-             it through a private endpoint"
-        }
+        "AuthorizationFailure" => NETWORK_RULES,
         "AuthorizationPermissionMismatch" | "InsufficientAccountPermissions" => {
             "the credential does not allow this; it needs to read and write blobs (the role \
              Storage Blob Data Contributor on the container, or a SAS with `rcw`); a new role \
@@ -171,7 +215,8 @@ fn meaning(
         }
         "KeyBasedAuthenticationNotPermitted" => {
             "the account does not allow access with its key, nor with a SAS that the key signed; \
-             allow it (allowSharedKeyAccess), or use a user delegation SAS"
+             sign \
+             in with Microsoft Entra ID instead, or use a user delegation SAS"
         }
         "AccountIsDisabled" => {
             "the storage account is disabled, as an unpaid or ended subscription's is; enable it, \
@@ -244,6 +289,56 @@ fn with_message(text: String, message: Option<String>) -> Cow<'static, str> {
     }
 }
 
+const NETWORK_RULES: &str = "the account's network rules do not let this machine in, or the \
+                             credential does not allow this; add this machine's address or network \
+                             to the account's firewall, or reach it through a private endpoint";
+
+/// What a code means to whoever sent a token, if that is not what it means to everybody.
+fn token_refused(
+    reply: &Reply,
+    code: Option<&str>,
+    sent: OffsetDateTime,
+    identity: &TokenIdentity,
+) -> Option<Cow<'static, str>> {
+    let text = match code? {
+        "AuthorizationPermissionMismatch" => format!(
+            "{identity} may not do this: it needs the role Storage Blob Data Contributor on the \
+             container, which Owner and Contributor do not include; a new role takes up to 10 \
+             minutes to work"
+        ),
+        "AuthorizationFailure" => format!("{NETWORK_RULES} ({identity})"),
+        "AuthenticationFailed" | "NoAuthenticationInformation" | "InvalidAuthenticationInfo" => {
+            let challenge = reply.header("www-authenticate").map(Challenge::parse);
+            let account = challenge.and_then(|challenge| challenge.tenant);
+            let text = match (account, identity.tenant_id()) {
+                (Some(account), Some(tenant)) if !tenant.eq_ignore_ascii_case(&account) => {
+                    format!(
+                        "the token is of tenant {tenant}, and the account belongs to tenant \
+                         {account}: name that tenant ({identity})"
+                    )
+                }
+                _ => format!("the service does not accept the token of {identity}"),
+            };
+            // A token that is not valid yet, or no longer, may be so by this machine's clock.
+            let skew = clock_difference(reply, sent).filter(|skew| skew.minutes > 0);
+            let text = match skew {
+                Some(skew) => format!("{text}; this machine's clock is {skew} the service's"),
+                None => text,
+            };
+            return Some(with_message(text, token_detail(&reply.body)));
+        }
+        _ => return None,
+    };
+    Some(with_message(text, error_message(&reply.body)))
+}
+
+/// The service's own reason for refusing a token. Never the token, should it be quoted.
+fn token_detail(body: &[u8]) -> Option<String> {
+    let detail = error_element(body, "AuthenticationErrorDetail")?;
+    let line = printable(detail.lines().next()?, 200);
+    (!line.contains("eyJ")).then_some(line)
+}
+
 /// The detail that says that a SAS is not valid yet or has expired. Other details of a failed
 /// authentication may quote the string that was signed, and are never shown.
 fn sas_time_frame(body: &[u8]) -> Option<String> {
@@ -272,20 +367,34 @@ fn refused_value(body: &[u8]) -> Option<String> {
 
 /// Signed requests are refused when the clocks differ by more than 15 minutes.
 fn clock_skew(reply: &Reply, sent: OffsetDateTime) -> Option<String> {
-    let date = dates::parse_http(reply.header("date")?)?;
-    let skew = sent - date;
-    let minutes = skew.whole_seconds().unsigned_abs() / 60;
-    (skew.unsigned_abs() > Duration::from_secs(15 * 60)).then(|| {
-        let direction = if skew.is_positive() {
-            "ahead of"
-        } else {
-            "behind"
-        };
-        format!(
-            "this machine's clock is {minutes} minutes {direction} the service's, and at most 15 \
-             are allowed; set the clock"
-        )
+    let skew = clock_difference(reply, sent).filter(|skew| skew.is_over_15_minutes)?;
+    Some(format!(
+        "this machine's clock is {skew} the service's, and at most 15 are allowed; set the clock"
+    ))
+}
+
+/// How far this machine's clock is from the service's: `20 minutes ahead of`.
+struct ClockDifference {
+    minutes: u64,
+    is_ahead: bool,
+    is_over_15_minutes: bool,
+}
+
+fn clock_difference(reply: &Reply, sent: OffsetDateTime) -> Option<ClockDifference> {
+    let difference = sent - dates::parse_http(reply.header("date")?)?;
+    Some(ClockDifference {
+        minutes: difference.whole_seconds().unsigned_abs() / 60,
+        is_ahead: difference.is_positive(),
+        is_over_15_minutes: difference.unsigned_abs() > Duration::from_secs(15 * 60),
     })
+}
+
+impl fmt::Display for ClockDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.is_ahead { "ahead of" } else { "behind" };
+        let plural = if self.minutes == 1 { "" } else { "s" };
+        write!(f, "{} minute{plural} {direction}", self.minutes)
+    }
 }
 
 /// Whether it looks like one of the service's codes.
@@ -320,22 +429,10 @@ fn error_element(body: &[u8], name: &str) -> Option<String> {
     Some(text_of(root, name).into_owned()).filter(|text| !text.is_empty())
 }
 
-/// `Retry-After`: seconds, or a date.
-fn read_retry_after(reply: &Reply, now: OffsetDateTime) -> Option<Duration> {
-    let text = reply.header("retry-after")?.trim();
-    match text.parse() {
-        Ok(secs) => Some(Duration::from_secs(secs)),
-        Err(_) => Some(
-            (dates::parse_http(text)? - now)
-                .try_into()
-                .unwrap_or(Duration::ZERO),
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entra::token::{AccessToken, Identity};
     use crate::http::message::tests::reply;
 
     fn wall() -> OffsetDateTime {
@@ -644,6 +741,107 @@ mod tests {
              account name and key"
         );
         assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
+    const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+
+    /// The text of a refusal to whoever sent a token of `tenant`, `ahead` of the service's clock.
+    fn to_token(status: u16, code: &str, more: &str, tenant: &str, ahead: i64) -> String {
+        let identity = Identity {
+            kind: "managed identity",
+            client_id: Some("1f2e".to_owned()),
+            tenant_id: Some(tenant.to_owned()),
+        };
+        let token = AccessToken::new("s3cret", wall().into()).unwrap();
+        let identity = TokenIdentity::of(identity, &token, "audience");
+        let challenge = format!(
+            "Bearer authorization_uri=https://login.microsoftonline.com/{TENANT}/oauth2/authorize \
+             resource_id=https://storage.azure.com"
+        );
+        let date = dates::http(wall() - time::Duration::seconds(ahead));
+        let headers = [
+            ("x-ms-error-code", code),
+            ("www-authenticate", &*challenge),
+            ("date", &*date),
+        ];
+        let used = Used {
+            hint: "".into(),
+            identity: Some(&identity),
+        };
+        let body = body(code, "", more);
+        let error = read_error(&reply(status, &headers, &body), wall(), used);
+        assert_eq!(error.kind(), ErrorKind::Auth);
+        error.to_string()
+    }
+
+    #[test]
+    fn whoever_sent_a_token_is_told_what_is_wrong_with_it() {
+        let code = "InvalidAuthenticationInfo";
+        let detail =
+            |text: &str| format!("<AuthenticationErrorDetail>{text}</AuthenticationErrorDetail>");
+        let expired = detail("Lifetime validation failed. The token is expired.");
+        assert_eq!(
+            to_token(401, code, &expired, &TENANT.to_uppercase(), 0),
+            format!(
+                "InvalidAuthenticationInfo (401): the service does not accept the token of managed \
+                 identity, client 1f2e, tenant {}; the service says: Lifetime validation failed. \
+                 The token is expired.",
+                TENANT.to_uppercase()
+            )
+        );
+        let slow = to_token(401, code, &expired, TENANT, -61);
+        assert!(
+            slow.contains("; this machine's clock is 1 minute behind the service's; the service"),
+            "{slow}"
+        );
+        let issuer = detail("Issuer validation failed. Issuer did not match.");
+        assert_eq!(
+            to_token(401, code, &issuer, "9a3c", 0),
+            format!(
+                "InvalidAuthenticationInfo (401): the token is of tenant 9a3c, and the account \
+                 belongs to tenant {TENANT}: name that tenant (managed identity, client 1f2e, \
+                 tenant 9a3c); the service says: Issuer validation failed. Issuer did not match."
+            )
+        );
+        // Should the service quote what it was sent.
+        let quoted = detail("Signature validation failed: eyJ0.eyJh.c2ln");
+        let text = to_token(403, "AuthenticationFailed", &quoted, TENANT, 0);
+        assert!(text.ends_with(&format!("tenant {TENANT}")), "{text}");
+    }
+
+    #[test]
+    fn whoever_sent_a_token_and_has_no_role_is_told_which() {
+        let text = to_token(403, "AuthorizationPermissionMismatch", "", "9a3c", 0);
+        assert_eq!(
+            text,
+            "AuthorizationPermissionMismatch (403): managed identity, client 1f2e, tenant 9a3c may \
+             not do this: it needs the role Storage Blob Data Contributor on the container, which \
+             Owner and Contributor do not include; a new role takes up to 10 minutes to work"
+        );
+        let text = to_token(403, "AuthorizationFailure", "", "9a3c", 0);
+        assert!(
+            text.contains("network rules") && text.ends_with("client 1f2e, tenant 9a3c)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_a_refused_token_is_replaced() {
+        let rows = [
+            (401, "InvalidAuthenticationInfo", true),
+            (401, "NoAuthenticationInformation", true),
+            (401, "", true),
+            (403, "AuthenticationFailed", true),
+            (400, "InvalidAuthenticationInfo", false),
+            (403, "AuthorizationPermissionMismatch", false),
+            (403, "AuthorizationFailure", false),
+            (404, "BlobNotFound", false),
+            (201, "", false),
+        ];
+        for (status, code, refused) in rows {
+            let reply = reply(status, &[("x-ms-error-code", code)], "");
+            assert_eq!(is_token_refused(&reply), refused, "{status} {code}");
+        }
     }
 
     #[test]

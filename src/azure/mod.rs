@@ -1,5 +1,6 @@
 //! The Blob service's protocol. PURE except for `client`: what to send, and what a reply means.
 
+mod challenge;
 pub(crate) mod client;
 pub(crate) mod credential;
 pub(crate) mod errors;

@@ -25,6 +25,8 @@ pub(crate) struct Sas {
     /// When it expires: `se` or `ske`, whichever is sooner. With a stored access policy, the SAS
     /// may not say.
     expires: Option<(OffsetDateTime, &'static str)>,
+    /// The object ID of who signed it (`skoid`).
+    signer: Option<String>,
     /// What is allowed (`sp`).
     permissions: Option<String>,
     covers: Covers,
@@ -114,6 +116,9 @@ impl Sas {
                 (Some(token), Some(key)) => Some(token.min(key)),
                 (token, key) => token.or(key),
             },
+            signer: value("skoid")
+                .filter(|id| is_object_id(id))
+                .map(Cow::into_owned),
             permissions: value("sp").map(Cow::into_owned),
             covers: covers(&value)?,
             token: with_encoded_signature(&token),
@@ -122,6 +127,11 @@ impl Sas {
 
     pub(crate) fn token(&self) -> &Zeroizing<String> {
         &self.token
+    }
+
+    /// Who signed it, by a key of their own, if it is a user delegation SAS.
+    pub(crate) fn signer(&self) -> Option<&str> {
+        self.signer.as_deref()
     }
 
     /// Why it is not valid at `now`, without the subject: "expired at ...".
@@ -188,7 +198,7 @@ impl Sas {
             // What makes a new blob or container.
             Method::Put if is_container || has_none_match(request) => ("wc", "write or create"),
             Method::Put if breaks => ("wd", "write"),
-            Method::Put => ("w", "write"),
+            Method::Put | Method::Post => ("w", "write"),
         };
         let permissions = self.permissions.as_deref()?;
         if permissions.contains(|c| any_of.contains(c)) {
@@ -201,6 +211,11 @@ impl Sas {
             permissions.escape_debug()
         ))
     }
+}
+
+fn is_object_id(id: &str) -> bool {
+    let is_of_id = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=64).contains(&id.len()) && id.bytes().all(is_of_id)
 }
 
 fn has_none_match(request: &Request<'_>) -> bool {

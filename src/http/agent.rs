@@ -165,6 +165,7 @@ impl Transport {
             .method(match request.method {
                 message::Method::Get => Method::GET,
                 message::Method::Head => Method::HEAD,
+                message::Method::Post => Method::POST,
                 message::Method::Put => Method::PUT,
             });
         for (name, value) in &request.headers {
@@ -172,7 +173,7 @@ impl Transport {
         }
         let (mut bytes, mut nothing) = (request.body, ());
         let body = match request.method {
-            message::Method::Put => bytes.as_body(),
+            message::Method::Post | message::Method::Put => bytes.as_body(),
             _ => nothing.as_body(),
         };
         let http = agent

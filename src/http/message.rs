@@ -2,9 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
+
+use crate::time::dates;
 
 /// Left unencoded in a blob's URL: the unreserved characters and the path's slashes.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
@@ -33,6 +37,7 @@ pub(crate) fn encode_query(value: &str) -> String {
 pub(crate) enum Method {
     Get,
     Head,
+    Post,
     Put,
 }
 
@@ -41,6 +46,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Head => "HEAD",
+            Self::Post => "POST",
             Self::Put => "PUT",
         }
     }
@@ -61,6 +67,9 @@ pub(crate) struct Request<'a> {
     /// For a request that must not be repeated if it may have been done: it is sent on a new
     /// connection, so that it cannot fail because an idle one was closed in the meantime.
     pub(crate) needs_new_connection: bool,
+    /// For a request that must not wait for an access token: it is sent with the one in hand, or not
+    /// at all.
+    pub(crate) with_token_in_hand: bool,
 }
 
 impl Request<'_> {
@@ -73,6 +82,7 @@ impl Request<'_> {
             body: &[],
             sas: None,
             needs_new_connection: false,
+            with_token_in_hand: false,
         }
     }
 
@@ -114,7 +124,7 @@ impl fmt::Debug for Request<'_> {
         let headers = self
             .headers
             .iter()
-            .filter(|(name, _)| *name != "authorization");
+            .filter(|(name, _)| !matches!(&**name, "authorization" | "x-identity-header"));
         f.debug_struct("Request")
             .field("method", &self.method)
             .field("path", &self.path)
@@ -139,6 +149,19 @@ impl Reply {
             .iter()
             .find(|(n, _)| n == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// How long the service asks the client to wait: seconds, or a date.
+    pub(crate) fn retry_after(&self, now: OffsetDateTime) -> Option<Duration> {
+        let text = self.header("retry-after")?.trim();
+        match text.parse() {
+            Ok(secs) => Some(Duration::from_secs(secs)),
+            Err(_) => Some(
+                (dates::parse_http(text)? - now)
+                    .try_into()
+                    .unwrap_or(Duration::ZERO),
+            ),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ pub(crate) mod certificates;
 mod connector;
 mod failures;
 pub(crate) mod message;
-mod process;
+pub(crate) mod process;
 mod progress;
 pub(crate) mod proxy;
 pub(crate) mod resolver;

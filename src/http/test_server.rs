@@ -26,7 +26,8 @@ pub(crate) fn reply(status: &str, headers: &str, body: &str) -> Answer {
     ))
 }
 
-/// Gets the number of the connection, from 0 on, and the request's head.
+/// Gets the number of the connection, from 0 on, and the request: its head, and if it has a body, an
+/// empty line and that.
 type Script = dyn Fn(usize, &str) -> Answer + Send + Sync;
 
 pub(crate) struct Server {
@@ -120,6 +121,10 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<String> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
+    if !body.is_empty() {
+        head.push_str("\r\n");
+        head.push_str(&String::from_utf8_lossy(&body));
+    }
     Some(head)
 }
 

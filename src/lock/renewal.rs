@@ -180,6 +180,8 @@ impl LeaseThread {
 
     fn run(&self) {
         let _presence = self.state.enter();
+        let client = &self.settings.mutex.operations().client;
+        let _fresh = client.keep_token_fresh();
         // Nothing here is known to panic. If something does, the claim still ends at the deadline.
         let carry_out = || self.carry_out(Driver::Thread);
         while catch_unwind(AssertUnwindSafe(carry_out)).is_err() {

@@ -12,6 +12,7 @@ use super::silence::Silence;
 use crate::azure::client::Client;
 use crate::azure::status::LeaseStatus;
 use crate::azure::validate::{break_period, check_key};
+use crate::entra::identity::TokenIdentity;
 use crate::error::{Error, ErrorKind, LossReason};
 use crate::holder::record::Holder;
 use crate::http::agent::Transport;
@@ -73,7 +74,7 @@ impl AzureMutex {
             options.endpoint.base,
             options.container,
             LeaseId::random()?.bits(),
-        );
+        )?;
         Ok(Self(Arc::new(Operations {
             client,
             // A time without an end would overflow what it is added to.
@@ -187,7 +188,7 @@ impl AzureMutex {
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/lease-blob>
     pub fn renew(&self, lease: &Lease) -> Result<(), Error> {
         self.0
-            .until_answered(|timeout| self.0.client.renew(lease.key(), lease.id(), timeout))
+            .until_answered(|timeout| self.0.client.renew(lease.key(), lease.id(), false, timeout))
     }
 
     /// Gives the lease another ID, so that whoever knew the old one can no longer use it.
@@ -477,6 +478,22 @@ impl AzureMutex {
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/list-blobs>
     pub fn list(&self, prefix: &str) -> Locks {
         Locks::new(Arc::clone(&self.0), prefix)
+    }
+
+    /// Whose access token goes with requests: `None` if a key or a SAS does.
+    ///
+    /// Gets a token if there is none yet, and blocks for that for at most the
+    /// [`request_timeout`](MutexOptions::request_timeout).
+    ///
+    /// # Errors
+    ///
+    /// Why no token can be had: [`ErrorKind::Auth`] if it was refused, [`ErrorKind::Transport`],
+    /// [`ErrorKind::Service`] or [`ErrorKind::Throttled`] if there was no usable answer,
+    /// [`ErrorKind::Config`] if a variable, a file or a program is missing or wrong,
+    /// [`ErrorKind::System`] if the system has no thread to give.
+    pub fn token_identity(&self) -> Result<Option<TokenIdentity>, Error> {
+        self.0
+            .until_answered(|timeout| self.0.client.token_identity(timeout))
     }
 
     /// The storage account.

@@ -25,6 +25,8 @@ pub(super) enum Named {
     /// A connection string, and an account that was named next to it.
     ConnectionString(String, Option<String>),
     Account(String, Credential),
+    /// An account without a secret: the identity of this place signs in.
+    SignIn(String),
 }
 
 /// Reads the variables. `var`: the value of a variable that is set and not empty.
@@ -33,8 +35,16 @@ pub(super) fn read(var: impl Fn(&str) -> Result<Option<String>, Error>) -> Resul
     if let Some(text) = var("AZURE_STORAGE_CONNECTION_STRING")? {
         return Ok(Named::ConnectionString(text, account.map(|(_, name)| name)));
     }
+    let mode = var("AZURE_STORAGE_AUTH_MODE")?.map(|mode| mode.to_ascii_lowercase());
+    if !matches!(mode.as_deref(), None | Some("key" | "login")) {
+        return Err(Error::config(
+            "invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`",
+        ));
+    }
+    let is = |wanted| mode.as_deref() == Some(wanted);
+    let key = first(&KEY, &var)?.filter(|_| !is("login"));
     let named = |error: Error, name: &str| Error::config(format!("{name}: {error}"));
-    let credential = match first(&KEY, &var)? {
+    let credential = match key {
         Some((name, key)) => Some(Credential::shared_key(&key).map_err(|e| named(e, name))?),
         None => match first(&SAS, &var)? {
             Some((name, token)) => Some(Credential::sas(&token).map_err(|e| named(e, name))?),
@@ -45,13 +55,17 @@ pub(super) fn read(var: impl Fn(&str) -> Result<Option<String>, Error>) -> Resul
         (Some((_, account)), Some(credential)) => {
             return Ok(Named::Account(account, credential));
         }
+        (Some((_, account)), None) if !is("key") => return Ok(Named::SignIn(account)),
         (None, _) => {
             "no storage account in the environment: set AZURE_STORAGE_CONNECTION_STRING, or \
-             AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
+             AZURE_STORAGE_ACCOUNT, if need be with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
                 .to_owned()
         }
         (Some((name, _)), None) => {
-            format!("{name} is set, but neither AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN is")
+            format!(
+                "{name} is set, but neither AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN is, and \
+                 AZURE_STORAGE_AUTH_MODE is `key`"
+            )
         }
     };
     for (foreign, ours) in FOREIGN {

@@ -78,7 +78,7 @@ impl LeasedBlob<'_> {
                     self.write(record, Some(if_match), timeout)
                 })
             }
-            Request::Renew => client.renew(key, id, timeout).map(|()| Answer::Done),
+            Request::Renew => client.renew(key, id, true, timeout).map(|()| Answer::Done),
             Request::WriteReleased => {
                 let before = self.stored(timeout / 2).map(|stored| stored.record);
                 before.and_then(|before| self.write(before.released(), None, timeout))

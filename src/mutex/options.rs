@@ -103,7 +103,10 @@ impl MutexOptions {
     }
 
     /// Options from the environment: `AZURE_STORAGE_CONNECTION_STRING`, or else
-    /// `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`.
+    /// `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`, or else that
+    /// account with the identity of [`Credential::entra_from_env`].
+    ///
+    /// `AZURE_STORAGE_AUTH_MODE` is `login` to prefer an identity to the key, or `key` to use none.
     ///
     /// These are the variables that the `az` command line reads. Other names in use are read too:
     /// `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCESS_KEY`, `AZURE_STORAGE_ACCOUNT_KEY` and
@@ -161,6 +164,9 @@ impl MutexOptions {
         match environment::read(var)? {
             Named::Account(account, credential) => {
                 Self::with_credential(&account, credential, container)
+            }
+            Named::SignIn(account) => {
+                Self::with_credential(&account, Credential::entra_from_env()?, container)
             }
             Named::ConnectionString(text, account) => {
                 let options = Self::from_connection_string(&text, container).map_err(|error| {
@@ -317,6 +323,10 @@ impl MutexOptions {
                  or `native-tls`"
             ))),
             false if self.endpoint.loopback => Ok(()),
+            false if self.credential.is_token() => Err(Error::config(format!(
+                "refusing `{origin}`: an access token is sent over https only; whoever reads it can \
+                 use it"
+            ))),
             false if self.allow_insecure_http => {
                 WARN.call_once(|| {
                     log::warn!(

@@ -581,11 +581,23 @@ fn environment_is_read_in_the_documented_order() {
     );
     let options = from(&[account, sas]).unwrap();
     assert!(format!("{:?}", options.credential).starts_with("Credential(SAS"));
-    let error = from(&[account]).unwrap_err().to_string();
+    let shown = |vars: &[(&str, &str)]| format!("{:?}", from(vars).unwrap().credential);
+    let (login, by_key) = (
+        ("AZURE_STORAGE_AUTH_MODE", "login"),
+        ("AZURE_STORAGE_AUTH_MODE", "Key"),
+    );
+    assert_eq!(shown(&[account]), "Credential(environment)");
+    assert_eq!(shown(&[account, key, login]), "Credential(environment)");
+    assert_eq!(shown(&[account, key, by_key]), "Credential(account key)");
+    assert!(shown(&[account, sas, login]).starts_with("Credential(SAS"));
+    let error = from(&[account, by_key]).unwrap_err().to_string();
     assert!(
         error.contains("neither AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN"),
         "{error}"
     );
+    let odd = ("AZURE_STORAGE_AUTH_MODE", "sas");
+    let error = from(&[account, key, odd]).unwrap_err().to_string();
+    assert!(error.contains("it is `login` or `key`"), "{error}");
     let error = from(&[key]).unwrap_err().to_string();
     assert!(
         error.contains("set AZURE_STORAGE_CONNECTION_STRING, or"),
@@ -622,11 +634,11 @@ fn environment_is_read_in_the_documented_order() {
             "ARM_ACCESS_KEY is set, but not read",
         ),
         (
-            &[account, ("ARM_ACCESS_KEY", KEY)],
+            &[account, by_key, ("ARM_ACCESS_KEY", KEY)],
             "to use it, set AZURE_STORAGE_KEY to its value",
         ),
         (
-            &[account, ("ARM_SAS_TOKEN", SAS)],
+            &[account, by_key, ("ARM_SAS_TOKEN", SAS)],
             "set AZURE_STORAGE_SAS_TOKEN to its value",
         ),
         (

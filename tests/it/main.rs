@@ -20,3 +20,5 @@ mod public_api;
 mod situations;
 mod support;
 mod support_tests;
+mod tokens;
+mod tokens_over_tls;

@@ -2,14 +2,15 @@
 
 use std::error::Error as _;
 use std::fmt::Debug;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
-use azmutex::emulator::{Clock, Emulator, EmulatorBuilder};
+use azmutex::emulator::{BearerToken, Clock, Emulator, EmulatorBuilder};
 use azmutex::{
-    AzureMutex, Credential, Error, ErrorKind, Event, Holder, Lease, LeaseDuration, LeaseGuard,
-    LeaseId, LeaseState, LeaseStatus, LeaseWatch, Locker, LockerBuilder, Locks, LossReason,
-    MutexOptions, Previous, StopToken, TryLockError,
+    AccessToken, AzureMutex, Credential, Error, ErrorKind, Event, Holder, Lease, LeaseDuration,
+    LeaseGuard, LeaseId, LeaseState, LeaseStatus, LeaseWatch, Locker, LockerBuilder, Locks,
+    LossReason, MutexOptions, Previous, StopToken, TokenIdentity, TokenRequest, TryLockError,
 };
 use parking_lot::Mutex;
 
@@ -21,7 +22,9 @@ use crate::support::proxy::{Fault, FaultProxy};
 #[test]
 fn all_types_may_be_sent_and_shared_between_threads() {
     fn both<T: Send + Sync + 'static>() {}
+    both::<AccessToken>();
     both::<AzureMutex>();
+    both::<BearerToken>();
     both::<Clock>();
     both::<Credential>();
     both::<Emulator>();
@@ -44,6 +47,8 @@ fn all_types_may_be_sent_and_shared_between_threads() {
     both::<MutexOptions>();
     both::<Previous>();
     both::<StopToken>();
+    both::<TokenIdentity>();
+    both::<TokenRequest>();
     both::<TryLockError>();
 }
 
@@ -78,7 +83,7 @@ impl Secrets {
             Emulator::start().expect("it starts").key().to_owned(),
             bytes.to_owned(),
             "SharedKey ".to_owned(),
-            "Authorization".to_owned(),
+            "Authorization:".to_owned(),
             "authorization:".to_owned(),
             "sig=".to_owned(),
         ])
@@ -117,6 +122,47 @@ impl Secrets {
     fn are_not_shown_by(&self, value: &dyn Debug) {
         let text = format!("{value:?} {value:#?}");
         self.are_not_in("Debug", &text);
+    }
+
+    /// Of a client that has access tokens.
+    fn are_not_shown_by_tokens(&self, emulator: &Emulator) {
+        let mut secrets = Self(self.0.clone());
+        secrets
+            .0
+            .extend(["s3cret".to_owned(), "Bearer ".to_owned()]);
+        let bearer = BearerToken::new("s3cret").expires_in(HOUR);
+        secrets.are_not_shown_by(&bearer);
+        emulator.expect_bearer(bearer);
+        let token = AccessToken::new("s3cret", SystemTime::now() + HOUR).expect("well-formed");
+        secrets.are_not_shown_by(&token);
+        let (sender, requests) = std::sync::mpsc::channel::<TokenRequest>();
+        let provided = Credential::token_provider(move |request| {
+            let _ = sender.send(request.clone());
+            Ok(token.clone())
+        });
+        let credentials = [
+            Credential::client_secret("tenant", "client", "s3cret").expect("well-formed"),
+            Credential::managed_identity(),
+            provided,
+        ];
+        for credential in credentials {
+            secrets.are_not_shown_by(&credential);
+            let options = MutexOptions::with_credential(emulator.account(), credential, "locks")
+                .and_then(|options| options.endpoint(&emulator.endpoint()))
+                .expect("well-formed");
+            secrets.are_not_shown_by(&options);
+            let mutex = AzureMutex::new(options).expect("sound");
+            secrets.are_not_shown_by(&mutex);
+            if !format!("{mutex:?}").contains("TokenProvider") {
+                continue;
+            }
+            secrets.are_not_shown_by(&mutex.token_identity());
+            let locker = Locker::new(mutex.clone(), "by-token").expect("sound");
+            secrets.are_not_shown_by(&locker.lock().expect("it is free"));
+            emulator.revoke_bearer("s3cret");
+            secrets.are_not_told_by(&mutex.status("by-token").unwrap_err());
+        }
+        secrets.are_not_shown_by(&requests.recv().expect("it was asked"));
     }
 
     #[track_caller]
@@ -185,6 +231,8 @@ fn debug_of_no_public_type_shows_a_secret() {
         secrets.are_not_shown_by(&guard.release());
         secrets.are_not_shown_by(&events.heard());
     }
+
+    secrets.are_not_shown_by_tokens(&emulator);
 
     // The service quotes what it was sent.
     let wrong_key = MutexOptions::new(emulator.account(), "AAAA", "locks")
@@ -309,6 +357,30 @@ fn logs_at_trace_show_no_secret() {
         proxy.clear();
         clock.advance(Duration::from_secs(60));
     }
+    // Tokens that expire under the lock, and an issuer that fails.
+    let issued = Arc::new(AtomicUsize::new(0));
+    let issuer = (Arc::clone(&issued), clock.clone());
+    secrets.0.push("t0ken".to_owned());
+    let credential = Credential::token_provider(move |_| {
+        let number = issuer.0.fetch_add(1, Ordering::SeqCst);
+        if number == 1 {
+            return Err("out of order".into());
+        }
+        let wall = SystemTime::now() + issuer.1.elapsed();
+        Ok(AccessToken::new(format!("t0ken-{number}"), wall + HOUR)?)
+    });
+    (0..9).for_each(|number| emulator.expect_bearer(format!("t0ken-{number}")));
+    let mutex = AzureMutex::new(options(credential)).expect("sound");
+    let guard = Locker::new(mutex, &key)
+        .expect("sound")
+        .lock()
+        .expect("it is free");
+    for _ in 0..60 {
+        clock.advance(Duration::from_secs(58));
+    }
+    crate::support::eventually(|| (issued.load(Ordering::SeqCst) > 2).then_some(()));
+    emulator.revoke_bearer("t0ken-2");
+    drop(guard);
     for credential in [
         Credential::shared_key("AAAA").expect("well-formed"),
         Credential::sas(&wrong_sas).expect("well-formed"),

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::env;
+use std::path::Path;
 #[cfg(feature = "emulator")]
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use crate::exit::Code;
 use crate::files;
 use crate::output::{Failure, clean, warn};
 use crate::secret_file;
+use crate::sign_in;
 
 /// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
-pub(crate) const CREDENTIALS: [&str; 9] = [
+pub(crate) const CREDENTIALS: [&str; 11] = [
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZURE_STORAGE_KEY",
     "AZURE_STORAGE_ACCESS_KEY",
@@ -28,6 +30,8 @@ pub(crate) const CREDENTIALS: [&str; 9] = [
     "AZMUTEX_KEY_FILE",
     "AZMUTEX_SAS_FILE",
     "AZMUTEX_CONNECTION_STRING_FILE",
+    "AZMUTEX_CLIENT_SECRET_FILE",
+    "AZMUTEX_CLIENT_CERTIFICATE",
 ];
 
 /// The variables with the account's name.
@@ -412,6 +416,13 @@ impl Source {
                 });
         }
         let auth = global.auth;
+        if !matches!(
+            auth,
+            Auth::Auto | Auth::Key | Auth::Sas | Auth::ConnectionString
+        ) {
+            let from = format!("--auth {}", sign_in::shown(auth));
+            return Self::signed_in(auth, global, limit, from);
+        }
         let wants = |kind| auth == Auth::Auto || auth == kind;
         let files = [
             (
@@ -435,19 +446,31 @@ impl Source {
             let from = format!("{} {}", origin(option, &name), clean(&name));
             return Self::of(kind, secret_file::read(option, path, limit, global)?, from);
         }
+        if let Some(kind) = sign_in::named_by_options(global).filter(|_| auth == Auth::Auto) {
+            let from = format!("the options of {}", sign_in::shown(kind));
+            return Self::signed_in(kind, global, limit, from);
+        }
+        let mode = variable("AZURE_STORAGE_AUTH_MODE")?.unwrap_or_default();
+        let prefers_login = mode.eq_ignore_ascii_case("login") && auth == Auth::Auto;
         for (kind, names) in SECRETS {
             if wants(kind)
+                && !(kind == Auth::Key && prefers_login)
                 && let Some((secret, name)) = first_of(names)?
             {
                 return Self::of(kind, Zeroizing::new(secret), name);
             }
         }
+        let has_account = first_of(&ACCOUNT)?.is_some() || global.account.is_some();
+        if auth == Auth::Auto && has_account && !mode.eq_ignore_ascii_case("key") {
+            let from = "the environment".to_owned();
+            return Self::signed_in(Auth::Entra, global, limit, from);
+        }
         let (what, hint) = match auth {
             Auth::Auto => (
                 "no credential for Azure Storage",
-                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with \
-                 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pass --key-file, --sas-file or \
-                 --connection-string-file",
+                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT, if need be with \
+                 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pass --key-file, --sas-file, \
+                 --connection-string-file or --auth",
             ),
             Auth::Key => (
                 "--auth key: there is no account key",
@@ -457,7 +480,7 @@ impl Source {
                 "--auth sas: there is no SAS token",
                 "set AZURE_STORAGE_SAS_TOKEN, or pass --sas-file",
             ),
-            Auth::ConnectionString => (
+            _ => (
                 "--auth connection-string: there is no connection string",
                 "set AZURE_STORAGE_CONNECTION_STRING, or pass --connection-string-file",
             ),
@@ -477,13 +500,24 @@ impl Source {
         })
     }
 
+    fn signed_in(
+        auth: Auth,
+        global: &Global,
+        limit: Duration,
+        from: String,
+    ) -> Result<Self, Failure> {
+        let secret = |option: &str, path: &Path| secret_file::read(option, path, limit, global);
+        let credential = sign_in::credential(auth, global, secret, variable)?;
+        Ok(Self::Credential(credential, from))
+    }
+
     fn of(kind: Auth, secret: Zeroizing<String>, from: String) -> Result<Self, Failure> {
         let credential = match kind {
             Auth::Auto | Auth::ConnectionString => {
                 return Ok(Self::ConnectionString(secret, from));
             }
             Auth::Key => Credential::shared_key(&secret),
-            Auth::Sas => Credential::sas(&secret),
+            _ => Credential::sas(&secret),
         };
         credential
             .map_err(|error| Failure::new(Code::Config, format!("{from}: {}", rule_of(&error))))

@@ -15,6 +15,7 @@ mod processes;
 mod run;
 mod script;
 mod secret_file;
+mod sign_in;
 mod signals;
 mod stdin;
 mod text;

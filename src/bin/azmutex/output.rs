@@ -121,6 +121,11 @@ impl From<Error> for Failure {
             service_code: error.service_code().map(str::to_owned),
         };
         match error.kind() {
+            ErrorKind::Auth
+                if error.service_code() == Some("KeyBasedAuthenticationNotPermitted") =>
+            {
+                failure.hint("--auth entra signs in without a key")
+            }
             ErrorKind::Auth => {
                 failure.hint("azmutex doctor shows which credential is used, and what it permits")
             }

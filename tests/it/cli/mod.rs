@@ -17,6 +17,7 @@ mod schema;
 #[cfg(unix)]
 mod scripts;
 mod secrets;
+mod sign_in;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod tool;

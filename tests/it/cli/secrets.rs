@@ -6,6 +6,7 @@ use std::time::Duration;
 use azmutex::emulator::Emulator;
 
 use super::tool::{Tool, bare, finish};
+use crate::support::issuer::{Issuer, TOKEN};
 
 const SAS: &str = "sv=2021-08-06&se=2999-01-01T00%3A00%3A00Z&sp=rcwl&sig=s3cret%2Bsignature%3D";
 
@@ -100,6 +101,22 @@ fn sas_is_in_no_output_whether_it_is_accepted_or_not() {
             ("AZMUTEX_ENDPOINT", &*endpoint),
         ];
         shows_none(&variables, &["s3cret", "signature", signature]);
+    }
+}
+
+#[test]
+fn access_token_is_in_no_output_whether_it_is_accepted_or_not() {
+    let issuer = Issuer::start();
+    let url = issuer.url();
+    for accepted in [TOKEN, "another"] {
+        let emulator = Emulator::builder().bearer(accepted).start().unwrap();
+        let endpoint = emulator.endpoint();
+        let variables = [
+            ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1"),
+            ("AZMUTEX_ENDPOINT", &*endpoint),
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url),
+        ];
+        shows_none(&variables, &["s3cret", "e30.eyJ", "Bearer "]);
     }
 }
 

@@ -111,6 +111,69 @@ pub(crate) struct Global {
         value_parser = FalseyValueParser::new()
     )]
     pub(crate) allow_insecure_secret_file: bool,
+    /// The client ID of the application or managed identity to sign in as [else AZURE_CLIENT_ID]
+    #[arg(
+        long,
+        value_name = "ID",
+        global = true,
+        env = "AZMUTEX_CLIENT_ID",
+        hide_short_help = true
+    )]
+    pub(crate) client_id: Option<String>,
+    /// The tenant to sign in to [else AZURE_TENANT_ID]
+    #[arg(
+        long,
+        value_name = "ID",
+        global = true,
+        env = "AZMUTEX_TENANT_ID",
+        hide_short_help = true
+    )]
+    pub(crate) tenant_id: Option<String>,
+    /// Who issues the tokens, if not the authority of the endpoint's cloud [else AZURE_AUTHORITY_HOST]
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        env = "AZMUTEX_AUTHORITY_HOST",
+        hide_short_help = true
+    )]
+    pub(crate) authority_host: Option<String>,
+    /// What the tokens are for, if not https://storage.azure.com
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        env = "AZMUTEX_AUDIENCE",
+        hide_short_help = true
+    )]
+    pub(crate) audience: Option<String>,
+    /// A file with the client secret of a service principal [else AZURE_CLIENT_SECRET]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_CLIENT_SECRET_FILE",
+        hide_short_help = true
+    )]
+    pub(crate) client_secret_file: Option<PathBuf>,
+    /// A PEM file with the certificate and key of a service principal [else AZURE_CLIENT_CERTIFICATE_PATH]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_CLIENT_CERTIFICATE",
+        hide_short_help = true
+    )]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// The ID of the service connection to sign in by, in Azure Pipelines
+    #[arg(
+        long,
+        value_name = "ID",
+        global = true,
+        env = "AZMUTEX_SERVICE_CONNECTION",
+        hide_short_help = true
+    )]
+    pub(crate) service_connection: Option<String>,
     /// How long one request to the service may take, with another try if it is not answered
     #[arg(
         long,
@@ -205,7 +268,7 @@ pub(crate) struct Global {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Auth {
     /// Whichever is given: files before the environment, and connection string before key before
-    /// SAS
+    /// SAS; without any, as entra
     Auto,
     /// The account key
     Key,
@@ -213,6 +276,22 @@ pub(crate) enum Auth {
     Sas,
     /// A connection string
     ConnectionString,
+    /// Microsoft Entra ID: the identity that the environment has, or that az or azd is signed in
+    /// with
+    #[value(alias = "login")]
+    Entra,
+    /// The identity of the virtual machine, container or app
+    ManagedIdentity,
+    /// The identity of a pod in AKS
+    WorkloadIdentity,
+    /// An application, by its secret or certificate
+    ServicePrincipal,
+    /// A job in GitHub Actions
+    Github,
+    /// A service connection in Azure Pipelines
+    AzurePipelines,
+    /// Whoever is signed in to the Azure CLI
+    AzureCli,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -247,7 +326,7 @@ pub(crate) enum Command {
 }
 
 /// Variables that do not belong to an option.
-const VARIABLES: [(&str, &str); 10] = [
+const VARIABLES: [(&str, &str); 14] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential in one string",
@@ -263,6 +342,22 @@ const VARIABLES: [(&str, &str); 10] = [
     (
         "AZURE_STORAGE_SAS_TOKEN",
         "A SAS token; AZURE_STORAGE_SAS is the same",
+    ),
+    (
+        "AZURE_STORAGE_AUTH_MODE",
+        "login to sign in to Microsoft Entra ID rather than use the account key, key not to sign in",
+    ),
+    (
+        "AZURE_TENANT_ID, AZURE_CLIENT_ID",
+        "The tenant and the identity to sign in as, unless --tenant-id and --client-id are given",
+    ),
+    (
+        "AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH",
+        "The secret or the certificate of a service principal",
+    ),
+    (
+        "AZURE_TOKEN_CREDENTIALS",
+        "Which kinds of identity --auth entra tries: prod, dev, or the name of one",
     ),
     (
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseDuration};
 
 use super::Outcome;
+use super::doctor_identity::{self, SignedIn};
 use crate::args::{DoctorArgs, Global};
 use crate::config::Config;
 use crate::exit::Code;
@@ -43,6 +44,8 @@ struct Report {
     json: bool,
     verbose: bool,
     checks: Vec<Check>,
+    /// Whose token was had, if the credential is no secret of the account.
+    signed_in: Option<SignedIn>,
 }
 
 pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
@@ -50,6 +53,7 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
         json: global.json,
         verbose: global.verbose > 0,
         checks: Vec::new(),
+        signed_in: None,
     };
     let refused = match Config::load(global) {
         Err(failure) => Some(("credential", failure)),
@@ -75,6 +79,10 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
         let object = Object::event("doctor")
             .bool("ok", code == Code::Done)
             .objects("checks", &checks);
+        let object = match &report.signed_in {
+            Some(signed_in) => signed_in.add_to(object),
+            None => object,
+        };
         print_line(&object.to_string());
     }
     Ok(code)
@@ -105,7 +113,10 @@ fn examine(
         trusted = format!("{trusted}, and {file}");
     }
     report.ok("trust store", trusted);
-    if !connect(report, mutex, &endpoint, proxy.as_deref()) || !service(report, mutex) {
+    if !signs_in(report, mutex)
+        || !connect(report, mutex, &endpoint, proxy.as_deref())
+        || !service(report, mutex)
+    {
         report.add(
             "credential",
             Level::Skip,
@@ -123,6 +134,23 @@ fn examine(
     }
     list(report, mutex);
     Ok(())
+}
+
+/// A token, if the credential is no secret of the account.
+fn signs_in(report: &mut Report, mutex: &AzureMutex) -> bool {
+    match doctor_identity::sign_in(mutex) {
+        Ok(signed_in) => {
+            for (name, detail) in signed_in.iter().flat_map(SignedIn::lines) {
+                report.ok(name, detail);
+            }
+            report.signed_in = signed_in;
+            true
+        }
+        Err(error) => {
+            report.error("token", &error);
+            false
+        }
+    }
 }
 
 /// Whether the endpoint is on this machine.

@@ -3,6 +3,7 @@
 mod acquire;
 mod breaking;
 mod doctor;
+mod doctor_identity;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod generate;
