@@ -26,7 +26,9 @@ const THUMBPRINT: &str = "BLmMOkw4aw1f7UBvAbBvjSpQhgKDZOE311oYCILTHsc";
 fn verifies(message: &[u8], signature: &[u8]) -> bool {
     let modulus = BigUint::parse_bytes(MODULUS.as_bytes(), 16).unwrap();
     let encoded = BigUint::from_bytes_be(signature).modpow(&BigUint::from(65_537u32), &modulus);
-    let encoded = encoded.to_bytes_be();
+    // A number has no leading zero; the block may.
+    let digits = encoded.to_bytes_be();
+    let encoded = [&vec![0; 256 - digits.len()][..], &digits].concat();
     if signature.len() != 256 || encoded.len() != 256 || encoded[255] != 0xbc {
         return false;
     }

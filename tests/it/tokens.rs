@@ -18,6 +18,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// An emulator, and whoever issues the tokens that it accepts, by one clock.
 struct Scene {
+    /// What the clock's wall time starts from.
+    started: SystemTime,
     clock: Clock,
     emulator: Arc<Emulator>,
     issuer: Arc<Issuer>,
@@ -40,12 +42,17 @@ struct Issuer {
 impl Scene {
     /// With tokens that live for so long.
     fn new(life: Duration) -> Self {
-        Self::by(Clock::frozen(), life)
+        Self::by(Clock::frozen, life)
     }
 
-    fn by(clock: Clock, life: Duration) -> Self {
+    fn by(clock: fn() -> Clock, life: Duration) -> Self {
+        // No later than the clock's own, so that the client takes no token for longer-lived than the
+        // emulator does.
+        let started = SystemTime::now();
+        let clock = clock();
         let emulator = Emulator::builder().clock(clock.clone()).start();
         Self {
+            started,
             clock,
             emulator: Arc::new(emulator.expect("it starts")),
             issuer: Arc::new(Issuer {
@@ -58,8 +65,7 @@ impl Scene {
 
     fn credential(&self) -> Credential {
         let (emulator, issuer) = (Arc::clone(&self.emulator), Arc::clone(&self.issuer));
-        let started = SystemTime::now() - self.clock.elapsed();
-        let clock = self.clock.clone();
+        let (started, clock) = (self.started, self.clock.clone());
         Credential::token_provider(move |_| {
             let number = issuer.asked.fetch_add(1, Ordering::SeqCst);
             match &*issuer.mode.lock() {
@@ -349,7 +355,7 @@ fn access_token_never_goes_over_plain_http_to_another_machine() {
 
 #[test]
 fn wait_for_a_first_token_ends_with_the_wait_for_the_lock() {
-    let scene = Scene::by(Clock::new(), MINUTE);
+    let scene = Scene::by(Clock::new, MINUTE);
     let go_on = scene.hang();
     let (locker, _) = scene.locker();
     let error = locker.try_lock_for(SEC / 10).unwrap_err();
