@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::refusal::first_line;
 use crate::error::{Error, ErrorKind, quoted};
 
 /// The longest key file, in bytes.
@@ -64,7 +65,7 @@ pub(crate) fn key_path(challenge: &str, folder: &Path) -> Result<PathBuf, Error>
         }
         _ => Err(wrong(&format!(
             "names {}, which is no `.key` file in {}",
-            quoted(&path.to_string_lossy()),
+            quoted(&first_line(&path.to_string_lossy())),
             folder.display()
         ))),
     }
