@@ -220,8 +220,9 @@ mod processes {
     fn lock_is_kept_for_what_a_command_of_the_killed_script_starts_later() {
         let tool = Tool::new();
         let scripts = Scripts::new("later");
+        // It stays for a second, in which what it started can be seen.
         let command = "bash -c 'echo $$; trap : USR1; sleep 600 & wait $!; kill $!; \
-                       setsid sleep 601 & echo $! >&2'";
+                       setsid sleep 601 & echo $! >&2; sleep 1'";
         let (script, pid) = working(&tool, &scripts, "", command);
         kill(&script.id().to_string(), "KILL");
         script.says("a is kept until");

@@ -568,8 +568,11 @@ impl Job {
             None if self.adopts => Some(self.reap_others()),
             None => Some(true),
         };
-        if any == Some(false) {
-            return Left::Nothing;
+        // To list all processes costs more than the rest of a short run.
+        match any {
+            Some(false) => return Left::Nothing,
+            None if self.waits_for_answer() => return Left::Unknown,
+            _ => {}
         }
         let members = self.members();
         // There are children, but none is listed: they are hidden, or have ended since.
@@ -583,12 +586,11 @@ impl Job {
         if members.is_empty() && !unseen {
             return Left::Nothing;
         }
-        if any.is_none() || (unseen && self.root().is_some()) {
-            let now = timer::now();
-            if now < *self.asked.get_or_insert(now) + ANSWER {
+        if unseen && self.root().is_some() {
+            if self.waits_for_answer() {
                 return Left::Unknown;
             }
-        } else {
+        } else if any.is_some() {
             self.asked = None;
         }
         let (group, outside): (Vec<_>, Vec<_>) = members
@@ -600,6 +602,12 @@ impl Job {
             group: pids(group),
             outside: pids(outside),
         })
+    }
+
+    /// Whether what is left may still become known, if that is asked now at the latest.
+    fn waits_for_answer(&mut self) -> bool {
+        let now = timer::now();
+        now < *self.asked.get_or_insert(now) + ANSWER
     }
 
     /// Whether the guardian is about to say what is left: usually nothing.

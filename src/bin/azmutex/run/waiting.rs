@@ -53,7 +53,7 @@ pub(super) fn wait(
         };
         Message::Waited(result.map(Box::new))
     })?;
-    let mut shown = Shown::new(limit);
+    let mut shown = Shown::new(context.args.waiting.limit());
     let ended = 'waiting: loop {
         let wait = shown.show(context);
         context.sleep(wait);
