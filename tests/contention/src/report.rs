@@ -41,11 +41,11 @@ pub fn cell(policy: Policy, waiters: usize, hold: Duration) -> Scene {
         policy,
         waiters,
         hold: hold.min(Duration::from_secs(60 * minutes)),
-        arrivals: Duration::ZERO,
+        arrivals: Duration::from_secs(if waiters > 10_000 { 600 } else { 0 }),
         round_trip: Duration::from_millis(10),
         hand_overs: 300,
         time: Duration::MAX,
-        requests: 600_000,
+        requests: if waiters < 10_000 { 600_000 } else { 2_000_000 },
         seed: 13,
     }
 }
@@ -63,7 +63,8 @@ pub fn table() -> String {
     let mut figures = run(&scenes).into_iter();
     let mut text = String::from(
         "Each cell: median/p99 of the hand-over, requests per waiter-minute, longest over median \
-         wait (share of requests refused; locks lost; waits that failed)\n",
+         wait (share of requests refused; locks that were lost; leases that \
+         ran out; waits that failed)\n",
     );
     let mut before = 0;
     for (waiters, name, scenes) in rows {
@@ -120,6 +121,7 @@ fn shown(figures: &Figures) -> String {
     let notes = [
         (refused >= 1.0).then(|| format!("{refused:.0} %")),
         (figures.lost > 0).then(|| format!("{} lost", figures.lost)),
+        (figures.expired > 0).then(|| format!("{} ran out", figures.expired)),
         (figures.failed > 0).then(|| format!("{} failed", figures.failed)),
     ];
     let notes: Vec<_> = notes.into_iter().flatten().collect();

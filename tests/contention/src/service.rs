@@ -22,7 +22,7 @@ pub(crate) struct Service {
     pub(crate) free_since: Option<Tick>,
     pub(crate) requests: u64,
     pub(crate) refused: u64,
-    /// How often a lease ran out although its holder wanted to keep it.
+    /// How often a lease ran out.
     pub(crate) expired: u64,
 }
 

@@ -58,6 +58,8 @@ pub struct Figures {
     pub refused: u64,
     /// How often a holder could no longer claim its lock.
     pub lost: u64,
+    /// How often a lease ran out, because its holder had lost it or could not release it.
+    pub expired: u64,
     /// How many waits ended with an error.
     pub failed: u64,
 }
@@ -220,7 +222,7 @@ impl World {
         self.figures.waits.sort_unstable();
         self.figures.requests = self.service.requests;
         self.figures.refused = self.service.refused;
-        self.figures.lost += self.service.expired;
+        self.figures.expired = self.service.expired;
         self.figures
     }
 
