@@ -650,7 +650,7 @@ mod tests {
                 403,
                 "KeyBasedAuthenticationNotPermitted",
                 Auth,
-                "allowSharedKeyAccess",
+                "sign in with Microsoft Entra ID",
             ),
             (
                 403,
