@@ -361,7 +361,10 @@ impl Acquisition {
                 limit / 8
             };
             self.pace.overloaded(longest);
-            asked = asked.max(Some(self.pace.delay(random)));
+            // What is missing is created once, and not by all who wait.
+            if self.next == Request::Acquire {
+                asked = asked.max(Some(self.pace.delay(random)));
+            }
         } else if error.is_answer() {
             self.pace.answered();
         }

@@ -233,3 +233,12 @@ fn acquire_keeps_its_limits_when_nobody_answers() {
         );
     }
 }
+
+#[test]
+fn poll_interval_has_a_least() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "a", "--poll", "9ms"])
+        .exits(2)
+        .says("it must be at least 10ms");
+    tool.run(&["acquire", "a", "--poll", "10ms"]).exits(0);
+}
