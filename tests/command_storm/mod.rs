@@ -233,6 +233,7 @@ impl Storm {
             thread::sleep(Duration::from_millis(50));
             left = self.processes();
         }
+        let _ = fs::write(self.dir.join("over"), "");
         for (pid, line) in left {
             self.wrong(format!("process {pid} is left: {line}"));
             let _ = kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL);
