@@ -311,7 +311,7 @@ impl Client {
                 } else {
                     error
                 };
-                self.name_missing_path(error)
+                error
                     .with_host(self.transport.host())
                     .during("create container", &target)
             }),
@@ -350,7 +350,7 @@ impl Client {
 
     /// Adds the operation, the blob and the host to `error`.
     fn failed_to(&self, verb: &'static str, key: &str, error: Error) -> Error {
-        self.name_missing_path(error)
+        error
             .with_host(self.transport.host())
             .during(verb, &self.target(key))
     }
@@ -410,22 +410,6 @@ impl Client {
                 ErrorKind::Protocol,
                 format!("the reply's status {status} is not an HTTP status"),
             )),
-        }
-    }
-
-    /// An emulator takes the container for its account if the endpoint lacks the account's path.
-    fn name_missing_path(&self, error: Error) -> Error {
-        let (origin, account) = (self.transport.origin(), &self.account);
-        let fits = match error.kind() {
-            ErrorKind::Auth | ErrorKind::Protocol | ErrorKind::Transport => true,
-            _ => error.service_code() == Some("ResourceNotFound"),
-        };
-        match fits && self.base.is_empty() && self.transport.may_be_emulator() {
-            true => error.with_advice(&format!(
-                "if this is an emulator, the account's path is missing in the endpoint: \
-                 {origin}/{account}"
-            )),
-            false => error,
         }
     }
 

@@ -94,7 +94,7 @@ impl Chain {
              these, or use an account key",
             failures.join("; ")
         );
-        let kind = transient.unwrap_or(ErrorKind::Config);
+        let kind = transient.unwrap_or(ErrorKind::Auth);
         Err(Error::new(kind, text).during("sign in to", "Azure Storage"))
     }
 }

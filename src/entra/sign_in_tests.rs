@@ -777,7 +777,7 @@ fn chain_without_any_identity_lists_what_was_tried_and_why_it_failed() {
         ("AZURE_CLIENT_ID", "1f2e".to_owned()),
     ]);
     let error = fetch(&SignIn::from_env(&env).unwrap()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.kind(), ErrorKind::Auth);
     assert_eq!(
         error.to_string(),
         "failed to sign in to `Azure Storage`: there is no identity to do it with; service \
@@ -802,7 +802,7 @@ fn machine_without_a_managed_identity_says_so_soon() {
     let error = fetch(&SignIn::from_env(&env).unwrap()).unwrap_err();
     let took = start.elapsed();
     assert!(took < Duration::from_millis(1500), "{took:?}");
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.kind(), ErrorKind::Auth);
     let text = error.to_string();
     assert!(
         text.contains("managed identity: nothing answers at 127.0.0.1"),

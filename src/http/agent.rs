@@ -247,7 +247,7 @@ impl Transport {
     }
 
     /// Whether an emulator such as Azurite is meant: on this machine, or on its usual port.
-    pub(crate) fn may_be_emulator(&self) -> bool {
+    fn may_be_emulator(&self) -> bool {
         self.is_here() || self.host.ends_with(":10000")
     }
 

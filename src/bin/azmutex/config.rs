@@ -462,6 +462,9 @@ impl Source {
         }
         let has_account = first_of(&ACCOUNT)?.is_some() || global.account.is_some();
         if auth == Auth::Auto && has_account && !mode.eq_ignore_ascii_case("key") {
+            if let Some(text) = not_read() {
+                warn(global, &text);
+            }
             let from = "the environment".to_owned();
             return Self::signed_in(Auth::Entra, global, limit, from);
         }
@@ -486,12 +489,8 @@ impl Source {
             ),
         };
         let mut failure = Failure::new(Code::Config, what).hint(hint);
-        for (foreign, ours) in FOREIGN {
-            if env::var_os(foreign).is_some_and(|value| !value.is_empty()) {
-                failure = failure.hint(format!(
-                    "{foreign} is set, but not read; to use it, set {ours} to its value"
-                ));
-            }
+        if let Some(text) = not_read() {
+            failure = failure.hint(text);
         }
         Err(if cfg!(feature = "emulator") {
             failure.hint("to try it without an account: --emulator")
@@ -523,6 +522,15 @@ impl Source {
             .map_err(|error| Failure::new(Code::Config, format!("{from}: {}", rule_of(&error))))
             .map(|credential| Self::Credential(credential, from))
     }
+}
+
+/// What to do with a variable of another program that may hold what is missing.
+fn not_read() -> Option<String> {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let (foreign, ours) = FOREIGN.iter().find(|(name, _)| is_set(name))?;
+    Some(format!(
+        "{foreign} is set, but not read; to use it, set {ours} to its value"
+    ))
 }
 
 /// Where an option's value came from: the command line, or its variable.

@@ -279,12 +279,19 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
         ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
         ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
     ] {
-        with(&["status", "a"], &[account, (foreign, key)])
+        let says = format!("{foreign} is set, but not read; to use it, set {ours} to its value");
+        let by_key = ("AZURE_STORAGE_AUTH_MODE", "key");
+        with(&["status", "a"], &[account, by_key, (foreign, key)])
             .exits(78)
             .says("no credential for Azure Storage")
-            .says(&format!(
-                "hint: {foreign} is set, but not read; to use it, set {ours} to its value"
-            ));
+            .says(&format!("hint: {says}"));
+        // It could be meant; the identity of this place signs in.
+        let tool = ("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential");
+        let nowhere = ("PATH", "/nowhere");
+        with(&["status", "a"], &[account, tool, nowhere, (foreign, key)])
+            .exits(77)
+            .says("Azure CLI: `az` is not installed")
+            .says(&format!("warning: {says}"));
     }
     let connection = tool.emulator().connection_string();
     let connection = ("AZURE_STORAGE_CONNECTION_STRING", &*connection);
