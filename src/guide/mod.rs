@@ -26,6 +26,7 @@ macro_rules! pages {
 pages! {
     first_lock
     signing_in
+    #[doc = include_str!("lease.svg")]
     guarantee
     pauses
     holders
