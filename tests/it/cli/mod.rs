@@ -4,6 +4,8 @@ mod admin;
 mod config;
 mod doctor;
 mod generate;
+#[cfg(unix)]
+mod guide;
 mod hold;
 mod lease;
 #[cfg(unix)]
