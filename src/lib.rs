@@ -50,6 +50,8 @@
 //! - [`AzureMutex`]: one REST action per call (acquire, renew, change, release, break, status,
 //!   list), no threads; for work that fits into one lease, and for tools.
 //!
+//! The [`guide`] has a page for each subject, recipes included.
+//!
 //! # Where things are
 //!
 //! | To | see |
@@ -126,6 +128,8 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod holder;
 mod http;
 mod lease;

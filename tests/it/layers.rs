@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// The folders and files of `src`, each above those that may import it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "error",
     "callback",
     "sync",
@@ -24,6 +24,7 @@ const LAYERS: [&str; 17] = [
     "lock_all",
     "emulator",
     "fuzzing",
+    "guide",
 ];
 
 /// All that a layer may import, where that is less than everything above it.

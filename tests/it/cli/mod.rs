@@ -6,6 +6,8 @@ mod doctor;
 #[cfg(unix)]
 mod emulator;
 mod generate;
+#[cfg(unix)]
+mod guide;
 mod hold;
 mod lease;
 #[cfg(unix)]

@@ -1,0 +1,40 @@
+//! The guide: how to use azmutex well, one page for each subject.
+//!
+//! | You want to | read |
+//! |---|---|
+//! | take your first lock, from a program or from a shell | [`first_lock`] |
+//! | sign in, with a key or without one | [`signing_in`] |
+//! | know what the guarantee rests on | [`guarantee`] |
+//! | be safe although a process can be paused | [`pauses`] |
+//! | see who holds a lock | [`holders`] |
+//! | know how waiting works, and what it costs | [`waiting`] |
+//! | test your own program without an account | [`testing`] |
+//! | run commands and scripts under a lock | [`command`] |
+//! | copy a recipe for cron, systemd, a pipeline, Kubernetes | [`recipes`] |
+//! | use an account with versions, soft delete or replication | [`account_features`] |
+//! | find out what an error means | [`troubleshooting`] |
+//! | come from another lock | [`coming_from`] |
+
+macro_rules! pages {
+    ($($(#[$attribute:meta])* $name:ident)*) => {$(
+        #[doc = include_str!(concat!(stringify!($name), ".md"))]
+        $(#[$attribute])*
+        pub mod $name {}
+    )*};
+}
+
+pages! {
+    first_lock
+    signing_in
+    #[doc = include_str!("lease.svg")]
+    guarantee
+    pauses
+    holders
+    waiting
+    testing
+    command
+    recipes
+    account_features
+    troubleshooting
+    coming_from
+}

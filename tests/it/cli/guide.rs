@@ -1,0 +1,197 @@
+//! What README and guide tell people to type does what they say.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::tool::{Done, Tool, finish};
+
+/// The pages with commands in them.
+const PAGES: [&str; 4] = [
+    "README.md",
+    "src/guide/first_lock.md",
+    "src/guide/command.md",
+    "src/guide/recipes.md",
+];
+
+/// What stands between fences of these kinds may be a command.
+const LANGUAGES: [&str; 6] = ["sh", "bash", "crontab", "ini", "yaml", "dockerfile"];
+
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(path).unwrap()
+}
+
+/// The code blocks of a page, with their languages.
+fn blocks(page: &str) -> Vec<(&str, &str)> {
+    let fenced = page.split("```").skip(1).step_by(2);
+    fenced.filter_map(|block| block.split_once('\n')).collect()
+}
+
+/// The block of a page that begins so.
+fn recipe(name: &str, beginning: &str) -> String {
+    let page = page(name);
+    let block = blocks(&page)
+        .into_iter()
+        .find(|(_, text)| text.starts_with(beginning));
+    block
+        .unwrap_or_else(|| panic!("no {beginning} in {name}"))
+        .1
+        .to_owned()
+}
+
+/// The commands of a page that begin with `azmutex`, for the shell.
+fn commands(page: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    for (language, text) in blocks(page) {
+        if !LANGUAGES.contains(&language) {
+            continue;
+        }
+        for line in text.lines() {
+            if let Some(at) = line.find("[\"azmutex\"") {
+                let words: Vec<String> = serde_json::from_str(&line[at..]).unwrap();
+                let quoted = words.iter().map(|word| format!("'{word}'"));
+                commands.push(quoted.collect::<Vec<_>>().join(" "));
+            } else if let Some(at) = line.find("azmutex ") {
+                let before = line[..at].trim_end_matches("/usr/local/bin/");
+                let starts = ["", "- run:", "- script:", "-", "ExecStart="];
+                let is_command = starts.contains(&before.trim()) || before.starts_with("0 3 * * *");
+                if is_command {
+                    commands.push(line[at..].to_owned());
+                }
+            }
+        }
+    }
+    commands
+}
+
+/// A directory with the programs that the guide speaks of: each says that it ran, and under which
+/// lock.
+struct Programs(PathBuf);
+
+impl Programs {
+    const NAMES: [&str; 8] = [
+        "deploy.sh",
+        "migrate.sh",
+        "report.sh",
+        "build.sh",
+        "report",
+        "migrate",
+        "import",
+        "terraform",
+    ];
+
+    fn new(name: &str) -> Self {
+        let name = format!("guide {name} {}", std::process::id());
+        let programs = Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name));
+        fs::create_dir_all(&programs.0).unwrap();
+        for name in Self::NAMES {
+            let says = format!("#!/bin/sh\necho \"{name} under $AZMUTEX_NAME\"\n");
+            programs.write(name, &says);
+        }
+        programs
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// Runs a program of the directory, as if all of them were installed.
+    fn run(&self, tool: &Tool, program: &str, args: &[&str]) -> Done {
+        let from = tool.command(&[]);
+        let mut command = Command::new(program);
+        for (name, value) in from.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let azmutex = Path::new(env!("CARGO_BIN_EXE_azmutex")).parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{}:{path}", self.0.display(), azmutex.display());
+        finish({
+            command.args(args).env("PATH", path).current_dir(&self.0);
+            command
+        })
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn commands_of_the_guide_run_what_they_say_under_the_lock_they_name() {
+    let tool = Tool::new();
+    let programs = Programs::new("commands");
+    let mut ran = 0;
+    for name in PAGES {
+        let page = page(name);
+        let all = commands(&page);
+        assert!(!all.is_empty(), "no commands in {name}");
+        for line in all {
+            if !line.contains("azmutex run") && !line.contains("'azmutex' 'run'") {
+                continue;
+            }
+            let line = line
+                .replace("/usr/local/bin/", "./")
+                .replace("/app/", "./")
+                .replace("$(Build.BuildId)", "7")
+                // The account is the emulator's.
+                .replace("--key-file /etc/azmutex.key ", "")
+                .replace("--min-hold 1m", "--min-hold 1s");
+            let done = programs.run(&tool, "sh", &["-c", &line]).exits(0);
+            let says = done.out.contains(" under ") || line.contains("echo");
+            assert!(says && !done.out.contains(" under \n"), "{line}: {done:?}");
+            ran += 1;
+        }
+    }
+    assert!(ran >= 10, "{ran}");
+}
+
+#[test]
+fn other_commands_of_the_guide_are_understood() {
+    let tool = Tool::new();
+    let programs = Programs::new("understood");
+    for name in PAGES {
+        for line in commands(&page(name)) {
+            if line.starts_with("azmutex run") || line.starts_with('\'') {
+                continue;
+            }
+            let done = programs.run(&tool, "sh", &["-c", &line]);
+            assert_ne!(done.code, Some(2), "{line}: {done:?}");
+        }
+    }
+}
+
+#[test]
+fn script_of_the_guide_starts_itself_again_under_the_lock() {
+    let tool = Tool::new();
+    let programs = Programs::new("self-exec");
+    let line = recipe("src/guide/recipes.md", "[ \"${AZMUTEX_NAME-}\"");
+    for shell in ["bash", "dash"] {
+        let text = format!("#!/usr/bin/env {shell}\n{line}echo \"worked under $AZMUTEX_NAME\"\n");
+        programs.write("work.sh", &text);
+        let done = programs.run(&tool, "./work.sh", &[]).exits(0);
+        assert_eq!(done.out, "worked under prod/deploy\n", "{shell}");
+    }
+}
+
+#[test]
+fn script_of_the_guide_holds_the_lock_over_several_commands() {
+    let tool = Tool::new();
+    let programs = Programs::new("hold");
+    let text = recipe("src/guide/recipes.md", "coproc azmutex hold");
+    programs.write("build.sh", "#!/bin/sh\nazmutex status prod/deploy\n");
+    programs.write("deploy.sh", "#!/bin/sh\necho deployed; exit 3\n");
+    programs.write("work.sh", &format!("#!/usr/bin/env bash\n{text}"));
+    let done = programs.run(&tool, "./work.sh", &[]).exits(3);
+    let held = done.out.contains("held by") && done.out.ends_with("deployed\n");
+    assert!(held, "{done:?}");
+}
