@@ -36,8 +36,8 @@ use crate::time::dates;
 /// assert!(!format!("{credential:?}").contains("bXkg"));
 /// # Ok::<_, azmutex::Error>(())
 /// ```
-#[doc = ""]
-#[doc = include_str!("signing_in.md")]
+///
+/// [The guide](crate::guide::signing_in) says which to use where, and how to give it its role.
 #[derive(Clone)]
 pub struct Credential(Scheme);
 

@@ -15,6 +15,9 @@
 //! | find out what an error means | [`troubleshooting`] |
 //! | come from another lock | [`coming_from`] |
 
+#[allow(unused_imports, reason = "the pages' links")]
+use crate::Credential;
+
 macro_rules! pages {
     ($($(#[$attribute:meta])* $name:ident)*) => {$(
         #[doc = include_str!(concat!(stringify!($name), ".md"))]
@@ -25,6 +28,7 @@ macro_rules! pages {
 
 pages! {
     first_lock
+    #[doc = include_str!("../azure/signing_in.md")]
     signing_in
     #[doc = include_str!("lease.svg")]
     guarantee
