@@ -10,6 +10,7 @@
 //! | know how waiting works, and what it costs | [`waiting`] |
 //! | test your own program without an account | [`testing`] |
 //! | run commands and scripts under a lock | [`command`] |
+//! | see what it looks like in a terminal | [`terminal`] |
 //! | copy a recipe for cron, systemd, a pipeline, Kubernetes | [`recipes`] |
 //! | use an account with versions, soft delete or replication | [`account_features`] |
 //! | find out what an error means | [`troubleshooting`] |
@@ -37,6 +38,7 @@ pages! {
     waiting
     testing
     command
+    terminal
     recipes
     account_features
     troubleshooting

@@ -195,3 +195,57 @@ fn script_of_the_guide_holds_the_lock_over_several_commands() {
     let held = done.out.contains("held by") && done.out.ends_with("deployed\n");
     assert!(held, "{done:?}");
 }
+
+const TERMINAL: &str = "src/guide/terminal.md";
+
+/// Set to write the page instead of comparing it.
+const WRITE: &str = "AZMUTEX_WRITE_GUIDE";
+
+/// Without what differs from run to run: numbers, and how far columns are apart.
+fn shape(text: &str) -> String {
+    let mut shape = String::new();
+    for c in text.chars() {
+        let c = if c.is_ascii_digit() { '0' } else { c };
+        if !(shape.ends_with(c) && matches!(c, '0' | ' ')) {
+            shape.push(c);
+        }
+    }
+    shape.replace("0.0", "0")
+}
+
+#[test]
+fn terminal_shows_what_the_guide_shows() {
+    let tool = Tool::new();
+    let programs = Programs::new("terminal");
+    let holder = azmutex::Locker::builder(tool.mutex(), "prod/deploy")
+        .owner("ci@build-07")
+        .reason("release 812")
+        .holder_delay(std::time::Duration::ZERO)
+        .build()
+        .unwrap();
+    let guard = holder.lock().unwrap();
+    let before = page(TERMINAL);
+    let mut after = String::new();
+    let mut is_output = false;
+    for line in before.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            let done = programs.run(&tool, "sh", &["-c", &format!("{command} 2>&1")]);
+            after += &format!("{line}\n{}", done.out);
+            is_output = true;
+            continue;
+        }
+        is_output &= line != "```";
+        if !is_output {
+            after += &format!("{line}\n");
+        }
+    }
+    drop(guard);
+    if std::env::var_os(WRITE).is_some() {
+        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(TERMINAL), &after).unwrap();
+    }
+    assert_eq!(
+        shape(&after),
+        shape(&page(TERMINAL)),
+        "{WRITE}=1 writes the page"
+    );
+}
