@@ -2,7 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod message;
-mod process;
+pub(crate) mod process;
 mod progress;
 mod resolver;
 #[cfg(test)]

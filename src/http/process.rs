@@ -12,7 +12,7 @@ use once_cell::race::OnceBox;
 /// value, since a thread that the child does not have may hold it. And it never drops that value,
 /// since closing a connection could end it for the parent too.
 #[derive(Debug)]
-pub(super) struct PerProcess<T> {
+pub(crate) struct PerProcess<T> {
     process: u32,
     /// Only taken out in `drop`.
     value: Option<T>,
@@ -21,7 +21,7 @@ pub(super) struct PerProcess<T> {
 }
 
 impl<T> PerProcess<T> {
-    pub(super) fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self::of(process::id(), value)
     }
 
@@ -34,7 +34,7 @@ impl<T> PerProcess<T> {
     }
 
     /// This process's value. Calls `make` if there is none yet.
-    pub(super) fn get(&self, make: impl Fn() -> T) -> &T {
+    pub(crate) fn get(&self, make: impl Fn() -> T) -> &T {
         self.get_in(process::id(), make)
     }
 

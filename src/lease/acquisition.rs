@@ -33,6 +33,8 @@ pub(crate) struct Acquisition {
     pub(super) terms: Terms,
     pub(super) limit: WaitLimit,
     pub(super) started: Moment,
+    /// When it was the caller's turn to ask the service.
+    pub(super) begun: Tick,
     pub(super) proposal: Proposal,
     pub(super) next: Request,
     /// When to send `next`, by the system's clock.
@@ -83,6 +85,7 @@ impl Acquisition {
             terms,
             limit,
             started: now,
+            begun: now.lease,
             proposal: Proposal::default(),
             next: Request::Acquire,
             due: now.real,
@@ -96,6 +99,35 @@ impl Acquisition {
             reported: None,
             held_by_another: None,
             failure: None,
+        }
+    }
+
+    /// The caller waits for others in this process, and asks the service from `now` on.
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.begun = now.lease;
+        self.due = now.real;
+        self.look = now.real + FIRST_LOOK;
+    }
+
+    /// The caller waits for others in this process. Returns until when, or what to tell at `now`.
+    pub(crate) fn wait_in_line(&mut self, now: Moment) -> Result<Notice, Moment> {
+        if now.real < self.look {
+            return Err(Moment {
+                lease: self.end_in_line(),
+                real: self.look,
+            });
+        }
+        self.look = now.real + LOOK_EVERY;
+        Ok(Notice::InLine {
+            elapsed: now.lease.since(self.started.lease),
+        })
+    }
+
+    /// Until when the caller waits for others in this process.
+    pub(crate) fn end_in_line(&self) -> Tick {
+        match self.limit {
+            WaitLimit::Once => Tick::default(),
+            limit => limit.end(),
         }
     }
 
@@ -205,8 +237,9 @@ impl Acquisition {
         self.limit == WaitLimit::Once
     }
 
-    /// The lease was granted, and its fencing token could not be stored. That is tried again.
-    pub(crate) fn token_failed(&mut self, error: Error, now: Moment) -> Notice {
+    /// The lease is not ready yet: its fencing token could not be stored, or its ID not changed. That
+    /// is tried again.
+    pub(crate) fn not_ready(&mut self, error: Error, now: Moment) -> Notice {
         self.failure = Some(error.clone());
         Notice::AcquireFailed {
             attempt: self.attempts,
@@ -236,7 +269,7 @@ impl Acquisition {
         if self.concluded {
             end
         } else {
-            end.max(self.started.lease + FIRST_ATTEMPT)
+            end.max(self.begun + FIRST_ATTEMPT)
         }
     }
 

@@ -13,13 +13,16 @@ use crate::lease::ids::LeaseId;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another client holds the lock. There is another attempt after a while.
+    /// Another client holds the lock, and there is another attempt after a while; or others in this
+    /// process are served before, which is told after a second of waiting and then every 10 seconds.
     #[non_exhaustive]
     Waiting {
-        /// How many attempts were made, from 1.
+        /// How many attempts were made, from 1. Zero while others in this process are served before.
         attempt: u32,
-        /// The time since the first.
+        /// The time since the wait began.
         elapsed: Duration,
+        /// How many in this process are served before. Zero for the one that asks the service.
+        ahead: usize,
         /// Who holds the lock, if that is known. The service is asked after a second of waiting, and
         /// then every 10 seconds.
         holder: Option<Holder>,
@@ -37,7 +40,7 @@ pub enum Event {
     Acquired {
         /// The ID of its lease.
         lease_id: LeaseId,
-        /// The time since the first attempt.
+        /// The time since the wait began.
         elapsed: Duration,
     },
     /// The service confirmed a renewal.
@@ -67,6 +70,15 @@ pub enum Event {
         /// Why.
         reason: LossReason,
     },
+    /// The guard ended, and the next who waits in this process has the lock. The lease was not
+    /// released.
+    #[non_exhaustive]
+    HandedOver {
+        /// How often that has happened to the lease since the service granted it.
+        hand_overs: u32,
+        /// How long ago that was.
+        held: Duration,
+    },
     /// The lock was released.
     Released,
 }
@@ -75,10 +87,14 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting {
-                elapsed, holder, ..
+                elapsed,
+                holder,
+                ahead,
+                ..
             } => {
                 match holder {
                     Some(holder) => write!(f, "waiting: held by {holder}")?,
+                    None if *ahead > 0 => write!(f, "waiting: {ahead} ahead in this process")?,
                     None => f.write_str("waiting: another client holds it")?,
                 }
                 write!(f, ", {} s so far", elapsed.as_secs())
@@ -100,6 +116,11 @@ impl fmt::Display for Event {
             ),
             Self::HeldAgain => f.write_str("held again; nobody else held it in between"),
             Self::Lost { reason } => write!(f, "lost: {reason}"),
+            Self::HandedOver { hand_overs, held } => write!(
+                f,
+                "handed over in this process ({hand_overs} times in {:.1} s)",
+                held.as_secs_f64()
+            ),
             Self::Released => f.write_str("released"),
         }
     }
@@ -166,9 +187,10 @@ mod tests {
             pid: Some(42),
             ..Holder::unknown()
         };
-        let waiting = |holder| Event::Waiting {
+        let waiting = |holder, ahead| Event::Waiting {
             attempt: 3,
             elapsed: 12 * SEC,
+            ahead,
             holder,
         };
         let failed = |remaining| Event::RenewalFailed {
@@ -178,12 +200,16 @@ mod tests {
         let error = silence();
         let rows = [
             (
-                waiting(Some(holder)),
+                waiting(Some(holder), 0),
                 "waiting: held by ci@build-07 (pid 42), 12 s so far",
             ),
             (
-                waiting(None),
+                waiting(None, 0),
                 "waiting: another client holds it, 12 s so far",
+            ),
+            (
+                waiting(None, 3),
+                "waiting: 3 ahead in this process, 12 s so far",
             ),
             (
                 Event::AcquireFailed { attempt: 1, error },
@@ -206,6 +232,13 @@ mod tests {
                     reason: LossReason::Broken,
                 },
                 "lost: the lease was broken by another client",
+            ),
+            (
+                Event::HandedOver {
+                    hand_overs: 7,
+                    held: 2 * SEC,
+                },
+                "handed over in this process (7 times in 2.0 s)",
             ),
             (Event::Released, "released"),
         ];

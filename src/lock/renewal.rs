@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
+use super::line;
+use super::queue::Queue;
 use super::settings::Settings;
-use super::state::{Granted, GuardState, Shared};
+use super::state::{Granted, GuardState, LeaseThread, Shared};
+use super::stop::Wake;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::lease::hold::Claim;
@@ -21,13 +24,6 @@ use crate::lease::terms::WaitLimit;
 use crate::mutex::leased_blob::{LeasedBlob, Seen};
 use crate::sync::{MutexGuard, thread};
 use crate::time::tick::{Moment, Tick};
-
-/// A lease and its thread.
-#[derive(Debug, Clone)]
-pub(crate) struct LeaseThread {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) state: Arc<GuardState>,
-}
 
 /// Who carries out the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,37 +37,41 @@ impl LeaseThread {
     /// Acquires the lease, and waits for it within `limit`.
     pub(crate) fn acquire(
         settings: &Arc<Settings>,
+        queue: Option<&Arc<Queue<Self>>>,
         limit: WaitLimit,
     ) -> Result<(Self, Granted), Error> {
         let target = &settings.events.target;
         let id = LeaseId::random()?;
         let clock = settings.mutex.operations().client.clock().clone();
-        let lifecycle = Lifecycle::new(settings.terms, limit, clock.moment());
+        let lifecycle = Lifecycle::in_line(settings.terms, limit, clock.moment());
         let lease = Self {
             settings: Arc::clone(settings),
             state: Arc::new(GuardState::new(clock, id, lifecycle)),
+            queue: queue.cloned(),
         };
         if let Some(stop) = &settings.stop {
-            stop.register(&lease.state);
+            let state: Arc<dyn Wake> = Arc::<GuardState>::clone(&lease.state);
+            stop.register(Arc::downgrade(&state));
             if stop.is_stopped() {
                 return Err(stopped(target));
             }
         }
-        let thread = lease.clone();
-        thread::Builder::new()
-            .name(format!("azmutex:{}", settings.key))
-            .stack_size(settings.stack)
-            .spawn(move || thread.run())
-            .map_err(|error| {
-                Error::new(ErrorKind::System, "no thread to renew the lease from")
-                    .with_source(error)
-                    .during("acquire lease on", target)
-            })?;
-        let granted = lease.wait()?;
-        Ok((lease, granted))
+        if let Some(queue) = queue {
+            queue.line().join(lease.clone());
+        }
+        match lease.wait() {
+            Ok(granted) => {
+                lease.begin_turn();
+                Ok((lease, granted))
+            }
+            Err(error) => {
+                lease.end_turn();
+                Err(error)
+            }
+        }
     }
 
-    /// Waits for the thread to acquire the lease, until the time is up or somebody stops it.
+    /// Waits for the lease, until the time is up or somebody stops it.
     fn wait(&self) -> Result<Granted, Error> {
         let stop = self.settings.stop.as_ref();
         let target = &self.settings.events.target;
@@ -80,34 +80,131 @@ impl LeaseThread {
             if let Some(result) = shared.handed.take() {
                 return result;
             }
-            let end = shared.lifecycle.wait_end();
             let now = self.state.now();
+            if let Some((token, notice)) = shared.lifecycle.accept(now) {
+                self.state.publish(&shared);
+                let granted = self.granted(&shared, token);
+                self.tell(&mut shared, notice);
+                return Ok(granted);
+            }
+            let mut until = Moment {
+                lease: shared.lifecycle.wait_end(),
+                real: Tick::NEVER,
+            };
+            if shared.lifecycle.is_in_line() {
+                match self.look(now) {
+                    line::Next::Ask => {
+                        shared.lifecycle.begin(now);
+                        self.start()?;
+                        continue;
+                    }
+                    line::Next::Wait(tick) => until.lease = until.lease.min(tick),
+                }
+            }
             let error = if stop.is_some_and(|stop| stop.is_stopped()) {
                 stopped(target)
-            } else if now.lease >= end {
+            } else if now.lease >= shared.lifecycle.wait_end() {
                 let error = shared.lifecycle.unmet();
                 error.during("acquire lease on", target)
             } else {
-                let until = Moment {
-                    lease: end,
-                    real: Tick::NEVER,
-                };
+                if shared.lifecycle.is_in_line() {
+                    match shared.lifecycle.step(now) {
+                        Step::Announce(notice) => {
+                            self.tell(&mut shared, notice);
+                            continue;
+                        }
+                        Step::Wait(moment) => until.real = moment.real,
+                        _ => {}
+                    }
+                }
                 self.state.wait(&mut shared, until);
                 continue;
             };
+            if shared.lifecycle.is_in_line() && !self.leave() {
+                // It is being given the lease.
+                self.state.wait(&mut shared, Moment::NEVER);
+                continue;
+            }
             shared.lifecycle.give_up(now);
             self.state.publish(&shared);
             return Err(self.abandon(&mut shared, error));
         }
     }
 
+    /// Starts the lease's thread.
+    fn start(&self) -> Result<(), Error> {
+        let lease = self.clone();
+        thread::Builder::new()
+            .name(format!("azmutex:{}", self.settings.key))
+            .stack_size(self.settings.stack)
+            .spawn(move || lease.run())
+            .map(drop)
+            .map_err(|error| {
+                Error::new(ErrorKind::System, "no thread to renew the lease from")
+                    .with_source(error)
+                    .during("acquire lease on", &self.settings.events.target)
+            })
+    }
+
+    /// What comes next for one who waits.
+    fn look(&self, now: Moment) -> line::Next {
+        let is_held = |lease: &Self| now.lease < lease.state.deadline();
+        match &self.queue {
+            Some(queue) => queue.line().look(self, now.lease, is_held),
+            None => line::Next::Ask,
+        }
+    }
+
+    /// Stops to wait in line. Returns false if it is too late for that.
+    fn leave(&self) -> bool {
+        self.queue
+            .as_ref()
+            .is_none_or(|queue| queue.line().leave(self))
+    }
+
+    /// It is this guard's turn from now on.
+    fn begin_turn(&self) {
+        let Some(queue) = &self.queue else { return };
+        let now = self.state.now().lease;
+        queue.line().granted(self, now);
+        if now >= self.state.deadline() {
+            self.wake_first();
+        }
+    }
+
+    /// It is no longer this guard's turn, if it was.
+    pub(crate) fn end_turn(&self) {
+        let Some(queue) = &self.queue else { return };
+        let now = self.state.now().lease;
+        queue.line().pass(self, now, self.settings.hand_over_for);
+        self.wake_first();
+    }
+
+    /// How many in this process are served before.
+    fn ahead(&self) -> usize {
+        let queue = self.queue.as_ref();
+        queue.map_or(0, |queue| queue.line().ahead(self))
+    }
+
+    /// Has the first who waits in this process look what it has to do.
+    fn wake_first(&self) {
+        let queue = self.queue.as_ref();
+        let first = queue.and_then(|queue| queue.line().first().cloned());
+        if let Some(first) = first {
+            first.state.wake();
+        }
+    }
+
     /// Releases the lease, all of it within the release timeout.
-    pub(crate) fn release(&self) -> Result<(), Error> {
-        let timeout = self.settings.terms.release_timeout;
+    ///
+    /// `started`: when that began.
+    pub(crate) fn release(&self, started: Moment) -> Result<(), Error> {
         let silence = &self.settings.mutex.operations().silence;
         let mut shared = self.state.lock();
-        let started = self.state.now();
-        shared.lifecycle.release(started);
+        shared.lifecycle.release(Moment {
+            lease: self.state.now().lease,
+            ..started
+        });
         self.state.publish(&shared);
         if shared.lifecycle.result().is_none() && silence.is_known(started.real) {
             let text = "the service has not answered for a while; the lease is released in the \
@@ -123,13 +220,7 @@ impl LeaseThread {
         // arrives after the release is refused by the service, so waiting for it is for order, not
         // for safety.
         shared.taken_over = true;
-        let patience = Moment {
-            lease: Tick::NEVER,
-            real: started.real + timeout / 2,
-        };
-        while shared.busy && self.state.now().real < patience.real {
-            self.state.wait(&mut shared, patience);
-        }
+        self.wait_for_answer(&mut shared, started);
         drop(shared);
         self.carry_out(Driver::Releaser);
         let shared = self.state.lock();
@@ -138,6 +229,23 @@ impl LeaseThread {
             silence.waited_in_vain(started.real, self.state.now().real);
         }
         result.map_err(|error| error.during("release lease on", &self.settings.events.target))
+    }
+
+    /// Waits until the lease's thread has an answer to what it has sent, for at most half of the release
+    /// timeout after `started`.
+    pub(crate) fn wait_for_answer(&self, shared: &mut MutexGuard<'_, Shared>, started: Moment) {
+        let patience = Moment {
+            lease: Tick::NEVER,
+            real: started.real + self.settings.terms.release_timeout / 2,
+        };
+        while shared.busy && self.state.now().real < patience.real {
+            self.state.wait(shared, patience);
+        }
+    }
+
+    /// Tells what there is to tell of a lease that is over.
+    pub(crate) fn announce(&self) {
+        self.carry_out(Driver::Releaser);
     }
 
     /// Ends the renewals, and leaves the lease to whoever knows its ID.
@@ -177,8 +285,24 @@ impl LeaseThread {
         }
     }
 
-    fn run(&self) {
+    /// What the lease's thread does: it goes with the lease from guard to guard.
+    fn run(self) {
         let _presence = self.state.enter();
+        let mut lease = self;
+        loop {
+            lease.keep();
+            let next = lease.state.lock().next.lock().take();
+            match next {
+                Some(next) => lease = next,
+                None => break,
+            }
+        }
+        if lease.state.lock().abandoned {
+            lease.settings.abandoned.remove();
+        }
+    }
+
+    fn keep(&self) {
         // Nothing here is known to panic. If something does, the claim still ends at the deadline.
         let carry_out = || self.carry_out(Driver::Thread);
         while catch_unwind(AssertUnwindSafe(carry_out)).is_err() {
@@ -189,9 +313,6 @@ impl LeaseThread {
             let real = self.state.now().real + Duration::from_secs(1);
             let lease = Tick::NEVER;
             self.state.wait(&mut shared, Moment { lease, real });
-        }
-        if self.state.lock().abandoned {
-            self.settings.abandoned.remove();
         }
     }
 
@@ -206,20 +327,9 @@ impl LeaseThread {
                     self.send(&mut shared, driver, &request, timeout);
                 }
                 Step::Wait(until) => self.state.wait(&mut shared, until),
-                Step::Announce(notice) => {
-                    let (event, report) = self.event(&shared, notice);
-                    MutexGuard::unlocked(&mut shared, || {
-                        self.settings.events.tell(&event, report);
-                    });
-                }
+                Step::Announce(notice) => self.tell(&mut shared, notice),
                 Step::HandOver { token } => {
-                    let previous = self.state.seen.lock().previous.clone();
-                    let id = shared.id;
-                    shared.handed = Some(Ok(Granted {
-                        id,
-                        token,
-                        previous,
-                    }));
+                    shared.handed = Some(Ok(self.granted(&shared, token)));
                 }
                 Step::Fail(error) => {
                     let error = error.during("acquire lease on", &self.settings.events.target);
@@ -230,6 +340,7 @@ impl LeaseThread {
                     Ok(id) => {
                         *self.state.seen.lock() = Seen::default();
                         shared.id = id;
+                        shared.former = None;
                         shared.lifecycle.restart(self.state.now());
                     }
                     Err(error) => {
@@ -244,6 +355,27 @@ impl LeaseThread {
         self.state.publish(&shared);
     }
 
+    /// Tells those who listen what happened.
+    fn tell(&self, shared: &mut MutexGuard<'_, Shared>, notice: Notice) {
+        // Those who wait in this process must not count on it any more.
+        let lapsed = matches!(notice, Notice::Unproven | Notice::Lost(_));
+        let (event, report) = self.event(shared, notice);
+        MutexGuard::unlocked(shared, || {
+            if lapsed {
+                self.wake_first();
+            }
+            self.settings.events.tell(&event, report);
+        });
+    }
+
+    fn granted(&self, shared: &Shared, token: Option<i64>) -> Granted {
+        Granted {
+            id: shared.id,
+            token,
+            previous: self.state.seen.lock().previous.clone(),
+        }
+    }
+
     fn send(
         &self,
         shared: &mut MutexGuard<'_, Shared>,
@@ -251,10 +383,13 @@ impl LeaseThread {
         request: &Request,
         timeout: Duration,
     ) {
-        let id = shared.id;
+        let blob = LeasedBlob {
+            former: shared.former,
+            ..self.blob(shared.id)
+        };
         shared.busy |= driver == Driver::Thread;
         let sent = self.state.now();
-        let result = MutexGuard::unlocked(shared, || self.blob(id).perform(request, timeout));
+        let result = MutexGuard::unlocked(shared, || blob.perform(request, timeout));
         shared.busy &= driver != Driver::Thread;
         let random = shared.jitter.next();
         let now = self.state.now();
@@ -281,6 +416,7 @@ impl LeaseThread {
             operations: self.settings.mutex.operations(),
             key: &self.settings.key,
             id,
+            former: None,
             duration: self.settings.duration,
             recorder: &self.settings.recorder,
             seen: &self.state.seen,
@@ -300,9 +436,16 @@ impl LeaseThread {
                 Event::Waiting {
                     attempt,
                     elapsed,
+                    ahead: 0,
                     holder,
                 }
             }
+            Notice::InLine { elapsed } => Event::Waiting {
+                attempt: 0,
+                elapsed,
+                ahead: self.ahead(),
+                holder: None,
+            },
             Notice::AcquireFailed {
                 attempt,
                 error,
@@ -312,16 +455,22 @@ impl LeaseThread {
                 let error = error.during("acquire lease on", &self.settings.events.target);
                 Event::AcquireFailed { attempt, error }
             }
-            Notice::Acquired { elapsed } => Event::Acquired {
-                lease_id: shared.id,
-                elapsed,
-            },
+            Notice::Acquired { elapsed } => {
+                if self.settings.events.observer.is_some() {
+                    self.state.expose_id(shared.id);
+                }
+                Event::Acquired {
+                    lease_id: shared.id,
+                    elapsed,
+                }
+            }
             Notice::Renewed => Event::Renewed,
             Notice::RenewalFailed { error, remaining } => Event::RenewalFailed { error, remaining },
             Notice::RecordFailed { error } => Event::RecordFailed { error },
             Notice::Unproven => Event::Unproven,
             Notice::HeldAgain => Event::HeldAgain,
             Notice::Lost(reason) => Event::Lost { reason },
+            Notice::HandedOver { hand_overs, held } => Event::HandedOver { hand_overs, held },
             Notice::Released => Event::Released,
         };
         (event, worth_a_line)

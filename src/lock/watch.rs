@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::renewal::LeaseThread;
+use super::state::LeaseThread;
 use crate::error::{Error, ErrorKind, LossReason};
 use crate::lease::hold::Claim;
 use crate::lease::ids::LeaseId;
@@ -76,7 +76,7 @@ impl LeaseWatch {
     /// See [`LeaseGuard::lease_id`](crate::LeaseGuard::lease_id).
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
-        self.id
+        self.lease.state.expose_id(self.id)
     }
 
     /// Why the lock was lost, if it was.
@@ -131,7 +131,7 @@ impl LeaseWatch {
     pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("lock", &self.lease.settings.events.target)
-            .field("lease_id", &self.id)
+            .field("lease_id", &self.lease_id())
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }

@@ -392,6 +392,7 @@ impl AzureMutex {
             operations: &self.0,
             key,
             id,
+            former: None,
             duration,
             recorder,
             seen,
