@@ -113,7 +113,7 @@ impl Acquisition {
     pub(crate) fn wait_in_line(&mut self, now: Moment) -> Result<Notice, Moment> {
         if now.real < self.look {
             return Err(Moment {
-                lease: self.end_in_line(),
+                lease: self.limit.end(),
                 real: self.look,
             });
         }
@@ -121,14 +121,6 @@ impl Acquisition {
         Ok(Notice::InLine {
             elapsed: now.lease.since(self.started.lease),
         })
-    }
-
-    /// Until when the caller waits for others in this process.
-    pub(crate) fn end_in_line(&self) -> Tick {
-        match self.limit {
-            WaitLimit::Once => Tick::default(),
-            limit => limit.end(),
-        }
     }
 
     /// What to do at `now`.
@@ -261,6 +253,11 @@ impl Acquisition {
     /// How long failures in a row are retried.
     pub(crate) fn fault_wait(&self) -> Duration {
         self.faults.limit()
+    }
+
+    /// When a limited wait for others in this process is over.
+    pub(crate) fn end_in_line(&self) -> Tick {
+        self.limit.end()
     }
 
     /// When a limited wait is over.

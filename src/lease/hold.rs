@@ -110,6 +110,11 @@ impl Hold {
         }
     }
 
+    /// Since when its user has the lease.
+    pub(crate) fn acquired(&self) -> Tick {
+        self.acquired
+    }
+
     /// When the last confirmed request was sent.
     pub(crate) fn confirmed(&self) -> Tick {
         self.confirmed

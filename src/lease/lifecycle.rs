@@ -550,6 +550,14 @@ impl Lifecycle {
         }
     }
 
+    /// For how long the user has had the lease.
+    pub(crate) fn held_for(&self, now: Tick) -> Duration {
+        match &self.phase {
+            Phase::Held(held) => now.since(held.hold.acquired()),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// How long ago the last confirmed request was sent.
     pub(crate) fn unconfirmed_for(&self, now: Tick) -> Duration {
         match &self.phase {

@@ -213,8 +213,7 @@ impl LockerBuilder {
     ///
     /// A hand-over takes one request if somebody may know the lease's ID, which is changed then: after
     /// [`lease_id`](crate::LeaseGuard::lease_id), [`read`](crate::LeaseGuard::read),
-    /// [`write`](crate::LeaseGuard::write) or `Debug`, and with an [`observer`](Self::observer), which
-    /// hears it. With [`fencing`](Self::fencing) it takes two.
+    /// [`write`](crate::LeaseGuard::write) or `Debug`. With [`fencing`](Self::fencing) it takes two.
     ///
     /// The lease is released instead, and the next in line asks for it, if the lock is not held for
     /// certain or its guard is dropped by a panic, or if the next one's locker differs in its

@@ -4,7 +4,6 @@ use std::time::Duration;
 use crate::callback::no_panic;
 use crate::error::{Error, LossReason};
 use crate::holder::record::Holder;
-use crate::lease::ids::LeaseId;
 
 /// What happens to a lock, as an observer hears it.
 ///
@@ -38,8 +37,6 @@ pub enum Event {
     /// The lock is held.
     #[non_exhaustive]
     Acquired {
-        /// The ID of its lease.
-        lease_id: LeaseId,
         /// The time since the wait began.
         elapsed: Duration,
     },
@@ -94,13 +91,16 @@ impl fmt::Display for Event {
             } => {
                 match holder {
                     Some(holder) => write!(f, "waiting: held by {holder}")?,
-                    None if *ahead > 0 => write!(f, "waiting: {ahead} ahead in this process")?,
+                    None if *ahead > 0 => f.write_str("waiting")?,
                     None => f.write_str("waiting: another client holds it")?,
+                }
+                if *ahead > 0 {
+                    write!(f, ", {ahead} ahead in this process")?;
                 }
                 write!(f, ", {} s so far", elapsed.as_secs())
             }
             Self::AcquireFailed { error, .. } => write!(f, "{error}; trying again"),
-            Self::Acquired { elapsed, .. } => {
+            Self::Acquired { elapsed } => {
                 write!(f, "acquired after {:.1} s", elapsed.as_secs_f64())
             }
             Self::Renewed => f.write_str("renewed"),
@@ -200,7 +200,7 @@ mod tests {
         let error = silence();
         let rows = [
             (
-                waiting(Some(holder), 0),
+                waiting(Some(holder.clone()), 0),
                 "waiting: held by ci@build-07 (pid 42), 12 s so far",
             ),
             (
@@ -208,8 +208,12 @@ mod tests {
                 "waiting: another client holds it, 12 s so far",
             ),
             (
+                waiting(Some(holder), 2),
+                "waiting: held by ci@build-07 (pid 42), 2 ahead in this process, 12 s so far",
+            ),
+            (
                 waiting(None, 3),
-                "waiting: 3 ahead in this process, 12 s so far",
+                "waiting, 3 ahead in this process, 12 s so far",
             ),
             (
                 Event::AcquireFailed { attempt: 1, error },

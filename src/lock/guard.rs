@@ -313,7 +313,7 @@ impl Drop for LeaseGuard {
             return;
         }
         let Err(error) = self.finish() else { return };
-        let target = &self.lease.settings.events.target;
+        let target = &self.lease.locker.settings.events.target;
         // A second panic while unwinding would end the process.
         no_panic(|| match error.kind() {
             ErrorKind::System => {}

@@ -40,7 +40,7 @@ impl LeaseThread {
 
     /// Ends the hold, and returns who is to have the lease.
     fn parcel(&self, started: Moment) -> Option<(Self, Parcel)> {
-        let queue = self.queue.as_ref()?;
+        let queue = self.locker.queue.as_ref()?;
         // Work that panicked did not end its hold well, and that is for the next one to see.
         if thread::panicking() || queue.line().first().is_none() {
             return None;
@@ -52,10 +52,10 @@ impl LeaseThread {
         }
         let now = self.state.now();
         let lifecycle = &shared.lifecycle;
-        let fits = |next: &Self| lifecycle.may_pass_on(&next.settings.terms, now);
-        let quantum = self.settings.hand_over_for;
+        let fits = |next: &Self| lifecycle.may_pass_on(&next.locker.settings.terms, now);
+        let quantum = self.locker.settings.hand_over_for;
         let next = queue.line().hand_over(self, now.lease, quantum, fits)?;
-        let lease = shared.lifecycle.pass_on(&next.settings.terms, now)?;
+        let lease = shared.lifecycle.pass_on(&next.locker.settings.terms, now)?;
         *shared.next.lock() = Some(next.clone());
         self.state.publish_deadline(&shared);
         let parcel = Parcel {

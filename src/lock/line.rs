@@ -58,6 +58,21 @@ impl<T: Clone + PartialEq> Line<T> {
         self.waiting.push_back(who);
     }
 
+    /// `who` asks the service once, and does not wait. Returns false if it need not, since somebody here
+    /// holds the lock for certain. It is its turn if it is nobody's.
+    pub(crate) fn try_turn(&mut self, who: &T, is_held: impl FnOnce(&T) -> bool) -> bool {
+        let is_free = match &self.turn {
+            Turn::Holds(holder) if is_held(holder) => return false,
+            Turn::Asks(_) => false,
+            Turn::Holds(_) | Turn::Free => self.waiting.is_empty(),
+        };
+        if is_free {
+            self.since = None;
+            self.turn = Turn::Asks(who.clone());
+        }
+        true
+    }
+
     /// What `who`, who waits, does at `now`. `is_held`: whether the one who has the lock can vouch for
     /// it. If not, the first who waits asks the service.
     pub(crate) fn look(&mut self, who: &T, now: Tick, is_held: impl FnOnce(&T) -> bool) -> Next {
@@ -93,11 +108,14 @@ impl<T: Clone + PartialEq> Line<T> {
         self.waiting.len() < waited
     }
 
-    /// `who`, whose turn it is, has the lock.
+    /// `who` has the lock. It is its turn unless it is another one's.
     pub(crate) fn granted(&mut self, who: &T, now: Tick) {
-        if matches!(&self.turn, Turn::Asks(one) if one == who) {
-            self.turn = Turn::Holds(who.clone());
-            self.since.get_or_insert(now);
+        match &self.turn {
+            Turn::Asks(one) | Turn::Holds(one) if one != who => {}
+            _ => {
+                self.turn = Turn::Holds(who.clone());
+                self.since.get_or_insert(now);
+            }
         }
     }
 
@@ -113,7 +131,10 @@ impl<T: Clone + PartialEq> Line<T> {
         let may = matches!(&self.turn, Turn::Holds(holder) if holder == who)
             && !self.is_over(now, quantum)
             && self.waiting.front().is_some_and(fits);
-        let next = self.waiting.pop_front().filter(|_| may)?;
+        if !may {
+            return None;
+        }
+        let next = self.waiting.pop_front()?;
         self.turn = Turn::Asks(next.clone());
         Some(next)
     }
@@ -130,6 +151,14 @@ impl<T: Clone + PartialEq> Line<T> {
         } else if self.is_over(now, quantum) {
             self.since = None;
             self.not_before = now + STAND_BACK;
+        }
+    }
+
+    /// The one whose turn it is.
+    pub(crate) fn turn(&self) -> Option<&T> {
+        match &self.turn {
+            Turn::Free => None,
+            Turn::Asks(one) | Turn::Holds(one) => Some(one),
         }
     }
 
@@ -250,6 +279,24 @@ mod tests {
         assert_eq!(line.hand_over(&1, at(1), QUANTUM, |_| true), None);
         line.pass(&1, at(1), QUANTUM);
         assert_eq!(line.look(&3, at(1), |_| false), NEVER, "it is 2's turn");
+    }
+
+    #[test]
+    fn one_who_does_not_wait_asks_unless_the_lock_is_held_here() {
+        let mut line = held(&[]);
+        assert!(!line.try_turn(&2, |_| true));
+        assert!(line.try_turn(&2, |_| false), "nobody can vouch for it");
+        line.granted(&2, at(1));
+        assert_eq!(line.turn(), Some(&2));
+
+        let mut line = Line::default();
+        assert!(line.try_turn(&1, |_| false));
+        assert!(line.try_turn(&2, |_| false), "nobody is known to have it");
+        line.granted(&2, at(1));
+        assert_eq!(line.turn(), Some(&1));
+        line.pass(&1, at(1), QUANTUM);
+        line.granted(&2, at(1));
+        assert_eq!(line.turn(), Some(&2), "it is nobody else's");
     }
 
     #[test]

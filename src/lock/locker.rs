@@ -6,9 +6,8 @@ use once_cell::race::OnceBox;
 
 use super::builder::LockerBuilder;
 use super::guard::LeaseGuard;
-use super::queue::{Queue, Queues};
-use super::settings::Settings;
-use super::state::LeaseThread;
+use super::queue::Queues;
+use super::state::{LeaseThread, LockerInner};
 use crate::error::{Error, TryLockError};
 use crate::lease::terms::WaitLimit;
 use crate::mutex::azure_mutex::AzureMutex;
@@ -46,10 +45,7 @@ use crate::mutex::options::MutexOptions;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Locker {
-    settings: Arc<Settings>,
-    queue: Option<Arc<Queue<LeaseThread>>>,
-}
+pub struct Locker(Arc<LockerInner>);
 
 /// Set without a lock, since a forked child could wait for one for ever.
 static QUEUES: OnceBox<Queues<LeaseThread>> = OnceBox::new();
@@ -149,7 +145,7 @@ impl Locker {
         if timeout.is_zero() {
             return self.try_lock();
         }
-        let clock = self.settings.mutex.operations().client.clock();
+        let clock = self.0.settings.mutex.operations().client.clock();
         self.acquire(WaitLimit::Until(clock.now() + timeout))
     }
 
@@ -166,13 +162,13 @@ impl Locker {
     /// The key: the blob's name.
     #[must_use]
     pub fn key(&self) -> &str {
-        &self.settings.key
+        &self.0.settings.key
     }
 
     /// The client that this locker uses.
     #[must_use]
     pub fn mutex(&self) -> &AzureMutex {
-        &self.settings.mutex
+        &self.0.settings.mutex
     }
 
     /// Waits until leases that abandoned attempts may have left behind are released, for at most
@@ -185,11 +181,11 @@ impl Locker {
     /// ever: such a lease runs out by itself.
     #[must_use]
     pub fn settle(&self, timeout: Duration) -> bool {
-        self.settings.abandoned.settle(timeout)
+        self.0.settings.abandoned.settle(timeout)
     }
 
     fn acquire(&self, limit: WaitLimit) -> Result<LeaseGuard, TryLockError> {
-        let (lease, granted) = LeaseThread::acquire(&self.settings, self.queue.as_ref(), limit)?;
+        let (lease, granted) = LeaseThread::acquire(&self.0, limit)?;
         Ok(LeaseGuard::new(lease, granted))
     }
 }
@@ -197,8 +193,8 @@ impl Locker {
 impl fmt::Debug for Locker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Locker")
-            .field("lock", &self.settings.events.target)
-            .field("lease_duration", &self.settings.duration)
+            .field("lock", &self.0.settings.events.target)
+            .field("lease_duration", &self.0.settings.duration)
             .finish_non_exhaustive()
     }
 }
@@ -218,10 +214,7 @@ impl LockerBuilder {
             let queues = QUEUES.get_or_init(|| Box::new(Queues::new()));
             queues.of((client.url(&settings.key), client.clock().id()))
         });
-        Ok(Locker {
-            settings: Arc::new(settings),
-            queue,
-        })
+        Ok(Locker(Arc::new(LockerInner { settings, queue })))
     }
 }
 
@@ -242,7 +235,10 @@ mod tests {
         drop(builder(&emulator).build().unwrap().lock().unwrap());
         let requests = emulator.requests();
         let mut locker = builder(&emulator).build().unwrap();
-        Arc::get_mut(&mut locker.settings).expect("it is new").stack = usize::MAX / 2;
+        Arc::get_mut(&mut locker.0)
+            .expect("it is new")
+            .settings
+            .stack = usize::MAX / 2;
 
         let error = locker.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::System);

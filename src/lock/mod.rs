@@ -12,4 +12,5 @@ mod renewal;
 mod settings;
 mod state;
 pub(crate) mod stop;
+mod turns;
 pub(crate) mod watch;

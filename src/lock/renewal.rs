@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
-use super::line;
-use super::queue::Queue;
-use super::settings::Settings;
-use super::state::{Granted, GuardState, LeaseThread, Shared};
+use super::line::Next;
+use super::state::{Granted, GuardState, LeaseThread, LockerInner, Shared};
 use super::stop::Wake;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
@@ -36,18 +34,21 @@ enum Driver {
 impl LeaseThread {
     /// Acquires the lease, and waits for it within `limit`.
     pub(crate) fn acquire(
-        settings: &Arc<Settings>,
-        queue: Option<&Arc<Queue<Self>>>,
+        locker: &Arc<LockerInner>,
         limit: WaitLimit,
     ) -> Result<(Self, Granted), Error> {
+        let settings = &locker.settings;
         let target = &settings.events.target;
         let id = LeaseId::random()?;
         let clock = settings.mutex.operations().client.clock().clone();
-        let lifecycle = Lifecycle::in_line(settings.terms, limit, clock.moment());
+        let now = clock.moment();
+        let lifecycle = match limit {
+            WaitLimit::Once => Lifecycle::new(settings.terms, limit, now),
+            _ => Lifecycle::in_line(settings.terms, limit, now),
+        };
         let lease = Self {
-            settings: Arc::clone(settings),
+            locker: Arc::clone(locker),
             state: Arc::new(GuardState::new(clock, id, lifecycle)),
-            queue: queue.cloned(),
         };
         if let Some(stop) = &settings.stop {
             let state: Arc<dyn Wake> = Arc::<GuardState>::clone(&lease.state);
@@ -56,10 +57,14 @@ impl LeaseThread {
                 return Err(stopped(target));
             }
         }
-        if let Some(queue) = queue {
-            queue.line().join(lease.clone());
+        if !lease.join(limit) {
+            let text = "another thread of this process holds the lock";
+            let error = Error::new(ErrorKind::WouldBlock, text);
+            return Err(error.during("acquire lease on", target));
         }
-        match lease.wait() {
+        let asks = limit == WaitLimit::Once;
+        let started = if asks { lease.start() } else { Ok(()) };
+        match started.and_then(|()| lease.wait()) {
             Ok(granted) => {
                 lease.begin_turn();
                 Ok((lease, granted))
@@ -73,8 +78,8 @@ impl LeaseThread {
 
     /// Waits for the lease, until the time is up or somebody stops it.
     fn wait(&self) -> Result<Granted, Error> {
-        let stop = self.settings.stop.as_ref();
-        let target = &self.settings.events.target;
+        let stop = self.locker.settings.stop.as_ref();
+        let target = &self.locker.settings.events.target;
         let mut shared = self.state.lock();
         loop {
             if let Some(result) = shared.handed.take() {
@@ -87,36 +92,35 @@ impl LeaseThread {
                 self.tell(&mut shared, notice);
                 return Ok(granted);
             }
+            let end = shared.lifecycle.wait_end();
             let mut until = Moment {
-                lease: shared.lifecycle.wait_end(),
-                real: Tick::NEVER,
+                lease: end,
+                ..Moment::NEVER
             };
             if shared.lifecycle.is_in_line() {
                 match self.look(now) {
-                    line::Next::Ask => {
+                    Next::Ask => {
                         shared.lifecycle.begin(now);
                         self.start()?;
                         continue;
                     }
-                    line::Next::Wait(tick) => until.lease = until.lease.min(tick),
+                    Next::Wait(then) => until.lease = end.min(then),
+                }
+                match shared.lifecycle.step(now) {
+                    Step::Announce(notice) => {
+                        self.tell(&mut shared, notice);
+                        continue;
+                    }
+                    Step::Wait(then) => until.real = then.real,
+                    _ => {}
                 }
             }
             let error = if stop.is_some_and(|stop| stop.is_stopped()) {
                 stopped(target)
-            } else if now.lease >= shared.lifecycle.wait_end() {
+            } else if now.lease >= end {
                 let error = shared.lifecycle.unmet();
                 error.during("acquire lease on", target)
             } else {
-                if shared.lifecycle.is_in_line() {
-                    match shared.lifecycle.step(now) {
-                        Step::Announce(notice) => {
-                            self.tell(&mut shared, notice);
-                            continue;
-                        }
-                        Step::Wait(moment) => until.real = moment.real,
-                        _ => {}
-                    }
-                }
                 self.state.wait(&mut shared, until);
                 continue;
             };
@@ -135,71 +139,22 @@ impl LeaseThread {
     fn start(&self) -> Result<(), Error> {
         let lease = self.clone();
         thread::Builder::new()
-            .name(format!("azmutex:{}", self.settings.key))
-            .stack_size(self.settings.stack)
+            .name(format!("azmutex:{}", self.locker.settings.key))
+            .stack_size(self.locker.settings.stack)
             .spawn(move || lease.run())
             .map(drop)
             .map_err(|error| {
                 Error::new(ErrorKind::System, "no thread to renew the lease from")
                     .with_source(error)
-                    .during("acquire lease on", &self.settings.events.target)
+                    .during("acquire lease on", &self.locker.settings.events.target)
             })
-    }
-
-    /// What comes next for one who waits.
-    fn look(&self, now: Moment) -> line::Next {
-        let is_held = |lease: &Self| now.lease < lease.state.deadline();
-        match &self.queue {
-            Some(queue) => queue.line().look(self, now.lease, is_held),
-            None => line::Next::Ask,
-        }
-    }
-
-    /// Stops to wait in line. Returns false if it is too late for that.
-    fn leave(&self) -> bool {
-        self.queue
-            .as_ref()
-            .is_none_or(|queue| queue.line().leave(self))
-    }
-
-    /// It is this guard's turn from now on.
-    fn begin_turn(&self) {
-        let Some(queue) = &self.queue else { return };
-        let now = self.state.now().lease;
-        queue.line().granted(self, now);
-        if now >= self.state.deadline() {
-            self.wake_first();
-        }
-    }
-
-    /// It is no longer this guard's turn, if it was.
-    pub(crate) fn end_turn(&self) {
-        let Some(queue) = &self.queue else { return };
-        let now = self.state.now().lease;
-        queue.line().pass(self, now, self.settings.hand_over_for);
-        self.wake_first();
-    }
-
-    /// How many in this process are served before.
-    fn ahead(&self) -> usize {
-        let queue = self.queue.as_ref();
-        queue.map_or(0, |queue| queue.line().ahead(self))
-    }
-
-    /// Has the first who waits in this process look what it has to do.
-    fn wake_first(&self) {
-        let queue = self.queue.as_ref();
-        let first = queue.and_then(|queue| queue.line().first().cloned());
-        if let Some(first) = first {
-            first.state.wake();
-        }
     }
 
     /// Releases the lease, all of it within the release timeout.
     ///
     /// `started`: when that began.
     pub(crate) fn release(&self, started: Moment) -> Result<(), Error> {
-        let silence = &self.settings.mutex.operations().silence;
+        let silence = &self.locker.settings.mutex.operations().silence;
         let mut shared = self.state.lock();
         shared.lifecycle.release(Moment {
             lease: self.state.now().lease,
@@ -213,7 +168,7 @@ impl LeaseThread {
                 Claim::Lost(reason) if reason != LossReason::Released => Error::lost(reason),
                 _ => Error::transport(text, Phase::Reply),
             };
-            let error = error.during("release lease on", &self.settings.events.target);
+            let error = error.during("release lease on", &self.locker.settings.events.target);
             return Err(self.abandon(&mut shared, error));
         }
         // From here on there is one who sends, so that no release overtakes another. A renewal that
@@ -228,7 +183,8 @@ impl LeaseThread {
         if result.as_ref().is_err_and(Error::is_silence) {
             silence.waited_in_vain(started.real, self.state.now().real);
         }
-        result.map_err(|error| error.during("release lease on", &self.settings.events.target))
+        result
+            .map_err(|error| error.during("release lease on", &self.locker.settings.events.target))
     }
 
     /// Waits until the lease's thread has an answer to what it has sent, for at most half of the release
@@ -236,7 +192,7 @@ impl LeaseThread {
     pub(crate) fn wait_for_answer(&self, shared: &mut MutexGuard<'_, Shared>, started: Moment) {
         let patience = Moment {
             lease: Tick::NEVER,
-            real: started.real + self.settings.terms.release_timeout / 2,
+            real: started.real + self.locker.settings.terms.release_timeout / 2,
         };
         while shared.busy && self.state.now().real < patience.real {
             self.state.wait(shared, patience);
@@ -257,7 +213,7 @@ impl LeaseThread {
 
     /// Replaces the content of the lock blob.
     pub(crate) fn write_content(&self, id: LeaseId, content: &[u8]) -> Result<(), Error> {
-        let timeout = self.settings.mutex.operations().request_timeout;
+        let timeout = self.locker.settings.mutex.operations().request_timeout;
         let result = self.blob(id).write_content(content, timeout);
         let mut shared = self.state.lock();
         match &result {
@@ -270,8 +226,8 @@ impl LeaseThread {
 
     /// Reads the content of the lock blob.
     pub(crate) fn read_content(&self, id: LeaseId) -> Result<Vec<u8>, Error> {
-        let operations = self.settings.mutex.operations();
-        let (client, key) = (&operations.client, &self.settings.key);
+        let operations = self.locker.settings.mutex.operations();
+        let (client, key) = (&operations.client, &self.locker.settings.key);
         operations
             .until_answered(|timeout| client.read_content(key, id, timeout))
             .inspect_err(|error| self.heed(&mut self.state.lock(), error))
@@ -298,7 +254,7 @@ impl LeaseThread {
             }
         }
         if lease.state.lock().abandoned {
-            lease.settings.abandoned.remove();
+            lease.locker.settings.abandoned.remove();
         }
     }
 
@@ -306,7 +262,7 @@ impl LeaseThread {
         // Nothing here is known to panic. If something does, the claim still ends at the deadline.
         let carry_out = || self.carry_out(Driver::Thread);
         while catch_unwind(AssertUnwindSafe(carry_out)).is_err() {
-            let target = &self.settings.events.target;
+            let target = &self.locker.settings.events.target;
             no_panic(|| log::error!("lock `{target}`: the lease's thread panicked; it goes on"));
             let mut shared = self.state.lock();
             shared.busy = false;
@@ -332,7 +288,8 @@ impl LeaseThread {
                     shared.handed = Some(Ok(self.granted(&shared, token)));
                 }
                 Step::Fail(error) => {
-                    let error = error.during("acquire lease on", &self.settings.events.target);
+                    let error =
+                        error.during("acquire lease on", &self.locker.settings.events.target);
                     let error = self.abandon(&mut shared, error);
                     shared.handed = Some(Err(error));
                 }
@@ -364,7 +321,7 @@ impl LeaseThread {
             if lapsed {
                 self.wake_first();
             }
-            self.settings.events.tell(&event, report);
+            self.locker.settings.events.tell(&event, report);
         });
     }
 
@@ -406,19 +363,19 @@ impl LeaseThread {
         }
         if !shared.abandoned {
             shared.abandoned = true;
-            self.settings.abandoned.add();
+            self.locker.settings.abandoned.add();
         }
         error.with_lease_id(shared.id)
     }
 
     fn blob(&self, id: LeaseId) -> LeasedBlob<'_> {
         LeasedBlob {
-            operations: self.settings.mutex.operations(),
-            key: &self.settings.key,
+            operations: self.locker.settings.mutex.operations(),
+            key: &self.locker.settings.key,
             id,
             former: None,
-            duration: self.settings.duration,
-            recorder: &self.settings.recorder,
+            duration: self.locker.settings.duration,
+            recorder: &self.locker.settings.recorder,
             seen: &self.state.seen,
         }
     }
@@ -440,30 +397,25 @@ impl LeaseThread {
                     holder,
                 }
             }
-            Notice::InLine { elapsed } => Event::Waiting {
-                attempt: 0,
-                elapsed,
-                ahead: self.ahead(),
-                holder: None,
-            },
+            Notice::InLine { elapsed } => {
+                let (ahead, holder) = self.before();
+                Event::Waiting {
+                    attempt: 0,
+                    elapsed,
+                    ahead,
+                    holder,
+                }
+            }
             Notice::AcquireFailed {
                 attempt,
                 error,
                 report,
             } => {
                 worth_a_line = report;
-                let error = error.during("acquire lease on", &self.settings.events.target);
+                let error = error.during("acquire lease on", &self.locker.settings.events.target);
                 Event::AcquireFailed { attempt, error }
             }
-            Notice::Acquired { elapsed } => {
-                if self.settings.events.observer.is_some() {
-                    self.state.expose_id(shared.id);
-                }
-                Event::Acquired {
-                    lease_id: shared.id,
-                    elapsed,
-                }
-            }
+            Notice::Acquired { elapsed } => Event::Acquired { elapsed },
             Notice::Renewed => Event::Renewed,
             Notice::RenewalFailed { error, remaining } => Event::RenewalFailed { error, remaining },
             Notice::RecordFailed { error } => Event::RecordFailed { error },

@@ -17,13 +17,18 @@ use crate::time::clock::{Clock, Presence};
 use crate::time::jitter::Jitter;
 use crate::time::tick::{Moment, Tick};
 
+/// What all guards of a locker share.
+pub(crate) struct LockerInner {
+    pub(crate) settings: Settings,
+    /// Those in this process who want the same lock. `None` if it is not handed over.
+    pub(crate) queue: Option<Arc<Queue<LeaseThread>>>,
+}
+
 /// A guard's lease, or one that is waited for.
 #[derive(Clone)]
 pub(crate) struct LeaseThread {
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) locker: Arc<LockerInner>,
     pub(crate) state: Arc<GuardState>,
-    /// Those in this process who want the same lock. `None` if it is not handed over.
-    pub(crate) queue: Option<Arc<Queue<Self>>>,
 }
 
 impl PartialEq for LeaseThread {

@@ -25,7 +25,7 @@ impl LeaseWatch {
     /// The key: the blob's name.
     #[must_use]
     pub fn key(&self) -> &str {
-        &self.lease.settings.key
+        &self.lease.locker.settings.key
     }
 
     /// See [`LeaseGuard::is_held`](crate::LeaseGuard::is_held).
@@ -52,7 +52,7 @@ impl LeaseWatch {
                 Error::new(ErrorKind::LeaseUnproven, text)
             }
         };
-        Err(error.during("keep the lock", &self.lease.settings.events.target))
+        Err(error.during("keep the lock", &self.lease.locker.settings.events.target))
     }
 
     /// See [`LeaseGuard::deadline`](crate::LeaseGuard::deadline).
@@ -130,7 +130,7 @@ impl LeaseWatch {
 
     pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
-            .field("lock", &self.lease.settings.events.target)
+            .field("lock", &self.lease.locker.settings.events.target)
             .field("lease_id", &self.lease_id())
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
