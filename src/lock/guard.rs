@@ -291,6 +291,7 @@ impl LeaseGuard {
         if self.lease.hand_over(started) {
             return Ok(());
         }
+        self.lease.prepare_end();
         let result = self.lease.release(started);
         self.lease.end_turn();
         result

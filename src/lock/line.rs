@@ -27,8 +27,8 @@ pub(crate) struct Line<T> {
 #[derive(Debug)]
 enum Turn<T> {
     Free,
-    /// This one asks the service, or is being given the lock.
-    Asks(T),
+    /// This one asks the service, is being given the lock, or gives it back.
+    Busy(T),
     Holds(T),
 }
 
@@ -63,12 +63,12 @@ impl<T: Clone + PartialEq> Line<T> {
     pub(crate) fn try_turn(&mut self, who: &T, is_held: impl FnOnce(&T) -> bool) -> bool {
         let is_free = match &self.turn {
             Turn::Holds(holder) if is_held(holder) => return false,
-            Turn::Asks(_) => false,
+            Turn::Busy(_) => false,
             Turn::Holds(_) | Turn::Free => self.waiting.is_empty(),
         };
         if is_free {
             self.since = None;
-            self.turn = Turn::Asks(who.clone());
+            self.turn = Turn::Busy(who.clone());
         }
         true
     }
@@ -80,14 +80,14 @@ impl<T: Clone + PartialEq> Line<T> {
             return Next::Wait(Tick::NEVER);
         }
         match &self.turn {
-            Turn::Asks(_) => return Next::Wait(Tick::NEVER),
+            Turn::Busy(_) => return Next::Wait(Tick::NEVER),
             Turn::Holds(holder) if is_held(holder) => return Next::Wait(Tick::NEVER),
             Turn::Holds(_) => self.since = None,
             Turn::Free if now < self.not_before => return Next::Wait(self.not_before),
             Turn::Free => {}
         }
         if let Some(who) = self.waiting.pop_front() {
-            self.turn = Turn::Asks(who);
+            self.turn = Turn::Busy(who);
         }
         Next::Ask
     }
@@ -111,7 +111,7 @@ impl<T: Clone + PartialEq> Line<T> {
     /// `who` has the lock. It is its turn unless it is another one's.
     pub(crate) fn granted(&mut self, who: &T, now: Tick) {
         match &self.turn {
-            Turn::Asks(one) | Turn::Holds(one) if one != who => {}
+            Turn::Busy(one) | Turn::Holds(one) if one != who => {}
             _ => {
                 self.turn = Turn::Holds(who.clone());
                 self.since.get_or_insert(now);
@@ -135,14 +135,21 @@ impl<T: Clone + PartialEq> Line<T> {
             return None;
         }
         let next = self.waiting.pop_front()?;
-        self.turn = Turn::Asks(next.clone());
+        self.turn = Turn::Busy(next.clone());
         Some(next)
+    }
+
+    /// `who` is about to give the lock back, if it is its turn.
+    pub(crate) fn ending(&mut self, who: &T) {
+        if self.turn() == Some(who) {
+            self.turn = Turn::Busy(who.clone());
+        }
     }
 
     /// The turn of `who`, if it is its turn, is over at `now`. If others wait although this process has
     /// had the lock for `quantum`, it lets others in first.
     pub(crate) fn pass(&mut self, who: &T, now: Tick, quantum: Duration) {
-        if !matches!(&self.turn, Turn::Asks(one) | Turn::Holds(one) if one == who) {
+        if self.turn() != Some(who) {
             return;
         }
         self.turn = Turn::Free;
@@ -158,7 +165,7 @@ impl<T: Clone + PartialEq> Line<T> {
     pub(crate) fn turn(&self) -> Option<&T> {
         match &self.turn {
             Turn::Free => None,
-            Turn::Asks(one) | Turn::Holds(one) => Some(one),
+            Turn::Busy(one) | Turn::Holds(one) => Some(one),
         }
     }
 
@@ -279,6 +286,17 @@ mod tests {
         assert_eq!(line.hand_over(&1, at(1), QUANTUM, |_| true), None);
         line.pass(&1, at(1), QUANTUM);
         assert_eq!(line.look(&3, at(1), |_| false), NEVER, "it is 2's turn");
+    }
+
+    #[test]
+    fn nobody_asks_while_the_lock_is_given_back() {
+        let mut line = held(&[2]);
+        line.ending(&1);
+        assert_eq!(line.look(&2, at(1), |_| false), NEVER);
+        line.pass(&1, at(2), QUANTUM);
+        assert_eq!(line.look(&2, at(2), |_| false), Next::Ask);
+        line.ending(&1);
+        assert_eq!(line.turn(), Some(&2));
     }
 
     #[test]

@@ -316,7 +316,7 @@ impl LeaseThread {
     fn tell(&self, shared: &mut MutexGuard<'_, Shared>, notice: Notice) {
         // Those who wait in this process must not count on it any more.
         let lapsed = matches!(notice, Notice::Unproven | Notice::Lost(_));
-        let (event, report) = self.event(shared, notice);
+        let (event, report) = self.event(notice);
         MutexGuard::unlocked(shared, || {
             if lapsed {
                 self.wake_first();
@@ -380,7 +380,7 @@ impl LeaseThread {
         }
     }
 
-    fn event(&self, shared: &Shared, notice: Notice) -> (Event, bool) {
+    fn event(&self, notice: Notice) -> (Event, bool) {
         let mut worth_a_line = true;
         let event = match notice {
             Notice::HeldByAnother {

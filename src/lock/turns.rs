@@ -49,6 +49,13 @@ impl LeaseThread {
         }
     }
 
+    /// This one's guard is about to give the lock back.
+    pub(crate) fn prepare_end(&self) {
+        if let Some(queue) = &self.locker.queue {
+            queue.line().ending(self);
+        }
+    }
+
     /// It is no longer this one's turn, if it was.
     pub(crate) fn end_turn(&self) {
         let Some(queue) = &self.locker.queue else {
