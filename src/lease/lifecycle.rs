@@ -550,6 +550,11 @@ impl Lifecycle {
         }
     }
 
+    /// For how long failures in a row are retried while the lease is asked for.
+    pub(crate) fn fault_wait(&self) -> Duration {
+        self.acquisition.fault_wait()
+    }
+
     /// For how long the user has had the lease.
     pub(crate) fn held_for(&self, now: Tick) -> Duration {
         match &self.phase {

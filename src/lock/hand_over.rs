@@ -54,7 +54,7 @@ impl LeaseThread {
         let lifecycle = &shared.lifecycle;
         let fits = |next: &Self| lifecycle.may_pass_on(&next.locker.settings.terms, now);
         let quantum = self.locker.settings.hand_over_for;
-        let next = queue.line().hand_over(self, now.lease, quantum, fits)?;
+        let next = queue.line().hand_over(self, now, quantum, fits)?;
         let lease = shared.lifecycle.pass_on(&next.locker.settings.terms, now)?;
         *shared.next.lock() = Some(next.clone());
         self.state.publish_deadline(&shared);

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::time::tick::Tick;
+use crate::time::tick::{Moment, Tick};
 
 /// For how long a process does not ask for the lock once its time with it is over: longer than any
 /// pause between the attempts of those who wait elsewhere with the default settings.
@@ -18,9 +18,9 @@ const STAND_BACK: Duration = Duration::from_millis(750);
 pub(crate) struct Line<T> {
     turn: Turn<T>,
     waiting: VecDeque<T>,
-    /// Since when this process has had the lock without letting others in.
+    /// Since when this process has had the lock without letting others in, by the clock of leases.
     since: Option<Tick>,
-    /// Until when it lets others in.
+    /// Until when it lets others in, by the system's clock.
     not_before: Tick,
 }
 
@@ -37,7 +37,7 @@ enum Turn<T> {
 pub(crate) enum Next {
     /// It is its turn: ask the service.
     Ask,
-    /// Wait until then, or until it is the first and is woken.
+    /// Wait until the system's clock shows this, or until it is the first and is woken.
     Wait(Tick),
 }
 
@@ -75,7 +75,7 @@ impl<T: Clone + PartialEq> Line<T> {
 
     /// What `who`, who waits, does at `now`. `is_held`: whether the one who has the lock can vouch for
     /// it. If not, the first who waits asks the service.
-    pub(crate) fn look(&mut self, who: &T, now: Tick, is_held: impl FnOnce(&T) -> bool) -> Next {
+    pub(crate) fn look(&mut self, who: &T, now: Moment, is_held: impl FnOnce(&T) -> bool) -> Next {
         if self.waiting.front() != Some(who) {
             return Next::Wait(Tick::NEVER);
         }
@@ -83,7 +83,7 @@ impl<T: Clone + PartialEq> Line<T> {
             Turn::Busy(_) => return Next::Wait(Tick::NEVER),
             Turn::Holds(holder) if is_held(holder) => return Next::Wait(Tick::NEVER),
             Turn::Holds(_) => self.since = None,
-            Turn::Free if now < self.not_before => return Next::Wait(self.not_before),
+            Turn::Free if now.real < self.not_before => return Next::Wait(self.not_before),
             Turn::Free => {}
         }
         if let Some(who) = self.waiting.pop_front() {
@@ -108,13 +108,24 @@ impl<T: Clone + PartialEq> Line<T> {
         self.waiting.len() < waited
     }
 
+    /// Takes those out of the line who `fail` with `who`, if it is its turn.
+    pub(crate) fn fail(&mut self, who: &T, fails: impl Fn(&T) -> bool) -> Vec<T> {
+        if self.turn() != Some(who) {
+            return Vec::new();
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let (failed, waiting): (Vec<T>, _) = waiting.into_iter().partition(fails);
+        self.waiting = waiting.into();
+        failed
+    }
+
     /// `who` has the lock. It is its turn unless it is another one's.
-    pub(crate) fn granted(&mut self, who: &T, now: Tick) {
+    pub(crate) fn granted(&mut self, who: &T, now: Moment) {
         match &self.turn {
             Turn::Busy(one) | Turn::Holds(one) if one != who => {}
             _ => {
                 self.turn = Turn::Holds(who.clone());
-                self.since.get_or_insert(now);
+                self.since.get_or_insert(now.lease);
             }
         }
     }
@@ -124,7 +135,7 @@ impl<T: Clone + PartialEq> Line<T> {
     pub(crate) fn hand_over(
         &mut self,
         who: &T,
-        now: Tick,
+        now: Moment,
         quantum: Duration,
         fits: impl FnOnce(&T) -> bool,
     ) -> Option<T> {
@@ -148,7 +159,7 @@ impl<T: Clone + PartialEq> Line<T> {
 
     /// The turn of `who`, if it is its turn, is over at `now`. If others wait although this process has
     /// had the lock for `quantum`, it lets others in first.
-    pub(crate) fn pass(&mut self, who: &T, now: Tick, quantum: Duration) {
+    pub(crate) fn pass(&mut self, who: &T, now: Moment, quantum: Duration) {
         if self.turn() != Some(who) {
             return;
         }
@@ -157,7 +168,7 @@ impl<T: Clone + PartialEq> Line<T> {
             self.since = None;
         } else if self.is_over(now, quantum) {
             self.since = None;
-            self.not_before = now + STAND_BACK;
+            self.not_before = now.real + STAND_BACK;
         }
     }
 
@@ -174,8 +185,8 @@ impl<T: Clone + PartialEq> Line<T> {
         self.waiting.front()
     }
 
-    fn is_over(&self, now: Tick, quantum: Duration) -> bool {
-        self.since.is_some_and(|since| now >= since + quantum)
+    fn is_over(&self, now: Moment, quantum: Duration) -> bool {
+        self.since.is_some_and(|since| now.lease >= since + quantum)
     }
 }
 
@@ -186,8 +197,12 @@ mod tests {
     const SEC: Duration = Duration::from_secs(1);
     const QUANTUM: Duration = Duration::from_secs(15);
 
-    fn at(secs: u32) -> Tick {
-        Tick::default() + SEC * 1000 + SEC * secs
+    fn at(secs: u32) -> Moment {
+        let now = Tick::default() + SEC * 1000 + SEC * secs;
+        Moment {
+            lease: now,
+            real: now,
+        }
     }
 
     /// 1 has had the lock since second 0, and these wait.
@@ -244,9 +259,13 @@ mod tests {
         line.granted(&2, at(14));
         assert_eq!(line.hand_over(&2, at(15), QUANTUM, |_| true), None);
         line.pass(&2, at(15), QUANTUM);
-        let back = at(15) + STAND_BACK;
+        let back = at(15).real + STAND_BACK;
         assert_eq!(line.look(&3, at(15), |_| false), Next::Wait(back));
-        assert_eq!(line.look(&3, back, |_| false), Next::Ask);
+        let then = Moment {
+            real: back,
+            ..at(15)
+        };
+        assert_eq!(line.look(&3, then, |_| false), Next::Ask);
         line.granted(&3, at(16));
         line.join(4);
         assert_eq!(line.hand_over(&3, at(30), QUANTUM, |_| true), Some(4));
@@ -315,6 +334,17 @@ mod tests {
         line.pass(&1, at(1), QUANTUM);
         line.granted(&2, at(1));
         assert_eq!(line.turn(), Some(&2), "it is nobody else's");
+    }
+
+    #[test]
+    fn those_who_fail_with_the_one_who_asks_do_not_wait_any_more() {
+        let mut line = Line::default();
+        (1..=4).for_each(|who| line.join(who));
+        assert_eq!(line.look(&1, at(0), |_| false), Next::Ask);
+        assert!(line.fail(&2, |_| true).is_empty(), "it has not asked");
+        assert_eq!(line.fail(&1, |who| *who != 3), [2, 4]);
+        line.pass(&1, at(1), QUANTUM);
+        assert_eq!(line.look(&3, at(1), |_| false), Next::Ask);
     }
 
     #[test]

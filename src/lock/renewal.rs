@@ -48,7 +48,7 @@ impl LeaseThread {
         };
         let lease = Self {
             locker: Arc::clone(locker),
-            state: Arc::new(GuardState::new(clock, id, lifecycle)),
+            state: Arc::new(GuardState::new(clock, id, lifecycle, now)),
         };
         if let Some(stop) = &settings.stop {
             let state: Arc<dyn Wake> = Arc::<GuardState>::clone(&lease.state);
@@ -70,6 +70,7 @@ impl LeaseThread {
                 Ok((lease, granted))
             }
             Err(error) => {
+                lease.fail_others(limit, &error);
                 lease.end_turn();
                 Err(error)
             }
@@ -95,7 +96,7 @@ impl LeaseThread {
             let end = shared.lifecycle.wait_end();
             let mut until = Moment {
                 lease: end,
-                ..Moment::NEVER
+                real: Tick::NEVER,
             };
             if shared.lifecycle.is_in_line() {
                 match self.look(now) {
@@ -104,14 +105,14 @@ impl LeaseThread {
                         self.start()?;
                         continue;
                     }
-                    Next::Wait(then) => until.lease = end.min(then),
+                    Next::Wait(then) => until.real = then,
                 }
                 match shared.lifecycle.step(now) {
                     Step::Announce(notice) => {
                         self.tell(&mut shared, notice);
                         continue;
                     }
-                    Step::Wait(then) => until.real = then.real,
+                    Step::Wait(then) => until.real = until.real.min(then.real),
                     _ => {}
                 }
             }

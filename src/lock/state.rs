@@ -50,6 +50,8 @@ pub(crate) type Next = Arc<Mutex<Option<LeaseThread>>>;
 #[derive(Debug)]
 pub(crate) struct GuardState {
     clock: Clock,
+    /// Since when the lease is waited for.
+    pub(crate) started: Moment,
     /// A copy of the lease's deadline, in nanoseconds, for readers that wait for nobody: one in a
     /// process that was forked off, or one that must not be held up. Zero when it is not held.
     deadline: AtomicU64,
@@ -93,9 +95,10 @@ const EXPOSED: u64 = 1;
 const HANDED_OVER: u64 = 2;
 
 impl GuardState {
-    pub(crate) fn new(clock: Clock, id: LeaseId, lifecycle: Lifecycle) -> Self {
+    pub(crate) fn new(clock: Clock, id: LeaseId, lifecycle: Lifecycle, started: Moment) -> Self {
         Self {
             clock,
+            started,
             deadline: AtomicU64::new(0),
             exposure: AtomicU64::new(CONCEALED),
             shared: Mutex::new(Shared {

@@ -3,6 +3,7 @@
 use super::line::Next;
 use super::state::LeaseThread;
 use super::stop::Wake;
+use crate::error::{Error, ErrorKind};
 use crate::holder::record::Holder;
 use crate::lease::terms::WaitLimit;
 use crate::time::tick::Moment;
@@ -28,7 +29,7 @@ impl LeaseThread {
             return Next::Ask;
         };
         let mut line = queue.line();
-        line.look(self, now.lease, |lease| lease.is_held(now))
+        line.look(self, now, |lease| lease.is_held(now))
     }
 
     /// Stops to wait in line. Returns false if it is too late for that.
@@ -43,7 +44,7 @@ impl LeaseThread {
             return;
         };
         let now = self.state.now();
-        queue.line().granted(self, now.lease);
+        queue.line().granted(self, now);
         if !self.is_held(now) {
             self.wake_first();
         }
@@ -61,10 +62,43 @@ impl LeaseThread {
         let Some(queue) = &self.locker.queue else {
             return;
         };
-        let now = self.state.now().lease;
+        let now = self.state.now();
         let quantum = self.locker.settings.hand_over_for;
         queue.line().pass(self, now, quantum);
         self.wake_first();
+    }
+
+    /// This one has asked in vain, and fails with `error`. So do those who use the same client, would
+    /// not retry failures for longer, and have waited for about as long: they would only fail one after
+    /// the other.
+    pub(crate) fn fail_others(&self, limit: WaitLimit, error: &Error) {
+        let Some(queue) = &self.locker.queue else {
+            return;
+        };
+        let may_pass = matches!(
+            error.kind(),
+            ErrorKind::Transport | ErrorKind::Service | ErrorKind::Throttled | ErrorKind::Protocol
+        );
+        let now = self.state.now();
+        if !may_pass || now.lease >= limit.end() {
+            return;
+        }
+        let asked_for = self.state.lock().lifecycle.fault_wait();
+        let fails = |other: &Self| {
+            let settings = &other.locker.settings;
+            let fault_wait = settings.terms.fault_wait;
+            let waited = now.real.since(other.state.started.real);
+            settings.mutex.is_same(&self.locker.settings.mutex)
+                && fault_wait <= asked_for
+                && waited >= fault_wait / 4 * 3
+        };
+        let failed = queue.line().fail(self, fails);
+        for other in failed {
+            let mut shared = other.state.lock();
+            shared.lifecycle.give_up(now);
+            shared.handed = Some(Err(error.clone()));
+            other.state.publish(&shared);
+        }
     }
 
     /// Has the first who waits in line look what comes next.

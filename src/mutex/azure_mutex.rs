@@ -495,6 +495,11 @@ impl AzureMutex {
         self.0.client.url(key)
     }
 
+    /// Whether both are clones of one client.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn operations(&self) -> &Operations {
         &self.0
     }

@@ -1,8 +1,9 @@
 //! What the library's threads share, in the hands of a scheduler.
 //!
-//! In the form of `parking_lot`, as far as the library uses it. A wait never blocks, since all of the
-//! library's have an end: it lets the others go on, and then has ended in time or not, as the
-//! scheduler pleases.
+//! In the form of `parking_lot`, as far as the library uses it. A wait with an end never blocks: it
+//! lets the others go on, and then has ended in time or not, as the scheduler pleases. One without an
+//! end, as all by a clock that stands still, blocks until somebody wakes it, so that a wait that nobody
+//! wakes is found.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -58,6 +59,9 @@ pub(crate) mod thread {
 
 /// The longest pause between attempts in a scene.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// A wait for so long has no end.
+const NEVER: Duration = Duration::from_secs(1 << 32);
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttled::Mutex<T>);
@@ -152,6 +156,12 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         timeout: Duration,
     ) -> WaitTimeoutResult {
+        if timeout >= NEVER {
+            let locked = guard.guard.take().expect("locked but in `unlocked`");
+            let locked = self.0.wait(locked);
+            *guard.guard = Some(locked.unwrap_or_else(|poisoned| poisoned.into_inner()));
+            return WaitTimeoutResult(false);
+        }
         MutexGuard::unlocked(guard, || {
             thread::yield_now();
             // A pause between attempts is over once the system's clock says so.

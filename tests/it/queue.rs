@@ -376,22 +376,28 @@ fn panic_under_the_guard_releases_the_lease_instead_of_handing_it_over() {
 fn process_stands_back_once_it_has_had_the_lock_for_its_time() {
     let backend = frozen();
     let guard = build(builder(&backend)).lock().expect("it is free");
-    let (second, _events) = in_line(builder(&backend));
+    let (second, heard) = in_line(builder(&backend));
     let (third, events) = in_line(builder(&backend));
-    backend.pass(15 * SEC - MILLI);
+    backend.pass(12 * SEC);
     drop(guard);
     let guard = second.guard();
-    backend.pass(MILLI);
+    assert_eq!(
+        heard.count(|event| matches!(event, Event::Acquired { .. })),
+        1
+    );
+    backend.pass(3 * SEC);
     let watch = guard.watch();
+    let released = Instant::now();
     guard.release().expect("it is held");
     is_released(watch.check());
-    let status = backend.mutex().status(KEY).expect("the blob exists");
-    assert_eq!(status.state(), LeaseState::Available, "others get a chance");
-    let other = elsewhere(&backend).try_lock().expect("it is free");
-    backend.pass(750 * MILLI);
-    events.wait(|event| matches!(event, Event::Waiting { attempt: 1, .. }));
-    other.release().expect("it is held");
+    assert_eq!(heard.count(|event| matches!(event, Event::Released)), 1);
     third.guard().release().expect("it is held");
+    assert!(
+        released.elapsed() >= 750 * MILLI,
+        "{:?}",
+        released.elapsed()
+    );
+    drop(events);
 }
 
 #[test]
@@ -573,6 +579,27 @@ fn wait_that_ends_while_the_lease_is_on_its_way_leaves_none_behind() {
     assert!(locker.settle(LONG));
     let next = elsewhere(&backend).try_lock().expect("nothing is left");
     assert_ne!(next.lease_id(), id);
+}
+
+#[test]
+fn those_who_wait_behind_one_who_asks_in_vain_fail_with_it() {
+    let backend = Backend::emulator();
+    let (proxy, mutex) = behind_proxy(&backend);
+    drop(build(of(&mutex)).lock().expect("it is free"));
+    proxy.always(Some(Fault::Answer(server_busy(None))));
+    let (observer, events) = Events::new();
+    let first = Waiter::forever(&build(of(&mutex).fault_wait(4 * SEC).observer(observer)));
+    events.wait(|event| matches!(event, Event::AcquireFailed { .. }));
+    let (same, heard) = in_line(of(&mutex).fault_wait(4 * SEC));
+    let patient = Waiter::forever(&build(of(&mutex)));
+    for waiter in [first, same] {
+        let error = Error::from(waiter.end().expect_err("it is in vain"));
+        assert_eq!(error.kind(), ErrorKind::Throttled, "{error}");
+    }
+    let asked = |event: &Event| matches!(event, Event::AcquireFailed { .. });
+    assert_eq!(heard.count(asked), 0, "it did not ask");
+    proxy.clear();
+    drop(patient.guard());
 }
 
 #[test]
