@@ -70,7 +70,7 @@ fn locker(mutex: AzureMutex, key: &str) -> Result<Locker> {
     let locker = Locker::builder(mutex, key)
         .lease_duration(LEASE)
         .renewal_interval(RENEWAL_INTERVAL)
-        .backoff(Duration::from_millis(50), Duration::from_millis(250))
+        .poll_interval(Duration::from_millis(50))
         .observer(move |event| match event {
             Event::Waiting { attempt: 1, .. } => println!("waits"),
             Event::Lost { reason, .. } => println!("hears: {reason}"),

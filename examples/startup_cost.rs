@@ -11,11 +11,11 @@
 
 use std::error::Error;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use azmutex::emulator::Emulator;
 use azmutex::{AzureMutex, LeaseId};
 
-const SAS: &str = "sv=2021-04-10&se=2099-01-01T00%3A00%3A00Z&sig=made%2Bup%3D";
 /// The programs take turns, so that other load on the machine affects all of them.
 const TURNS: u32 = 20;
 const RUNS: u32 = 30;
@@ -38,27 +38,30 @@ fn bare(url: &str) -> Result<(), Box<dyn Error>> {
         .build()
         .new_agent();
     let id = LeaseId::random()?.to_string();
-    let send = |action: &str, name: &str| {
-        agent
-            .put(format!("{url}?comp=lease&{SAS}"))
+    let send = |action: &str, headers: &[(&str, &str)]| {
+        let mut request = agent
+            .put(url)
             .header("x-ms-version", "2021-04-10")
-            .header("x-ms-lease-action", action)
-            .header("x-ms-lease-duration", "60")
-            .header(name, &id)
-            .send_empty()
+            .header("x-ms-lease-action", action);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send_empty()
     };
-    send("acquire", "x-ms-proposed-lease-id")?;
+    let duration = ("x-ms-lease-duration", "60");
+    send("acquire", &[duration, ("x-ms-proposed-lease-id", &id)])?;
     let status = Command::new("true").status()?;
-    send("release", "x-ms-lease-id")?;
+    send("release", &[("x-ms-lease-id", &id)])?;
     std::process::exit(status.code().unwrap_or(1));
 }
 
 fn compare(azmutex: &str) -> Result<(), Box<dyn Error>> {
-    let emulator = Emulator::builder().sas(SAS).start()?;
+    let emulator = Emulator::start()?;
+    let sas = emulator.sas(Duration::from_secs(3600));
     let mutex = AzureMutex::new(emulator.options("locks")?)?;
     let lease = mutex.acquire("x", azmutex::LeaseDuration::MAX)?;
     mutex.release(&lease)?;
-    let url = mutex.url("x");
+    let url = format!("{}?comp=lease&{sas}", mutex.url("x"));
 
     let own = std::env::current_exe()?;
     let with = || {
@@ -67,7 +70,7 @@ fn compare(azmutex: &str) -> Result<(), Box<dyn Error>> {
             .args(["run", "--no-fencing", "x", "--", "true"])
             .env("AZURE_STORAGE_ACCOUNT", emulator.account())
             .env("AZMUTEX_ENDPOINT", emulator.endpoint())
-            .env("AZURE_STORAGE_SAS_TOKEN", SAS);
+            .env("AZURE_STORAGE_SAS_TOKEN", &sas);
         command
     };
     let without = || {

@@ -33,6 +33,7 @@ struct Inner {
     loss: Option<LossReason>,
     permanent: bool,
     foreign: bool,
+    unheard: bool,
     host: Option<String>,
     phase: Option<Phase>,
     attempts: u32,
@@ -77,6 +78,9 @@ pub(crate) enum Delivery {
     /// Nothing: it was not sent completely, or the service was too busy to start on it. It may be
     /// sent again.
     NotDone,
+    /// Nothing, and nobody has ever listened on that port of this machine. It may be sent again, but
+    /// there is little hope.
+    Unheard,
     /// Unknown: it was sent, but no answer says what happened. It may be sent again if doing it
     /// twice does no harm.
     Unknown,
@@ -206,6 +210,7 @@ impl Error {
         match (self.is_transient(), self.is_ambiguous()) {
             (false, _) => Delivery::Refused,
             (true, true) => Delivery::Unknown,
+            (true, false) if self.0.unheard => Delivery::Unheard,
             (true, false) => Delivery::NotDone,
         }
     }
@@ -213,6 +218,19 @@ impl Error {
     /// Whether there was no reply at all.
     pub(crate) fn is_silence(&self) -> bool {
         self.kind() == ErrorKind::Transport && self.0.status.is_none()
+    }
+
+    /// Whether the service, or a gateway in front of it, has too much to do.
+    pub(crate) fn is_overload(&self) -> bool {
+        self.kind() == ErrorKind::Throttled
+            || matches!(self.0.status, Some(408 | 504))
+            || self.service_code() == Some("OperationTimedOut")
+    }
+
+    /// Whether the service itself, and nothing in front of it, refused the request because there are
+    /// too many.
+    pub(crate) fn is_throttling(&self) -> bool {
+        self.kind() == ErrorKind::Throttled && self.service_code().is_some()
     }
 
     /// Whether there was a reply.
@@ -331,6 +349,11 @@ impl Error {
         self.edit(|inner| inner.foreign = true)
     }
 
+    /// Marks a connection that was refused by this machine, on a port where nobody ever listened.
+    pub(crate) fn unheard(self) -> Self {
+        self.edit(|inner| inner.unheard = true)
+    }
+
     /// The same failure, as the lease's holder sees it.
     pub(crate) fn into_loss(self, reason: LossReason) -> Self {
         self.edit(|inner| {
@@ -362,6 +385,18 @@ impl Error {
         self.edit(|inner| {
             inner.kind = Some(ErrorKind::WouldBlock);
             inner.detail = detail.to_owned();
+        })
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn with_advice(self, advice: &str) -> Self {
+        self.edit(|inner| {
+            let separator = match inner.detail.chars().last() {
+                None => "",
+                Some('?') => " ",
+                Some(_) => "; ",
+            };
+            inner.detail = format!("{}{separator}{advice}", inner.detail);
         })
     }
 
@@ -689,6 +724,11 @@ mod tests {
             (Error::transport("", Phase::Connect), NotDone, false),
             (Error::transport("", Phase::Tls), NotDone, false),
             (Error::transport("", Phase::Send), NotDone, false),
+            (
+                Error::transport("", Phase::Connect).unheard(),
+                Unheard,
+                false,
+            ),
             (Error::transport("", Phase::Reply), Unknown, true),
             (Error::transport("", Phase::Tls).permanent(), Refused, false),
             (

@@ -267,7 +267,7 @@ fn check_endpoint(endpoint: &Endpoint) {
 
 /// A credential that was accepted can be sent.
 fn check_credential(credential: &Credential) {
-    let _ = credential.check_not_expired(Clock::System.wall());
+    let _ = credential.check_valid(Clock::System.wall());
     let _ = credential.hint(NOW);
     let mut request = requests::renew("/locks/key", LeaseId::random().expect("random numbers"));
     credential.authorize(&mut request, "account", NOW);
@@ -288,9 +288,12 @@ mod tests {
 
     /// Feeds every committed input of a target to its function.
     fn replay(target: &str, run: impl Fn(&[u8])) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        if !fuzz.exists() {
+            return println!("the inputs are not in the published crate");
+        }
         let mut count = 0;
-        for entry in fs::read_dir(corpus.join(target)).unwrap() {
+        for entry in fs::read_dir(fuzz.join("corpus").join(target)).unwrap() {
             let path = entry.unwrap().path();
             // Shown if it panics.
             println!("{}", path.display());

@@ -60,6 +60,7 @@
 //! | be told what happens | [`LockerBuilder::observer`], [`Event`] |
 //! | check in worker threads that the lock is still held | [`LeaseGuard::watch`], [`LeaseWatch`] |
 //! | wait until the lock is lost | [`LeaseWatch::wait_lost`] |
+//! | reach the service through a proxy | [`AzureMutex::proxy`] |
 //! | see who holds a lock | [`AzureMutex::status`], [`Holder`] |
 //! | refuse the work of a holder that was paused | [`LockerBuilder::fencing`], [`LeaseGuard::write`] |
 //! | find out that the previous holder died | [`LeaseGuard::previous`], [`Previous`] |
@@ -68,15 +69,29 @@
 //!
 //! # Features
 //!
-//! - `rustls` (default): `https` with rustls and Mozilla's root certificates.
+//! - `rustls` (default): `https` with rustls and Mozilla's root certificates; others can be added by
+//!   [`MutexOptions::ca_certificates`].
 //! - `platform-verifier`: rustls, trusting what the system's certificate store trusts.
 //! - `native-tls`: `https` with the platform's TLS library.
 //! - `emulator`: an embedded server that answers lease requests as the real service does, with a
 //!   clock that tests can advance.
-//! - `cli`: the command-line tool `azmutex`, which runs a command under a lock. Libraries do not
-//!   need it.
+//! - `cli`: the command-line tool `azmutex`, which runs a command under a lock, with
+//!   `platform-verifier`. Libraries do not need it.
 //!
 //! Without a TLS feature the crate still builds, but reaches only emulators on this machine.
+//!
+//! # Features of the account
+//!
+//! - Versioning: lease operations make no versions, and every write of metadata makes one. A lock
+//!   with [`fencing`](LockerBuilder::fencing) writes when it is taken and when it is released; one
+//!   without writes once if it is held for longer than
+//!   [`holder_delay`](LockerBuilder::holder_delay), and otherwise not at all. A lifecycle rule that
+//!   deletes old versions keeps them few.
+//! - Soft delete: nothing is deleted, so nothing is kept.
+//! - Immutability policies and legal holds refuse these writes: use a container without them.
+//! - Hierarchical namespace: locks work, and directories are not listed as locks.
+//! - Account keys turned off (`allowSharedKeyAccess` is false): neither a key nor a SAS made with it
+//!   works.
 //!
 //! # Logging
 //!
@@ -97,6 +112,7 @@
 //! taken hundreds of times a second: each costs two billed requests.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod azure;
 mod callback;

@@ -4,6 +4,7 @@
 //! Takes minutes, so `cargo test` runs it only if it is asked to:
 //!
 //! - `STORM_SECONDS=120` runs it for that long.
+//! - `STORM_KILLS=50` kills azmutex so often first, with commands of every kind.
 //! - `STORM_SEED=7` draws the same commands and blows again, as nearly as processes allow.
 //! - `STORM_RUNNERS=12` is how many runs there are at a time, on two thirds as many locks.
 //! - `STORM_MISTAKE=no-guardian` runs without guardians, which has to be noticed.

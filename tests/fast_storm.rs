@@ -216,7 +216,7 @@ impl Storm {
         }
         for lock in 0..LOCKS {
             let locker = Locker::builder(direct.clone(), &lock_name(lock))
-                .backoff(Duration::from_millis(10), Duration::from_millis(10))
+                .poll_interval(Duration::from_millis(10))
                 .build()
                 .unwrap();
             // A lease, and half a second of real time for a busy machine.
@@ -304,7 +304,7 @@ impl<'a> Client<'a> {
                 .lease_duration(Duration::from_secs(15))
                 .release_timeout(Duration::from_millis(60))
                 .fault_wait(Duration::from_millis(300))
-                .backoff(Duration::from_millis(10), Duration::from_millis(10))
+                .poll_interval(Duration::from_millis(10))
                 .fencing(true)
                 .observer(move |event| {
                     if matches!(event, Event::Waiting { .. }) {

@@ -64,6 +64,10 @@ impl Client {
         &self.clock
     }
 
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
     pub(crate) fn account(&self) -> &str {
         &self.account
     }
@@ -262,7 +266,7 @@ impl Client {
             Err(error) if error.service_code() == Some("ContainerAlreadyExists") => Ok(()),
             result => result.map(drop).map_err(|error| {
                 let target = format!("{}/{}", self.account, self.container);
-                error
+                self.name_missing_path(error)
                     .with_host(self.transport.host())
                     .during("create container", &target)
             }),
@@ -301,7 +305,7 @@ impl Client {
 
     /// Adds the operation, the blob and the host to `error`.
     fn failed_to(&self, verb: &'static str, key: &str, error: Error) -> Error {
-        error
+        self.name_missing_path(error)
             .with_host(self.transport.host())
             .during(verb, &self.target(key))
     }
@@ -340,6 +344,7 @@ impl Client {
         max_body: Option<u64>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
+        self.credential.check_allows(&request)?;
         let (reply, now) = self.exchange(request, max_body, timeout)?;
         match reply.status {
             200..=299 => Ok(reply),
@@ -354,6 +359,22 @@ impl Client {
                 ErrorKind::Protocol,
                 format!("the reply's status {status} is not an HTTP status"),
             )),
+        }
+    }
+
+    /// An emulator takes the container for its account if the endpoint lacks the account's path.
+    fn name_missing_path(&self, error: Error) -> Error {
+        let (origin, account) = (self.transport.origin(), &self.account);
+        let fits = match error.kind() {
+            ErrorKind::Auth | ErrorKind::Protocol | ErrorKind::Transport => true,
+            _ => error.service_code() == Some("ResourceNotFound"),
+        };
+        match fits && self.base.is_empty() && self.transport.may_be_emulator() {
+            true => error.with_advice(&format!(
+                "if this is an emulator, the account's path is missing in the endpoint: \
+                 {origin}/{account}"
+            )),
+            false => error,
         }
     }
 
@@ -416,7 +437,7 @@ mod tests {
 
     fn client(server: &Server) -> Client {
         Client::new(
-            Transport::new(format!("http://{}", server.addr), true),
+            Transport::new(format!("http://{}", server.addr), None, &[]).unwrap(),
             Credential::shared_key("c2VjcmV0").unwrap(),
             Clock::System,
             "acct".to_owned(),

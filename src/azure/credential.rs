@@ -5,12 +5,13 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::sas::Sas;
+use super::secret::{self, Expected};
 use super::sign;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::http::message::Request;
 use crate::time::dates;
 
@@ -37,14 +38,6 @@ enum Scheme {
     Sas(Sas),
 }
 
-#[derive(Clone)]
-struct Sas {
-    /// The token as it was given, without a leading `?`: already percent-encoded.
-    token: Zeroizing<String>,
-    /// When it expires (`se`); a SAS with a stored access policy may not say.
-    expires: Option<OffsetDateTime>,
-}
-
 impl Credential {
     /// The account key, base64 as the portal shows it.
     ///
@@ -52,21 +45,30 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `key` is empty or not base64.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `key` is empty or not base64, or is plainly
+    /// something else, such as a connection string. White space, a byte order mark and a pair of
+    /// quotes around it are removed.
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>
     pub fn shared_key(key: &str) -> Result<Self, Error> {
-        let key = STANDARD
-            .decode(key.trim())
-            .map(Zeroizing::new)
-            .map_err(|_| {
-                Error::config(
-                    "invalid account key: it is not base64; copy all of it, including \
-                               the final `==`",
-                )
-            })?;
+        let wrong = |rule: &str| Error::config(format!("invalid account key: {rule}"));
+        let key = secret::trim(key).map_err(wrong)?;
+        if let Some(mistake) = secret::mistake(key, Expected::AccountKey) {
+            return Err(wrong(mistake));
+        }
+        let key = STANDARD.decode(key).map(Zeroizing::new).map_err(|_| {
+            wrong(if key.contains(char::is_whitespace) {
+                "it is not base64: it has a line break or a blank inside"
+            } else if key.contains('%') {
+                "it is not base64 but percent-encoded; pass it as the portal shows it"
+            } else if key.ends_with([';', ',', '\\', '\'', '"']) || key.ends_with("\\n") {
+                "it is not base64: something follows the key that is no part of it"
+            } else {
+                "it is not base64; copy all of it, including the final `==`"
+            })
+        })?;
         if key.is_empty() {
-            return Err(Error::config("invalid account key: it is empty"));
+            return Err(wrong("it is empty"));
         }
         Ok(Self(Scheme::SharedKey(key)))
     }
@@ -80,68 +82,42 @@ impl Credential {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it has no `sig`, cannot be part of a URL,
-    /// or has expired.
+    /// is not valid yet or no longer (by more than a minute), or is not for blobs. A signature that
+    /// is not percent-encoded is repaired.
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/create-service-sas>
     pub fn sas(token: &str) -> Result<Self, Error> {
-        let token = token.trim();
-        let token = token.strip_prefix('?').unwrap_or(token);
-        if token
-            .bytes()
-            .any(|b| !b.is_ascii_graphic() || matches!(b, b'#' | b'?' | b'"' | b'<' | b'>'))
-        {
-            return Err(Error::config(
-                "invalid SAS: it is not a query string; pass the part after `?`, percent-encoded",
-            ));
-        }
-        let value = |wanted: &str| {
-            token.split('&').find_map(|pair| {
-                let (name, value) = pair.split_once('=')?;
-                (name == wanted).then(|| percent_decode_str(value).decode_utf8_lossy())
-            })
-        };
-        if value("sig").is_none_or(|sig| sig.is_empty()) {
-            return Err(Error::config(
-                "invalid SAS: it has no `sig`; copy the whole token",
-            ));
-        }
-        let expires = match value("se") {
-            None => None,
-            Some(text) => Some(dates::parse_utc(&text).ok_or_else(|| {
-                let text = text.escape_debug();
-                Error::config(format!(
-                    "invalid SAS: its expiry `se={text}` is not a time such as 2026-01-31T12:00:00Z"
-                ))
-            })?),
-        };
-        let credential = Self(Scheme::Sas(Sas {
-            token: Zeroizing::new(token.to_owned()),
-            expires,
-        }));
-        credential.check_not_expired(crate::time::clock::Clock::System.wall())?;
+        let credential = Self(Scheme::Sas(Sas::parse(token)?));
+        credential.check_valid(crate::time::clock::Clock::System.wall())?;
         Ok(credential)
     }
 
-    /// Refuses a SAS that expired before `now`.
-    pub(crate) fn check_not_expired(&self, now: OffsetDateTime) -> Result<(), Error> {
-        match self.expired(now) {
-            Some(end) => {
-                let end = dates::utc(end);
-                Err(Error::config(format!(
-                    "invalid SAS: it expired at {end}; create a new one"
-                )))
-            }
+    /// Refuses a SAS that is not valid at `now`.
+    pub(crate) fn check_valid(&self, now: OffsetDateTime) -> Result<(), Error> {
+        match self.not_valid(now) {
+            Some(why) => Err(Error::config(format!(
+                "invalid SAS: it {why}; create a new one"
+            ))),
             None => Ok(()),
         }
     }
 
-    /// When the credential expired, if it has.
-    pub(crate) fn expired(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    /// Why the credential is not valid at `now`, without the subject.
+    fn not_valid(&self, now: OffsetDateTime) -> Option<String> {
         match &self.0 {
-            Scheme::Sas(Sas {
-                expires: Some(end), ..
-            }) if *end <= now => Some(*end),
-            _ => None,
+            Scheme::Sas(sas) => sas.not_valid(now),
+            Scheme::SharedKey(_) => None,
+        }
+    }
+
+    /// Refuses a request that the service would refuse with this credential, as far as it tells.
+    pub(crate) fn check_allows(&self, request: &Request<'_>) -> Result<(), Error> {
+        match &self.0 {
+            Scheme::Sas(sas) => match sas.refuses(request) {
+                Some(why) => Err(Error::new(ErrorKind::Auth, why)),
+                None => Ok(()),
+            },
+            Scheme::SharedKey(_) => Ok(()),
         }
     }
 
@@ -172,16 +148,14 @@ impl Credential {
                     format!("SharedKey {account}:{signature}"),
                 ));
             }
-            Scheme::Sas(sas) => request.sas = Some(sas.token.clone()),
+            Scheme::Sas(sas) => request.sas = Some(sas.token().clone()),
         }
     }
 
     /// What to check when the service did not accept the credential at `now`.
     pub(crate) fn hint(&self, now: OffsetDateTime) -> Cow<'static, str> {
-        match (&self.0, self.expired(now)) {
-            (_, Some(end)) => {
-                format!("the SAS expired at {}; create a new one", dates::utc(end)).into()
-            }
+        match (&self.0, self.not_valid(now)) {
+            (_, Some(why)) => format!("the SAS {why}; create a new one").into(),
             (Scheme::SharedKey(_), None) => "check the account name and key".into(),
             (Scheme::Sas(_), None) => "check that the SAS is complete and allows this".into(),
         }
@@ -192,10 +166,7 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Scheme::SharedKey(_) => f.write_str("Credential(account key)"),
-            Scheme::Sas(sas) => match sas.expires {
-                Some(end) => write!(f, "Credential(SAS until {})", dates::utc(end)),
-                None => f.write_str("Credential(SAS)"),
-            },
+            Scheme::Sas(sas) => write!(f, "Credential({sas:?})"),
         }
     }
 }
@@ -228,7 +199,37 @@ mod tests {
             "bXkg",
         );
         rejects(Credential::shared_key(" "), "empty", "-");
-        Credential::shared_key("bXkgc2VjcmV0IGtleQ==\n").expect("white space around is harmless");
+        for (key, rule) in [
+            ("bXkgc2Vj\ncmV0IGtleQ==", "line break"),
+            ("bXkgc2VjcmV0IGtleQ%3D%3D", "percent-encoded"),
+            ("bXkgc2VjcmV0IGtleQ==;", "something follows the key"),
+            ("bXkgc2VjcmV0IGtleQ==\\n", "something follows the key"),
+            ("\"bXkgc2VjcmV0IGtleQ==", "remove the quotes"),
+            (
+                "AccountName=a;AccountKey=bXkgc2VjcmV0IGtleQ==",
+                "a connection string",
+            ),
+            ("sv=2021-08-06&sig=bXkgc2VjcmV0IGtleQ", "a SAS token"),
+            ("https://a.blob.core.windows.net/?sig=bXkg", "a SAS URL"),
+            ("@Microsoft.KeyVault(SecretUri=bXkg)", "Key Vault"),
+        ] {
+            rejects(Credential::shared_key(key), rule, "bXkg");
+        }
+        for key in [
+            "bXkgc2VjcmV0IGtleQ==\n",
+            "\u{feff}bXkgc2VjcmV0IGtleQ==\r\n",
+            "'bXkgc2VjcmV0IGtleQ=='",
+            "\"bXkgc2VjcmV0IGtleQ==\"\n",
+        ] {
+            let credential = Credential::shared_key(key).expect("what is around it is harmless");
+            let mut request = Request::new(crate::http::message::Method::Get, "/c".to_owned());
+            credential.authorize(&mut request, "a", OffsetDateTime::UNIX_EPOCH);
+            let signature = request
+                .headers
+                .iter()
+                .find(|(name, _)| name == "authorization");
+            assert!(signature.unwrap().1.starts_with("SharedKey a:"), "{key}");
+        }
     }
 
     #[test]
@@ -252,7 +253,7 @@ mod tests {
         );
         for token in [
             "sig=s3cret x",
-            "sig=s3cret\"",
+            "sig=s3cret\"x",
             "sig=s3cret&<a",
             "sig=s3cret&a>",
         ] {

@@ -148,21 +148,64 @@ fn meaning(
         }
         "AuthorizationFailure" => {
             "the account's network rules do not let this machine in, or the credential does not \
-             allow this"
+             allow this; add this machine's address or network to the account's firewall, or reach \
+             it through a private endpoint"
         }
         "AuthorizationPermissionMismatch" | "InsufficientAccountPermissions" => {
             "the credential does not allow this; it needs to read and write blobs (the role \
-             Storage Blob Data Contributor on the container, or a SAS with `rcw`)"
+             Storage Blob Data Contributor on the container, or a SAS with `rcw`); a new role \
+             takes some minutes to count"
         }
-        "AuthorizationResourceTypeMismatch"
-        | "AuthorizationServiceMismatch"
-        | "AuthorizationProtocolMismatch"
-        | "AuthorizationSourceIPMismatch" => "the SAS does not cover this request",
-        "KeyBasedAuthenticationNotPermitted" => "the account does not allow access with its key",
-        "AccountIsDisabled" => "the storage account is disabled",
+        "AuthorizationResourceTypeMismatch" => {
+            "the SAS is for other types of resources; create one with `srt=co`, or one for the \
+             container"
+        }
+        "AuthorizationServiceMismatch" => {
+            "the SAS is for another service; create one for blobs (`ss=b`), or one for the container"
+        }
+        "AuthorizationProtocolMismatch" => {
+            "the SAS is for https only (`spr`), and the endpoint is http"
+        }
+        "AuthorizationSourceIPMismatch" => {
+            "the SAS is for other IP addresses (`sip`); behind a proxy or NAT, that one's counts"
+        }
+        "KeyBasedAuthenticationNotPermitted" => {
+            "the account does not allow access with its key, nor with a SAS that the key signed; \
+             allow it (allowSharedKeyAccess), or use a user delegation SAS"
+        }
+        "AccountIsDisabled" => {
+            "the storage account is disabled, as an unpaid or ended subscription's is; enable it, \
+             or use another account"
+        }
+        "PublicAccessNotPermitted" => {
+            "the account does not allow anonymous access, and the request had no credential that \
+             counts"
+        }
+        code if code.starts_with("BlobImmutable") => {
+            let text = "the container has an immutability policy or a legal hold, so that locks \
+                        cannot be written; use a container without one";
+            return refused(text.to_owned(), reply);
+        }
+        "InvalidBlobType" => {
+            let text = "the blob is not one that azmutex made (it is a page blob or an append \
+                        blob); use another name";
+            return refused(text.to_owned(), reply);
+        }
+        "BlobArchived" | "BlobBeingRehydrated" => {
+            let text = "the blob is in the archive tier; move it to hot, or use another name";
+            return refused(text.to_owned(), reply);
+        }
+        "PathAlreadyExists" | "ResourceTypeMismatch" => {
+            let text = "there is a directory of this name (hierarchical namespace); use another \
+                        name";
+            return refused(text.to_owned(), reply);
+        }
         "NoAuthenticationInformation" | "InvalidAuthenticationInfo" => {
             let text = format!("the service does not accept the credential; {hint}");
-            return (ErrorKind::Auth, text.into());
+            return (
+                ErrorKind::Auth,
+                with_message(text, error_message(&reply.body)),
+            );
         }
         _ => {
             let message = error_message(&reply.body).unwrap_or_else(|| match code {
@@ -185,6 +228,12 @@ fn meaning(
     };
     let text = with_message(text.to_owned(), error_message(&reply.body));
     (ErrorKind::Auth, text)
+}
+
+/// A request that the service will not carry out, whatever the credential.
+fn refused(text: String, reply: &Reply) -> (ErrorKind, Cow<'static, str>) {
+    let message = error_message(&reply.body);
+    (ErrorKind::Protocol, with_message(text, message))
 }
 
 /// `text`, followed by the service's own message.
@@ -454,6 +503,125 @@ mod tests {
                  the service says: {frame}"
             )
         );
+    }
+
+    /// In the form of the service's replies: with its header and a body, with the body alone as from
+    /// older versions, and with the header alone as on HEAD.
+    #[test]
+    fn refusals_say_what_to_do_and_keep_what_the_service_says() {
+        use ErrorKind::{Auth, NotFound, Protocol};
+
+        let rows = [
+            (403, "AuthorizationFailure", Auth, "the account's firewall"),
+            (
+                403,
+                "AuthorizationPermissionMismatch",
+                Auth,
+                "Storage Blob Data Contributor",
+            ),
+            (
+                403,
+                "InsufficientAccountPermissions",
+                Auth,
+                "Storage Blob Data Contributor",
+            ),
+            (
+                403,
+                "AuthorizationResourceTypeMismatch",
+                Auth,
+                "create one with `srt=co`",
+            ),
+            (
+                403,
+                "AuthorizationServiceMismatch",
+                Auth,
+                "create one for blobs (`ss=b`)",
+            ),
+            (
+                403,
+                "AuthorizationProtocolMismatch",
+                Auth,
+                "for https only (`spr`)",
+            ),
+            (
+                403,
+                "AuthorizationSourceIPMismatch",
+                Auth,
+                "other IP addresses (`sip`)",
+            ),
+            (
+                403,
+                "KeyBasedAuthenticationNotPermitted",
+                Auth,
+                "allowSharedKeyAccess",
+            ),
+            (
+                403,
+                "AccountIsDisabled",
+                Auth,
+                "the storage account is disabled",
+            ),
+            (
+                409,
+                "PublicAccessNotPermitted",
+                Auth,
+                "does not allow anonymous access",
+            ),
+            (401, "NoAuthenticationInformation", Auth, "check it"),
+            (400, "InvalidAuthenticationInfo", Auth, "check it"),
+            (403, "SomethingNew", Auth, "Its own words."),
+            (409, "ContainerBeingDeleted", NotFound, "wait a minute"),
+            (
+                409,
+                "BlobImmutableDueToPolicy",
+                Protocol,
+                "immutability policy or a legal hold",
+            ),
+            (
+                409,
+                "InvalidBlobType",
+                Protocol,
+                "not one that azmutex made",
+            ),
+            (409, "BlobArchived", Protocol, "archive tier"),
+            (409, "BlobBeingRehydrated", Protocol, "archive tier"),
+            (
+                409,
+                "PathAlreadyExists",
+                Protocol,
+                "a directory of this name",
+            ),
+            (
+                409,
+                "ResourceTypeMismatch",
+                Protocol,
+                "a directory of this name",
+            ),
+            (400, "InvalidHeaderValue", Protocol, "Its own words."),
+            (
+                400,
+                "InvalidQueryParameterValue",
+                Protocol,
+                "Its own words.",
+            ),
+            (400, "OutOfRangeInput", Protocol, "Its own words."),
+        ];
+        for (status, code, kind, wanted) in rows {
+            let body = body(code, "Its own words.", "");
+            let header = [("x-ms-error-code", code)];
+            for reply in [reply(status, &header, &body), reply(status, &[], &body)] {
+                let error = read_error(&reply, wall(), "check it");
+                let text = error.to_string();
+                assert_eq!(error.kind(), kind, "{code}");
+                assert!(text.starts_with(&format!("{code} ({status}): ")), "{text}");
+                assert!(text.contains(wanted), "{text}");
+                let is_waited_for = code == "ContainerBeingDeleted";
+                assert!(is_waited_for || text.ends_with("Its own words."), "{text}");
+            }
+            let error = read_error(&reply(status, &header, ""), wall(), "check it");
+            assert_eq!(error.kind(), kind, "{code}");
+            assert!(!error.to_string().contains("Its own words"), "{code}");
+        }
     }
 
     #[test]

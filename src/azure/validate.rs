@@ -15,8 +15,13 @@ pub(crate) fn check_account(name: &str) -> Result<(), Error> {
     if fits {
         return Ok(());
     }
+    let rule = if name.contains(['.', '/']) {
+        "it is a host or URL; use the account alone, such as `acct` of acct.blob.core.windows.net"
+    } else {
+        "use 3 to 24 lower-case letters and digits"
+    };
     Err(Error::config(format!(
-        "invalid account name {}: use 3 to 24 lower-case letters and digits",
+        "invalid account name {}: {rule}",
         quoted(name)
     )))
 }
@@ -113,6 +118,9 @@ mod tests {
             "ü23",
         ] {
             rejects(check_account(name), "3 to 24 lower-case letters and digits");
+        }
+        for name in ["acct.blob.core.windows.net", "https://acct"] {
+            rejects(check_account(name), "use the account alone");
         }
     }
 

@@ -1,16 +1,21 @@
-//! Authorization: Shared Key, or a SAS that the emulator was told to accept.
+//! Authorization: by Shared Key, by a SAS that the key has signed, or by a bearer token that the
+//! emulator was told to expect.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 
+use super::bearer::BearerTokens;
 use super::failure::{self, Failure};
-use super::request::Request;
+use super::operation::Operation;
+use super::request::{Request, Target};
+use super::sas::{self, Origin};
+use super::store::Moment;
 use crate::azure::sign;
 use crate::time::dates;
 
@@ -26,32 +31,88 @@ const DATE_TOLERANCE: Duration = Duration::from_secs(15 * 60);
 /// Checks whether a request is authorized.
 pub(super) struct Authorizer {
     key: Vec<u8>,
-    sas: Vec<Sas>,
+    allows_key: bool,
+    pub(super) bearers: BearerTokens,
+}
+
+/// How an authorized request goes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authorized {
+    /// Whether it carries a SAS.
+    pub(super) by_sas: bool,
+    pub(super) may_overwrite: bool,
 }
 
 impl Authorizer {
-    pub(super) fn new(sas: Vec<Sas>) -> Self {
-        let key = STANDARD.decode(KEY).expect("the key is base64");
-        Self { key, sas }
+    /// `allows_key`: whether the account key is accepted, and what it has signed.
+    pub(super) fn new(allows_key: bool) -> Self {
+        Self {
+            key: STANDARD.decode(KEY).expect("the key is base64"),
+            allows_key,
+            bearers: BearerTokens::default(),
+        }
     }
 
-    pub(super) fn check(&self, request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
-        let Some(authorization) = request.header("authorization") else {
-            return self.check_sas(request, wall);
+    /// A SAS for everything that the emulator implements.
+    pub(super) fn sas(&self, expiry: OffsetDateTime) -> String {
+        sas::account_sas(ACCOUNT, &self.key, &dates::utc(expiry))
+    }
+
+    /// `target` and `operation`: `None` if the request is refused once it is authorized.
+    pub(super) fn check(
+        &self,
+        request: &Request<'_>,
+        target: Option<&Target<'_>>,
+        operation: Option<Operation>,
+        caller: IpAddr,
+        now: Moment,
+    ) -> Result<Authorized, Failure> {
+        let mut authorized = Authorized {
+            by_sas: false,
+            may_overwrite: true,
         };
-        // `Bearer` is refused too: no token is known.
-        let Some((account, signature)) = authorization
+        let Some(authorization) = request.header("authorization") else {
+            if request.parameter("sig").is_empty() {
+                return Err(if request.is_read() {
+                    failure::RESOURCE_NOT_FOUND
+                } else {
+                    failure::NO_AUTHENTICATION_INFORMATION
+                });
+            }
+            let from = Origin {
+                caller,
+                wall: now.wall,
+            };
+            authorized.by_sas = true;
+            authorized.may_overwrite =
+                sas::check(ACCOUNT, &self.key, request, target, operation, from)?;
+            self.check_key_access()?;
+            return Ok(authorized);
+        };
+        if let Some(token) = authorization.strip_prefix("Bearer ") {
+            self.bearers.check(token.trim(), request, now.tick)?;
+            return Ok(authorized);
+        }
+        self.check_shared_key(request, authorization, now.wall)?;
+        self.check_key_access()?;
+        Ok(authorized)
+    }
+
+    fn check_shared_key(
+        &self,
+        request: &Request<'_>,
+        authorization: &str,
+        wall: OffsetDateTime,
+    ) -> Result<(), Failure> {
+        let (account, signature) = authorization
             .strip_prefix("SharedKey ")
             .and_then(|rest| rest.split_once(':'))
-        else {
-            return Err(Failure::invalid_authentication_info());
-        };
+            .ok_or(Failure::invalid_authentication_info())?;
         check_date(request, wall)?;
-        let path = request.path;
         let signed = sign::string_to_sign(
             ACCOUNT,
             request.method,
-            path,
+            request.path,
             request.query(),
             request.headers(),
         );
@@ -64,30 +125,12 @@ impl Authorizer {
         )))
     }
 
-    fn check_sas(&self, request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure> {
-        if request.parameter("sig").is_empty() {
-            return Err(if request.is_read() {
-                failure::RESOURCE_NOT_FOUND
-            } else {
-                failure::NO_AUTHENTICATION_INFORMATION
-            });
+    fn check_key_access(&self) -> Result<(), Failure> {
+        if self.allows_key {
+            Ok(())
+        } else {
+            Err(failure::KEY_BASED_AUTHENTICATION_NOT_PERMITTED)
         }
-        let Some(sas) = self.sas.iter().find(|sas| sas.is_in(request)) else {
-            return Err(Failure::authentication(
-                "Signature did not match. String to sign used was not that of this token.",
-            ));
-        };
-        if sas.is_valid_at(wall) {
-            return Ok(());
-        }
-        let shown = |at: Option<OffsetDateTime>| at.map(dates::http).unwrap_or_default();
-        Err(Failure::authentication(&format!(
-            "Signature not valid in the specified time frame: Start [{}] - Expiry [{}] - \
-             Current [{}]",
-            shown(sas.start),
-            shown(sas.expiry),
-            dates::http(wall)
-        )))
     }
 }
 
@@ -103,51 +146,5 @@ fn check_date(request: &Request<'_>, wall: OffsetDateTime) -> Result<(), Failure
         None => Err(Failure::authentication(&format!(
             "Request date header not specified or in a wrong format: '{text}'"
         ))),
-    }
-}
-
-/// A token that the emulator accepts without checking its permissions.
-#[derive(Clone)]
-pub(super) struct Sas {
-    parameters: Vec<(String, String)>,
-    start: Option<OffsetDateTime>,
-    expiry: Option<OffsetDateTime>,
-}
-
-impl Sas {
-    /// `None` if it has no signature or a malformed date.
-    pub(super) fn parse(token: &str) -> Option<Self> {
-        let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
-        let pairs = token.trim_start_matches('?').split('&');
-        let parameters: Vec<_> = pairs
-            .map(|pair| {
-                let (name, value) = pair.split_once('=')?;
-                Some((decode(name)?, decode(value)?))
-            })
-            .collect::<Option<_>>()?;
-        let value = |wanted| {
-            let found = parameters.iter().find(|(name, _)| name == wanted);
-            found.map(|(_, value)| value.as_str())
-        };
-        let date = |name| match value(name) {
-            Some(text) => dates::parse_utc(text).map(Some),
-            None => Some(None),
-        };
-        value("sig").filter(|sig| !sig.is_empty())?;
-        Some(Self {
-            start: date("st")?,
-            expiry: date("se")?,
-            parameters,
-        })
-    }
-
-    fn is_in(&self, request: &Request<'_>) -> bool {
-        let has = |(name, value): &(String, String)| request.parameter(name) == value;
-        self.parameters.iter().all(has)
-    }
-
-    fn is_valid_at(&self, wall: OffsetDateTime) -> bool {
-        self.start.is_none_or(|start| start <= wall)
-            && self.expiry.is_none_or(|expiry| wall < expiry)
     }
 }

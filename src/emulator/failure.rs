@@ -35,8 +35,17 @@ macro_rules! failures {
 failures! {
     INVALID_AUTHENTICATION_INFO = 400 "InvalidAuthenticationInfo",
         "Authentication information is not given in the correct format. Check the value of Authorization header.";
+    BLOCK_LIST_TOO_LONG = 400 "BlockListTooLong",
+        "The block list may not contain more than 50,000 blocks.";
+    INVALID_BLOB_OR_BLOCK = 400 "InvalidBlobOrBlock",
+        "The specified blob or block content is invalid.";
+    INVALID_BLOCK_ID = 400 "InvalidBlockId",
+        "The specified block ID is invalid. The block ID must be Base64-encoded.";
+    INVALID_BLOCK_LIST = 400 "InvalidBlockList", "The specified block list is invalid.";
     INVALID_HEADER_VALUE = 400 "InvalidHeaderValue",
         "The value for one of the HTTP headers is not in the correct format.";
+    INVALID_MD5 = 400 "InvalidMd5",
+        "The MD5 value specified in the request is invalid. MD5 value must be 128 bits and base64-encoded.";
     INVALID_METADATA = 400 "InvalidMetadata",
         "The metadata specified is invalid. It has characters that are not permitted.";
     INVALID_QUERY_PARAMETER_VALUE = 400 "InvalidQueryParameterValue",
@@ -45,14 +54,38 @@ failures! {
         "The specifed resource name contains invalid characters.";
     INVALID_URI = 400 "InvalidUri",
         "The requested URI does not represent any resource on the server.";
+    INVALID_XML_DOCUMENT = 400 "InvalidXmlDocument",
+        "XML specified is not syntactically valid.";
+    MD5_MISMATCH = 400 "Md5Mismatch",
+        "The MD5 value specified in the request did not match with the MD5 value calculated by the server.";
     METADATA_TOO_LARGE = 400 "MetadataTooLarge",
         "The metadata specified exceeds the maximum permissible limit.";
     MISSING_REQUIRED_HEADER = 400 "MissingRequiredHeader",
         "An HTTP header that's mandatory for this request is not specified.";
+    UNSUPPORTED_HEADER = 400 "UnsupportedHeader",
+        "One of the HTTP headers specified in the request is not supported.";
+    UNSUPPORTED_QUERY_PARAMETER = 400 "UnsupportedQueryParameter",
+        "One of the query parameters specified in the request URI is not supported.";
     NO_AUTHENTICATION_INFORMATION = 401 "NoAuthenticationInformation",
+        "Server failed to authenticate the request. Please refer to the information in the www-authenticate header.";
+    INVALID_TOKEN = 401 "InvalidAuthenticationInfo",
         "Server failed to authenticate the request. Please refer to the information in the www-authenticate header.";
     AUTHENTICATION_FAILED = 403 "AuthenticationFailed",
         "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly including the signature.";
+    AUTHORIZATION_PERMISSION_MISMATCH = 403 "AuthorizationPermissionMismatch",
+        "This request is not authorized to perform this operation using this permission.";
+    AUTHORIZATION_PROTOCOL_MISMATCH = 403 "AuthorizationProtocolMismatch",
+        "This request is not authorized to perform this operation using this protocol.";
+    AUTHORIZATION_RESOURCE_TYPE_MISMATCH = 403 "AuthorizationResourceTypeMismatch",
+        "This request is not authorized to perform this operation using this resource type.";
+    AUTHORIZATION_SERVICE_MISMATCH = 403 "AuthorizationServiceMismatch",
+        "This request is not authorized to perform this operation using this service.";
+    AUTHORIZATION_SOURCE_IP_MISMATCH = 403 "AuthorizationSourceIPMismatch",
+        "This request is not authorized to perform this operation using this source IP.";
+    KEY_BASED_AUTHENTICATION_NOT_PERMITTED = 403 "KeyBasedAuthenticationNotPermitted",
+        "Key based authentication is not permitted on this storage account.";
+    UNAUTHORIZED_BLOB_OVERWRITE = 403 "UnauthorizedBlobOverwrite",
+        "This request is not authorized to perform blob overwrites.";
     BLOB_NOT_FOUND = 404 "BlobNotFound", "The specified blob does not exist.";
     CONTAINER_NOT_FOUND = 404 "ContainerNotFound", "The specified container does not exist.";
     RESOURCE_NOT_FOUND = 404 "ResourceNotFound", "The specified resource does not exist.";
@@ -117,11 +150,41 @@ impl Failure {
             .detail("Reason", "")
     }
 
+    pub(super) fn unsupported_header(name: &str, value: &str) -> Self {
+        UNSUPPORTED_HEADER
+            .detail("HeaderName", name)
+            .detail("HeaderValue", value)
+    }
+
+    pub(super) fn unsupported_query(name: &str, value: &str) -> Self {
+        UNSUPPORTED_QUERY_PARAMETER
+            .detail("QueryParameterName", name)
+            .detail("QueryParameterValue", value)
+            .detail("Reason", "The emulator does not implement it.")
+    }
+
+    /// An operation of the service that the emulator does not have.
+    pub(super) fn not_implemented(restype: &str, comp: &str) -> Self {
+        let reason = "The emulator does not implement this operation.";
+        NOT_IMPLEMENTED
+            .detail("restype", restype)
+            .detail("comp", comp)
+            .detail("Reason", reason)
+    }
+
     /// `AuthenticationFailed`, with the reason that the service gives.
     pub(super) fn authentication(reason: &str) -> Self {
         Self {
             origin: Origin::FrontDoor,
             ..AUTHENTICATION_FAILED.detail("AuthenticationErrorDetail", reason)
+        }
+    }
+
+    /// A bearer token that is not valid, with the reason that the service gives.
+    pub(super) fn invalid_token(reason: &str) -> Self {
+        Self {
+            origin: Origin::FrontDoor,
+            ..INVALID_TOKEN.detail("AuthenticationErrorDetail", reason)
         }
     }
 

@@ -1,28 +1,32 @@
 //! What the fuzz targets feed to the emulator, without a socket.
 
+use std::net::Ipv4Addr;
+
 use super::Clock;
-use super::auth::{ACCOUNT, Authorizer, Sas};
+use super::auth::{ACCOUNT, Authorizer};
 use super::request::Target;
 use super::server::{Server, Step};
 
 /// How many requests of one connection are answered.
 const REQUESTS: usize = 32;
 
-/// The bytes that come from one connection, to an emulator that accepts `?sig=s`.
+/// The bytes that come from one connection, to an emulator that accepts `Bearer s`.
 ///
 /// # Panics
 ///
 /// If an answer is not an HTTP reply.
 pub fn connection(data: &[u8]) {
-    let sas = Sas::parse("sig=s").expect("a SAS");
-    let server = Server::detached(Clock::frozen(), Authorizer::new(vec![sas]));
+    let clock = Clock::frozen();
+    let authorizer = Authorizer::new(true);
+    authorizer.bearers.expect("s".into(), clock.now());
+    let server = Server::detached(clock, authorizer);
     let mut rest = data;
     for _ in 0..REQUESTS {
         let Step::Answered {
             used,
             answer,
             is_last,
-        } = server.step(rest)
+        } = server.step(rest, Ipv4Addr::LOCALHOST.into())
         else {
             return;
         };

@@ -1,12 +1,14 @@
 //! An embedded lease-blob server, for tests and first steps.
 //!
 //! An [`Emulator`] runs in the process that starts it and listens on a loopback address only. It
-//! answers as Azure Blob Storage does, for the part of it that locks need: containers, blobs with
-//! metadata, and leases on both. Signatures and the age of each request are checked. Everything
-//! is kept in memory, and is gone when the emulator is dropped. Each emulator is separate: two of
-//! them do not exclude each other.
+//! answers as Azure Blob Storage does, for the part of it that locks and their tests need, to this
+//! library and to any other client of the service. **What it does not implement it refuses**, and
+//! never ignores: a test that passes here did not pass because something was dropped. Everything is
+//! kept in memory, and is gone when the emulator is dropped. Each emulator is separate: two of them
+//! do not exclude each other.
 //!
 //! Leases expire by the emulator's [`Clock`], which a test can advance instead of waiting.
+//! `azmutex emulator` serves one to several processes.
 //!
 //! # Examples
 //!
@@ -23,22 +25,59 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! # Differences from the service
+//! # What is implemented
+//!
+//! | of | operations |
+//! |---|---|
+//! | the account | List Containers: prefix, pages, metadata |
+//! | a container | Create, Get Properties and Metadata, Set Metadata, Lease, Delete; List Blobs: flat or by a delimiter, prefix, pages, metadata |
+//! | a block blob | Put Blob, Put Block, Put Block List, Get Block List, Get Blob (whole or one range), Get Properties and Metadata, Set Metadata, Lease, Delete |
+//!
+//! - The conditions `If-Match`, `If-None-Match`, `If-Modified-Since` and `If-Unmodified-Since`, and
+//!   lease IDs, for the operations that take them.
+//! - The properties of content (type, encoding, language, cache control, disposition) are stored.
+//!   `Content-MD5` is checked, stored and returned.
+//! - Three kinds of credentials: the account key by Shared Key; account and service SAS made with
+//!   it, whose signature, permissions, resource, times, protocol and addresses are checked; and the
+//!   bearer tokens that it was told to expect ([`BearerToken`]), over `http` too.
+//! - The versions of the service from 2015-02-21 to 2026-12-06. Another `x-ms-version` is refused
+//!   with 400 `InvalidHeaderValue`, as the service refuses one that it does not know.
+//!
+//! # What is refused
+//!
+//! - Other operations: 501 `NotImplemented`. Among them are snapshots, versions, tags, tiers, legal
+//!   hold, immutability, undelete, append and page blobs, stored access policies, Set Blob
+//!   Properties, batches, and the properties of the account.
+//! - Any other query parameter, such as `snapshot` or `versionid`: 400 `UnsupportedQueryParameter`.
+//! - Any other header that begins with `x-ms-` or `If-`, such as `x-ms-copy-source`,
+//!   `x-ms-if-tags`, `x-ms-access-tier`, those of encryption, and `x-ms-content-crc64`: 400
+//!   `UnsupportedHeader`, with the header's name in the body. So are the headers of one operation in
+//!   another.
+//! - Values that cannot be honoured, such as several ETags or several ranges: 400
+//!   `InvalidHeaderValue`.
+//! - User delegation SAS, and SAS with an encryption scope, a stored access policy, or headers for
+//!   replies: 403 `AuthenticationFailed`, with the reason in the body.
+//! - Anonymous requests, chunked uploads, and bodies of more than 8 MiB, for which clients use
+//!   blocks.
+//!
+//! # Other differences from the service
 //!
 //! - One account, `devstoreaccount1`, whose key is published, and path-style URLs.
-//! - Snapshots, versions, tags, blocks, page blobs, appending and lists with a delimiter are
-//!   refused. Hashes of content are neither checked nor returned.
-//! - A bearer token is always refused.
 //! - `Date` is exact. The service's own can be up to two seconds behind.
+//! - Ranges of a form that the service ignores are refused.
 
 mod auth;
+mod bearer;
+mod block_list;
 mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lease;
 mod list;
+mod operation;
 mod reply;
 mod request;
+mod sas;
 mod server;
 mod service;
 mod store;
@@ -48,12 +87,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use self::auth::{ACCOUNT, Authorizer, KEY, Sas};
+use self::auth::{ACCOUNT, Authorizer, KEY};
 use self::server::Server;
 use crate::error::Error;
 use crate::mutex::options::MutexOptions;
 
+pub use self::bearer::BearerToken;
 pub use crate::time::test_clock::Clock;
 
 /// A Blob service in this process. See the [module](self) for what it can do.
@@ -85,12 +126,13 @@ impl Emulator {
         Self::builder().start()
     }
 
-    /// Sets the clock, shared access signatures or the address before the emulator is started.
+    /// Sets the clock, bearer tokens or the address before the emulator is started.
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder {
             address: server::ANY_PORT,
             clock: Clock::new(),
-            sas: Vec::new(),
+            bearers: Vec::new(),
+            allows_key: true,
         }
     }
 
@@ -123,6 +165,21 @@ impl Emulator {
         )
     }
 
+    /// A shared access signature of the account that allows everything that the emulator
+    /// implements, until `lifetime` has passed on its clock: the query string, without `?`.
+    ///
+    /// The emulator accepts any shared access signature that the account key has signed, such as
+    /// those that Azure's SDKs make. This one is for clients that cannot sign.
+    #[must_use]
+    pub fn sas(&self, lifetime: Duration) -> String {
+        let expiry = self
+            .server
+            .clock()
+            .wall()
+            .saturating_add(lifetime.try_into().unwrap_or(time::Duration::MAX));
+        self.server.authorizer().sas(expiry)
+    }
+
     /// Options for a client of this emulator that uses the same clock.
     ///
     /// # Errors
@@ -138,6 +195,21 @@ impl Emulator {
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.server.clock().clone()
+    }
+
+    /// Accepts a bearer token from now on. If it is accepted already, what it allows and when it
+    /// expires are replaced.
+    ///
+    /// Any other token, and one that has expired, is refused with 401 `InvalidAuthenticationInfo`
+    /// and a challenge in `WWW-Authenticate`.
+    pub fn expect_bearer(&self, token: impl Into<BearerToken>) {
+        let now = self.server.clock().now();
+        self.server.authorizer().bearers.expect(token.into(), now);
+    }
+
+    /// Accepts this bearer token no longer. Does nothing if it is not accepted.
+    pub fn revoke_bearer(&self, token: &str) {
+        self.server.authorizer().bearers.revoke(token);
     }
 
     /// How many requests have been answered, including those that were refused.
@@ -183,7 +255,7 @@ impl fmt::Debug for Emulator {
 /// let clock = Clock::frozen();
 /// let emulator = Emulator::builder()
 ///     .clock(clock.clone())
-///     .sas("sv=2021-04-10&se=2099-01-01T00%3A00%3A00Z&sig=made%2Bup%3D")
+///     .bearer("token")
 ///     .start()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -192,7 +264,8 @@ impl fmt::Debug for Emulator {
 pub struct EmulatorBuilder {
     address: SocketAddr,
     clock: Clock,
-    sas: Vec<String>,
+    bearers: Vec<BearerToken>,
+    allows_key: bool,
 }
 
 impl EmulatorBuilder {
@@ -202,13 +275,19 @@ impl EmulatorBuilder {
         self
     }
 
-    /// A shared access signature to accept, as a query string: `sv=…&se=…&sig=…`.
+    /// A bearer token to accept. Can be called more than once. Defaults to none.
     ///
-    /// A request without an `Authorization` header whose query has all of these parameters may do
-    /// anything from the token's `st` to its `se`, by the emulator's clock. The token's permissions
-    /// are not checked. Can be called more than once. Defaults to none.
-    pub fn sas(mut self, token: impl Into<String>) -> Self {
-        self.sas.push(token.into());
+    /// [`Emulator::expect_bearer`] adds one later.
+    pub fn bearer(mut self, token: impl Into<BearerToken>) -> Self {
+        self.bearers.push(token.into());
+        self
+    }
+
+    /// Whether the account allows access by its key, as the account's property
+    /// `allowSharedKeyAccess` says. If not, requests that are signed by the key, and shared access
+    /// signatures, are refused with 403 `KeyBasedAuthenticationNotPermitted`. Defaults to true.
+    pub fn allow_shared_key_access(mut self, is_allowed: bool) -> Self {
+        self.allows_key = is_allowed;
         self
     }
 
@@ -223,21 +302,23 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] if the address is not a loopback address, or if a shared
-    /// access signature has no `sig` or a malformed date; any other kind if the port cannot be
-    /// bound or the thread cannot be started.
+    /// [`io::ErrorKind::InvalidInput`] if the address is not a loopback address; any other kind if
+    /// the port cannot be bound or the thread cannot be started.
     pub fn start(self) -> io::Result<Emulator> {
-        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         if !self.address.ip().is_loopback() {
-            return Err(invalid("the emulator listens on loopback addresses only"));
+            let why = "the emulator listens on loopback addresses only";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let sas: Option<Vec<Sas>> = self.sas.iter().map(|token| Sas::parse(token)).collect();
-        let sas = sas.ok_or_else(|| invalid("malformed shared access signature"))?;
-        let (server, thread) = Server::start(self.address, self.clock, Authorizer::new(sas))?;
-        Ok(Emulator {
+        let authorizer = Authorizer::new(self.allows_key);
+        let (server, thread) = Server::start(self.address, self.clock, authorizer)?;
+        let emulator = Emulator {
             server,
             thread: Some(thread),
-        })
+        };
+        for bearer in self.bearers {
+            emulator.expect_bearer(bearer);
+        }
+        Ok(emulator)
     }
 }
 
@@ -246,7 +327,8 @@ impl fmt::Debug for EmulatorBuilder {
         f.debug_struct("EmulatorBuilder")
             .field("address", &self.address)
             .field("clock", &self.clock)
-            .field("sas", &self.sas.len())
+            .field("bearers", &self.bearers)
+            .field("allows_key", &self.allows_key)
             .finish()
     }
 }

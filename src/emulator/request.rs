@@ -12,6 +12,16 @@ use crate::time::dates::parse_http;
 /// The largest size of all metadata, names and values together.
 const METADATA_LIMIT: usize = 8 * 1024;
 
+/// The properties of a blob's content, by the headers that show them.
+const CONTENT: [&str; 6] = [
+    "Content-Type",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-MD5",
+    "Cache-Control",
+    "Content-Disposition",
+];
+
 /// A request whose body is still to come.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
@@ -111,16 +121,41 @@ impl<'a> Request<'a> {
         Ok(Some(guid))
     }
 
-    /// The lease ID and conditions of the request. Dates that cannot be read are ignored.
+    /// The lease ID and conditions of the request.
     pub(super) fn access(&self) -> Result<Access<'a>, Failure> {
-        let date = |name| self.header(name).and_then(parse_http);
+        let date = |name| match self.header(name) {
+            None => Ok(None),
+            Some(text) => match parse_http(text) {
+                None => Err(Failure::invalid_header(name, text)),
+                date => Ok(date),
+            },
+        };
+        let etag = |name| match self.header(name) {
+            // A list of them is not implemented.
+            Some(text) if text.contains(',') => Err(Failure::invalid_header(name, text)),
+            etag => Ok(etag),
+        };
         Ok(Access {
             lease_id: self.guid("x-ms-lease-id")?,
-            if_match: self.header("if-match"),
-            if_none_match: self.header("if-none-match"),
-            if_modified_since: date("if-modified-since"),
-            if_unmodified_since: date("if-unmodified-since"),
+            if_match: etag("if-match")?,
+            if_none_match: etag("if-none-match")?,
+            if_modified_since: date("if-modified-since")?,
+            if_unmodified_since: date("if-unmodified-since")?,
+            never_overwrites: false,
         })
+    }
+
+    /// The properties of a blob's content, from `x-ms-blob-` headers; if `is_content` says that the
+    /// body is that content, from the standard ones, too.
+    pub(super) fn content(&self, is_content: bool) -> Vec<(&'static str, String)> {
+        let value = |name: &str| {
+            let standard = name.to_ascii_lowercase();
+            let ours = self.header(&format!("x-ms-blob-{standard}"));
+            let of_body = self.header(&standard).filter(|_| is_content);
+            Some(ours.or(of_body)?.to_owned())
+        };
+        let named = CONTENT.iter().map(|name| Some((*name, value(name)?)));
+        named.flatten().collect()
     }
 
     pub(super) fn metadata(&self) -> Result<Metadata, Failure> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 
 use super::auth::{ACCOUNT, Authorizer};
 use super::failure::{self, Failure};
+use super::operation::Operation;
 use super::reply::{Context, Reply};
-use super::request::Request;
-use super::service;
+use super::request::{Request, Target};
+use super::service::Call;
 use super::store::{Moment, Store};
 use crate::time::test_clock::Clock;
 
@@ -91,6 +92,10 @@ impl Server {
         &self.clock
     }
 
+    pub(super) fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
+    }
+
     pub(super) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
@@ -163,7 +168,7 @@ impl Server {
     }
 
     /// Answers the request that `bytes` begin with, if it is complete.
-    pub(super) fn step(&self, bytes: &[u8]) -> Step {
+    pub(super) fn step(&self, bytes: &[u8], caller: IpAddr) -> Step {
         let refused = |failure| Step::Answered {
             used: bytes.len(),
             answer: self.refuse(&failure),
@@ -215,7 +220,7 @@ impl Server {
         }
         Step::Answered {
             used,
-            answer: self.answer(&request, body, is_last),
+            answer: self.answer(&request, body, is_last, caller),
             is_last,
         }
     }
@@ -225,16 +230,9 @@ impl Server {
         request: &Request<'_>,
         body: Result<&[u8], Failure>,
         is_last: bool,
+        caller: IpAddr,
     ) -> Vec<u8> {
-        let result = body.and_then(|body| {
-            self.authorizer.check(request, self.clock.wall())?;
-            let mut store = self.store.lock();
-            let now = Moment {
-                tick: self.clock.now(),
-                wall: self.clock.wall(),
-            };
-            service::answer(&mut store, request, body, &self.endpoint, now)
-        });
+        let result = body.and_then(|body| self.carry_out(request, body, caller));
         let mut context = self.context(is_last);
         context.version = request.version();
         context.client_request_id = request.header("x-ms-client-request-id");
@@ -251,6 +249,46 @@ impl Server {
                 log::debug!("emulator: {method} {path}: {status} {code}");
                 failure.write(&context)
             }
+        }
+    }
+
+    fn carry_out(
+        &self,
+        request: &Request<'_>,
+        body: &[u8],
+        caller: IpAddr,
+    ) -> Result<Reply, Failure> {
+        // What is not authorized learns nothing else.
+        let target = Target::parse(request.path, ACCOUNT);
+        let operation = match &target {
+            Ok(target) => Operation::of(request, target),
+            Err(failure) => Err(failure.clone()),
+        };
+        let authorized = self.authorizer.check(
+            request,
+            target.as_ref().ok(),
+            operation.as_ref().ok().copied(),
+            caller,
+            self.moment(),
+        )?;
+        let (target, operation) = (target?, operation?);
+        let mut store = self.store.lock();
+        let call = Call {
+            operation,
+            request,
+            by_sas: authorized.by_sas,
+            may_overwrite: authorized.may_overwrite,
+            body,
+            endpoint: &self.endpoint,
+            now: self.moment(),
+        };
+        call.answer(&mut store, &target)
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            tick: self.clock.now(),
+            wall: self.clock.wall(),
         }
     }
 
@@ -316,10 +354,11 @@ impl Connection {
         self.stream.set_nodelay(true)?;
         self.stream.set_read_timeout(Some(IDLE))?;
         self.stream.set_write_timeout(Some(IDLE))?;
+        let caller = self.stream.peer_addr()?.ip();
         let mut bytes = Vec::new();
         let mut was_told = false;
         loop {
-            match self.server.step(&bytes) {
+            match self.server.step(&bytes, caller) {
                 Step::Answered {
                     used,
                     answer,
@@ -391,5 +430,4 @@ fn body_length(request: &Request<'_>) -> Result<usize, Failure> {
 }
 
 /// Where an emulator listens by default: a free port of this machine.
-pub(super) const ANY_PORT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -55,6 +55,8 @@ pub(super) struct Access<'a> {
     pub(super) if_none_match: Option<&'a str>,
     pub(super) if_modified_since: Option<OffsetDateTime>,
     pub(super) if_unmodified_since: Option<OffsetDateTime>,
+    /// Whether it is refused if the blob is there.
+    pub(super) never_overwrites: bool,
 }
 
 impl Access<'_> {
@@ -102,13 +104,33 @@ impl Access<'_> {
 
 type Checked = Result<(), Failure>;
 
-/// The blob of a Put Blob request.
+/// What a write makes of a block blob.
 #[derive(Debug)]
 pub(super) struct NewBlob {
-    pub(super) kind: &'static str,
     pub(super) content: Arc<[u8]>,
-    pub(super) content_type: String,
+    /// The properties of the content, such as `Content-Type`.
+    pub(super) headers: Vec<(&'static str, String)>,
     pub(super) metadata: Metadata,
+    /// The committed blocks, if the blob was made of such.
+    pub(super) blocks: Vec<BlockSize>,
+}
+
+/// A block's ID, base64-encoded, and its size in bytes.
+pub(super) type BlockSize = (String, usize);
+
+/// Which of the blocks that have an ID a block list means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlockSource {
+    Committed,
+    Uncommitted,
+    Latest,
+}
+
+/// The blocks of a blob, and the blob if it is there.
+#[derive(Debug)]
+pub(super) struct Blocks<'a> {
+    pub(super) blob: Option<&'a Blob>,
+    pub(super) uncommitted: Vec<BlockSize>,
 }
 
 #[derive(Debug)]
@@ -125,6 +147,8 @@ pub(super) struct Container {
     pub(super) stamp: Stamp,
     pub(super) lease: Lease,
     blobs: BTreeMap<String, Blob>,
+    /// By the name of their blob, which need not be there.
+    uncommitted: HashMap<String, BTreeMap<String, Arc<[u8]>>>,
     deleted: Option<Tick>,
 }
 
@@ -146,17 +170,17 @@ pub(super) struct LeaseOutcome {
     pub(super) time: Option<Duration>,
 }
 
-/// A page of List Blobs.
+/// A page of a list: names with what they are, and the name after them.
 #[derive(Debug)]
-pub(super) struct Page<'a> {
-    pub(super) blobs: Vec<(&'a str, &'a Blob)>,
+pub(super) struct Page<'a, T> {
+    pub(super) entries: Vec<(&'a str, T)>,
     pub(super) next: Option<&'a str>,
 }
 
 /// Everything that the account holds.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    containers: HashMap<String, Container>,
+    containers: BTreeMap<String, Container>,
     last_etag: u64,
 }
 
@@ -180,6 +204,7 @@ impl Store {
             stamp,
             lease: Lease::default(),
             blobs: BTreeMap::new(),
+            uncommitted: HashMap::new(),
             deleted: None,
         };
         self.containers.insert(name.to_owned(), container);
@@ -230,6 +255,7 @@ impl Store {
                 access.check_write(Resource::Container, &container.lease, &container.stamp, now)?;
                 container.deleted = Some(now.tick);
                 container.blobs.clear();
+                container.uncommitted.clear();
                 Ok(())
             }
         }
@@ -269,6 +295,7 @@ impl Store {
                 lease: Lease::default(),
             };
             container.blobs.insert(name.to_owned(), blob);
+            container.uncommitted.remove(name);
             return Ok(stamp);
         };
         let mut access = *access;
@@ -282,10 +309,94 @@ impl Store {
             access.if_none_match = None;
         }
         access.check_write(Resource::Blob, &old.lease, &old.stamp, now)?;
+        if access.never_overwrites {
+            return Err(failure::UNAUTHORIZED_BLOB_OVERWRITE);
+        }
         old.lease.written(now.tick);
         old.data = data;
         old.stamp = stamp;
+        container.uncommitted.remove(name);
         Ok(stamp)
+    }
+
+    /// Keeps a block until a block list commits it, or another write drops it.
+    ///
+    /// `id`: base64-encoded.
+    pub(super) fn put_block(
+        &mut self,
+        container: &str,
+        name: &str,
+        id: &str,
+        content: &[u8],
+        access: &Access<'_>,
+        now: Moment,
+    ) -> Result<(), Failure> {
+        let container = self.live(container)?;
+        let lease = container.blobs.get(name).map(|blob| blob.lease);
+        let allowed = lease
+            .unwrap_or_default()
+            .check_write(access.lease_id, now.tick);
+        allowed.map_err(|refusal| refusal.of(Resource::Blob))?;
+        let blocks = container.uncommitted.entry(name.to_owned()).or_default();
+        // All IDs of a blob have the same length.
+        if blocks.keys().any(|other| other.len() != id.len()) {
+            return Err(failure::INVALID_BLOB_OR_BLOCK);
+        }
+        blocks.insert(id.to_owned(), Arc::from(content));
+        Ok(())
+    }
+
+    /// Puts the blob together from its blocks. `data`: all but its content and blocks.
+    pub(super) fn put_block_list(
+        &mut self,
+        container: &str,
+        name: &str,
+        list: &[(BlockSource, String)],
+        mut data: NewBlob,
+        access: &Access<'_>,
+        now: Moment,
+    ) -> Result<Stamp, Failure> {
+        let found = self.live(container)?;
+        let committed = found.blobs.get(name).map(Blob::blocks).unwrap_or_default();
+        let uncommitted = found.uncommitted.get(name);
+        let mut content = Vec::new();
+        for (source, id) in list {
+            let new = || Some(&**uncommitted?.get(id)?);
+            let old = || committed.get(id.as_str()).copied();
+            let bytes = match source {
+                BlockSource::Committed => old(),
+                BlockSource::Uncommitted => new(),
+                BlockSource::Latest => new().or_else(old),
+            };
+            let bytes = bytes.ok_or(failure::INVALID_BLOCK_LIST)?;
+            content.extend_from_slice(bytes);
+            data.blocks.push((id.clone(), bytes.len()));
+        }
+        data.content = Arc::from(content);
+        self.put_blob(container, name, data, access, now)
+    }
+
+    pub(super) fn block_list(
+        &mut self,
+        container: &str,
+        name: &str,
+        access: &Access<'_>,
+        now: Moment,
+    ) -> Result<Blocks<'_>, Failure> {
+        let container = self.live(container)?;
+        let uncommitted = container.uncommitted.get(name);
+        let blob = container.blobs.get(name);
+        if blob.is_none() && uncommitted.is_none() {
+            return Err(failure::BLOB_NOT_FOUND);
+        }
+        let lease = blob.map(|blob| blob.lease).unwrap_or_default();
+        let allowed = lease.check_read(access.lease_id, now.tick);
+        allowed.map_err(|refusal| refusal.of(Resource::Blob))?;
+        let sizes = uncommitted.into_iter().flatten();
+        Ok(Blocks {
+            blob,
+            uncommitted: sizes.map(|(id, bytes)| (id.clone(), bytes.len())).collect(),
+        })
     }
 
     /// A blob that is to be read.
@@ -329,6 +440,7 @@ impl Store {
         let blob = container.blob(name)?;
         access.check_write(Resource::Blob, &blob.lease, &blob.stamp, now)?;
         container.blobs.remove(name);
+        container.uncommitted.remove(name);
         Ok(())
     }
 
@@ -346,23 +458,47 @@ impl Store {
         done.map_err(|refusal| refusal.of(Resource::Blob))
     }
 
-    /// At most `limit` blobs whose names begin with `prefix`, from the name `from` on.
-    pub(super) fn list(
-        &mut self,
-        container: &str,
-        prefix: &str,
+    /// At most `limit` containers whose names begin with `prefix`, from the name `from` on.
+    pub(super) fn list_containers<'a>(
+        &'a self,
+        prefix: &'a str,
         from: &str,
         limit: usize,
-    ) -> Result<Page<'_>, Failure> {
+    ) -> Page<'a, &'a Container> {
+        let named = range(&self.containers, prefix, from);
+        page(
+            named.filter(|(_, container)| container.deleted.is_none()),
+            limit,
+        )
+    }
+
+    /// At most `limit` blobs whose names begin with `prefix`, from the name `from` on. The names
+    /// that are the same up to the first `delimiter` after the prefix are one entry without a blob.
+    pub(super) fn list<'a>(
+        &'a mut self,
+        container: &str,
+        prefix: &'a str,
+        delimiter: &str,
+        from: &str,
+        limit: usize,
+    ) -> Result<Page<'a, Option<&'a Blob>>, Failure> {
         let container = self.live(container)?;
-        let start = Bound::Included(from.max(prefix));
-        let mut named = (container.blobs)
-            .range::<str, _>((start, Bound::Unbounded))
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .map(|(name, blob)| (name.as_str(), blob));
-        let blobs = named.by_ref().take(limit).collect();
-        let next = named.next().map(|(name, _)| name);
-        Ok(Page { blobs, next })
+        let mut last = "";
+        let named = range(&container.blobs, prefix, from).filter_map(|(name, blob)| {
+            let behind = &name[prefix.len()..];
+            let common = match delimiter {
+                "" => None,
+                _ => behind.find(delimiter),
+            };
+            let Some(at) = common else {
+                return Some((name, Some(blob)));
+            };
+            let common = &name[..prefix.len() + at + delimiter.len()];
+            let is_new = last != common;
+            last = common;
+            is_new.then_some((common, None))
+        });
+        Ok(page(named, limit))
     }
 
     fn live(&mut self, name: &str) -> Result<&mut Container, Failure> {
@@ -380,6 +516,37 @@ impl Store {
             etag: self.last_etag,
             modified: now.wall,
         }
+    }
+}
+
+/// The entries whose names begin with `prefix`, from `from` on.
+fn range<'a, T>(
+    map: &'a BTreeMap<String, T>,
+    prefix: &'a str,
+    from: &str,
+) -> impl Iterator<Item = (&'a str, &'a T)> {
+    let start = Bound::Included(from.max(prefix));
+    map.range::<str, _>((start, Bound::Unbounded))
+        .take_while(move |(name, _)| name.starts_with(prefix))
+        .map(|(name, value)| (name.as_str(), value))
+}
+
+fn page<'a, T>(mut named: impl Iterator<Item = (&'a str, T)>, limit: usize) -> Page<'a, T> {
+    let entries = named.by_ref().take(limit).collect();
+    let next = named.next().map(|(name, _)| name);
+    Page { entries, next }
+}
+
+impl Blob {
+    /// The committed blocks with their bytes.
+    fn blocks(&self) -> HashMap<&str, &[u8]> {
+        let mut rest = &*self.data.content;
+        let blocks = self.data.blocks.iter().map(|(id, size)| {
+            let (block, behind) = rest.split_at(*size);
+            rest = behind;
+            (id.as_str(), block)
+        });
+        blocks.collect()
     }
 }
 

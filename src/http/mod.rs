@@ -1,9 +1,13 @@
 //! Requests and replies, and the agent that exchanges them. Knows nothing of leases.
 
 pub(crate) mod agent;
+pub(crate) mod certificates;
+mod connector;
+mod failures;
 pub(crate) mod message;
 pub(crate) mod process;
 mod progress;
-mod resolver;
+pub(crate) mod proxy;
+pub(crate) mod resolver;
 #[cfg(test)]
 pub(crate) mod test_server;

@@ -13,8 +13,10 @@ use crate::error::Phase;
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     pub(super) phase: Phase,
-    /// The host and port of the step, as errors show it; empty for the endpoint's.
+    /// The host and port of the step; empty for the endpoint's.
     pub(super) host: String,
+    /// Whether that is the proxy.
+    pub(super) is_proxy: bool,
     /// How many connections are being made: two while connecting to a proxy.
     connecting: u8,
 }
@@ -28,6 +30,7 @@ impl Progress {
     const START: Self = Self {
         phase: Phase::Send,
         host: String::new(),
+        is_proxy: false,
         connecting: 0,
     };
 }
@@ -43,10 +46,7 @@ pub(super) fn current() -> Progress {
 /// Runs `resolve`, which looks up the host of `uri`.
 pub(super) fn resolving<T, E>(uri: &Uri, resolve: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let before = current();
-    PROGRESS.with_borrow_mut(|progress| {
-        progress.phase = Phase::Resolve;
-        progress.host = host_and_port(uri, progress.connecting > 0);
-    });
+    reach(Phase::Resolve, uri, before.connecting > 0);
     let result = resolve();
     if result.is_ok() {
         PROGRESS.set(before);
@@ -56,17 +56,16 @@ pub(super) fn resolving<T, E>(uri: &Uri, resolve: impl FnOnce() -> Result<T, E>)
 
 /// Runs `connect`, which connects to the host of `uri`. Nested if that is a proxy's.
 pub(super) fn connecting<T, E>(uri: &Uri, connect: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    PROGRESS.with_borrow_mut(|progress| {
-        progress.phase = Phase::Connect;
-        progress.host = host_and_port(uri, progress.connecting > 0);
-        progress.connecting += 1;
-    });
+    reach(Phase::Connect, uri, current().connecting > 0);
+    PROGRESS.with_borrow_mut(|progress| progress.connecting += 1);
     let result = connect();
     PROGRESS.with_borrow_mut(|progress| {
         progress.connecting -= 1;
-        // Connecting to a proxy is followed by the CONNECT request to it.
-        if result.is_ok() && progress.connecting == 0 {
-            *progress = Progress::START;
+        match progress.connecting {
+            _ if result.is_err() => {}
+            0 => *progress = Progress::START,
+            // To a proxy, perhaps by TLS. The CONNECT request to it follows.
+            _ => progress.phase = Phase::Connect,
         }
     });
     result
@@ -74,9 +73,14 @@ pub(super) fn connecting<T, E>(uri: &Uri, connect: impl FnOnce() -> Result<T, E>
 
 /// The TLS handshake with the host of `uri` begins.
 pub(super) fn handshaking(uri: &Uri) {
+    reach(Phase::Tls, uri, current().connecting > 1);
+}
+
+fn reach(phase: Phase, uri: &Uri, is_proxy: bool) {
     PROGRESS.with_borrow_mut(|progress| {
-        progress.phase = Phase::Tls;
-        progress.host = host_and_port(uri, progress.connecting > 1);
+        progress.phase = phase;
+        progress.host = host_of(uri);
+        progress.is_proxy = is_proxy;
     });
 }
 
@@ -101,18 +105,11 @@ fn set_request_phase(phase: Phase) {
 }
 
 /// The host and port, without the credentials that a proxy's URL may hold.
-fn host_and_port(uri: &Uri, is_proxy: bool) -> String {
+pub(super) fn host_of(uri: &Uri) -> String {
     let default = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => 443,
         _ => 80,
     };
     let port = uri.port_u16().unwrap_or(default);
-    let host = uri.host().unwrap_or_default();
-    let proxy = if is_proxy { "proxy " } else { "" };
-    format!("{proxy}{host}:{port}")
-}
-
-/// The host and port of `uri`.
-pub(super) fn host_of(uri: &Uri) -> String {
-    host_and_port(uri, false)
+    format!("{}:{port}", uri.host().unwrap_or_default())
 }

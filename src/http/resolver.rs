@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,18 @@ use parking_lot::{Condvar, Mutex};
 
 /// How long an answer is used without asking again, unless a request failed meanwhile.
 const FRESH: Duration = Duration::from_secs(30);
+
+/// Whether `host` is this machine: a loopback address, or `localhost` or a name below it (RFC 6761).
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_address = |ip: IpAddr| ip.to_canonical().is_loopback();
+    is_localhost(host) || bare.parse().is_ok_and(is_address)
+}
+
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
 
 /// Looks up a host with its port, such as `account.blob.core.windows.net:443`. May block for long.
 pub(super) type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -100,8 +112,15 @@ impl Resolver {
     }
 
     /// The addresses of the host `name` (with its port). Blocks for `timeout` at most; an error of
-    /// kind `TimedOut` means that there was no answer by then.
+    /// kind `TimedOut` means that there was no answer by then. Nobody is asked for `localhost`.
     pub(super) fn resolve(&self, name: &str, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
+        if let Some((host, port)) = name.rsplit_once(':')
+            && is_localhost(host)
+            && let Ok(port) = port.parse()
+        {
+            let addresses = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
+            return Ok(addresses.map(|ip: IpAddr| (ip, port).into()).to_vec());
+        }
         self.resolve_at(name, timeout, Instant::now())
     }
 
@@ -201,6 +220,38 @@ mod tests {
                 None => Err(io::Error::other("no name server")),
             }
         }))
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_names_and_addresses() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LOCALHOST.", true),
+            ("devstoreaccount1.blob.localhost", true),
+            ("127.0.0.1", true),
+            ("127.8.9.1", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("localhost.example", false),
+            ("notlocalhost", false),
+            ("10.0.0.7", false),
+            ("[fd00::1]", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn names_of_this_machine_are_not_looked_up() {
+        let resolver = answering(&[]);
+        for name in ["localhost:10000", "a.blob.LocalHost:10000"] {
+            let addresses = resolver.resolve(name, LONG).unwrap();
+            assert_eq!(
+                addresses,
+                ["[::1]:10000", "127.0.0.1:10000"].map(|a| a.parse().unwrap())
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::proposal::Proposal;
 use super::step::{Answer, Metadata, Notice, Request};
 use super::terms::{Terms, WaitLimit};
 use crate::error::{Delivery, Error, ErrorKind, Phase};
-use crate::time::backoff::Backoff;
+use crate::time::backoff::Pace;
 use crate::time::retry::Retry;
 use crate::time::tick::{Moment, Tick};
 
@@ -20,12 +20,21 @@ const LAST_ATTEMPT: Duration = Duration::from_millis(100);
 /// What the first attempt of a limited wait gets at least: a limit of a millisecond still asks once.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// After so long a wait the holder is looked at for the first time, and then so often.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A short wait does not look who holds the lease.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
 
-/// How often a wait or a lasting failure is reported to whoever reads logs.
+/// After so long a wait for others in this process it is told for the first time.
+const FIRST_TOLD: Duration = Duration::from_secs(1);
+
+/// How often a waiter looks who holds the lease, or less often if the service is overloaded; and how
+/// long after an attempt at most.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often it is said again that another client holds the lease, or that attempts fail.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+const HELD: usize = 0;
+const FAILED: usize = 1;
 
 /// The acquisition of one lease.
 #[derive(Debug, Clone)]
@@ -45,10 +54,13 @@ pub(crate) struct Acquisition {
     /// The service has accepted the credential.
     pub(super) accepted: bool,
     pub(super) creations: u32,
-    pub(super) polls: Backoff,
+    pub(super) pace: Pace,
     pub(super) faults: Retry,
+    /// When to look who holds the lease, and how long before the next attempt.
     pub(super) look: Tick,
-    pub(super) reported: Option<Tick>,
+    pub(super) look_before: Duration,
+    /// When it was last said that another client holds the lease, and that an attempt failed.
+    pub(super) told: [Option<Tick>; 2],
     pub(super) held_by_another: Option<Error>,
     pub(super) failure: Option<Error>,
 }
@@ -81,6 +93,8 @@ impl Acquisition {
             WaitLimit::Once => terms.fault_wait.min(terms.attempt_timeout * 2),
             _ => terms.fault_wait,
         };
+        // A wait that is shorter than a few intervals does not spend most of its time on one.
+        let interval = terms.poll_interval.min(limit.end().since(now.lease) / 4);
         Self {
             terms,
             limit,
@@ -93,10 +107,11 @@ impl Acquisition {
             concluded: false,
             accepted: false,
             creations: 0,
-            polls: Backoff::new(terms.poll.0, terms.poll.1),
+            pace: Pace::new(interval),
             faults: Retry::new(fault_wait),
             look: now.real + FIRST_LOOK,
-            reported: None,
+            look_before: Duration::ZERO,
+            told: [None; 2],
             held_by_another: None,
             failure: None,
         }
@@ -107,6 +122,14 @@ impl Acquisition {
         self.begun = now.lease;
         self.due = now.real;
         self.look = now.real + FIRST_LOOK;
+    }
+
+    /// The caller waits for others in this process first.
+    pub(crate) fn in_line(self) -> Self {
+        Self {
+            look: self.started.real + FIRST_TOLD,
+            ..self
+        }
     }
 
     /// The caller waits for others in this process. Returns until when, or what to tell at `now`.
@@ -129,13 +152,17 @@ impl Acquisition {
             return Step::Fail(self.unmet());
         }
         if now.real < self.due {
-            if self.held_by_another.is_some() && now.real >= self.look {
-                let timeout = self.terms.attempt_timeout.min(FIRST_ATTEMPT);
+            let look = self.look.max(self.due - self.look_before);
+            let looks = self.held_by_another.is_some() && look < self.due;
+            if looks && now.real >= look {
+                // The next attempt is not delayed by it.
+                let left = self.due.since(now.real);
+                let timeout = self.terms.attempt_timeout.min(left);
                 return Step::Send(Request::ReadHolder, timeout);
             }
             return Step::Wait(Moment {
                 lease: self.end(),
-                real: self.due,
+                real: if looks { look } else { self.due },
             });
         }
         let left = self.limit.end().since(now.lease);
@@ -163,10 +190,7 @@ impl Acquisition {
         random: u64,
     ) -> Progress {
         if *request == Request::ReadHolder {
-            // Whatever it brought is worth telling, and it is no fault if it brought nothing.
-            self.look = now.real + LOOK_EVERY;
-            self.reported = None;
-            return Progress::GoesOn(None);
+            return self.looked(now, result, random);
         }
         self.concluded = true;
         match (request, result) {
@@ -196,7 +220,7 @@ impl Acquisition {
                     self.proposal.refused();
                 }
                 match error.kind() {
-                    ErrorKind::WouldBlock => self.held_by_another(error, now, random),
+                    ErrorKind::WouldBlock => self.held_by_another(error, sent, now, random),
                     ErrorKind::NotFound => self.missing(error, now, random),
                     _ => self.failed(error, now, random),
                 }
@@ -220,8 +244,7 @@ impl Acquisition {
     pub(crate) fn restart(&mut self, now: Moment) {
         self.proposal = Proposal::default();
         self.next = Request::Acquire;
-        let delay = self.polls.delay(0);
-        self.wait(now.real + delay, now);
+        self.wait(now.real + self.pace.delay(0), now);
     }
 
     /// Whether the caller does not wait for others.
@@ -236,7 +259,7 @@ impl Acquisition {
         Notice::AcquireFailed {
             attempt: self.attempts,
             error,
-            report: self.report(now.real),
+            report: self.is_due(FAILED, now.real),
         }
     }
 
@@ -285,21 +308,61 @@ impl Acquisition {
         Progress::GoesOn(None)
     }
 
-    fn held_by_another(&mut self, error: Error, now: Moment, random: u64) -> Progress {
+    fn held_by_another(
+        &mut self,
+        error: Error,
+        sent: Moment,
+        now: Moment,
+        random: u64,
+    ) -> Progress {
         self.accepted = true;
+        self.pace.answered();
         self.faults.reset();
         self.next = Request::Acquire;
         if self.limit == WaitLimit::Once {
             return Progress::Failed(error);
         }
         self.held_by_another = Some(error);
-        let delay = self.polls.delay(random);
+        let delay = self.pace.delay(random);
         self.wait(now.real + delay, now);
-        Progress::GoesOn(Some(Notice::HeldByAnother {
+        // Late, because to look is as good as an attempt, but with time enough for an answer.
+        let round_trip = now.real.since(sent.real);
+        let delay = self.due.since(now.real);
+        let time = (delay / 4).max(round_trip * 4);
+        self.look_before = time.max(delay.saturating_sub(LOOK_WITHIN));
+        let due = self.is_due(HELD, now.real);
+        Progress::GoesOn(due.then(|| self.still_held(now)))
+    }
+
+    /// Somebody looked who holds the lease. It is no failure if that brought nothing.
+    fn looked(&mut self, now: Moment, result: Result<Answer, Error>, random: u64) -> Progress {
+        self.look = now.real + self.pace.stretched(LOOK_EVERY);
+        match result {
+            Ok(Answer::Looked {
+                held: true,
+                changed,
+            }) => {
+                // In place of the attempt that was due.
+                if !self.proposal.may_be_granted() {
+                    self.wait(self.due + self.pace.delay(random), now);
+                }
+                if changed {
+                    self.told[HELD] = Some(now.real);
+                    return Progress::GoesOn(Some(self.still_held(now)));
+                }
+            }
+            Ok(Answer::Looked { .. }) => self.due = now.real,
+            Err(error) if error.is_overload() => self.pace.overloaded(Duration::MAX),
+            _ => {}
+        }
+        Progress::GoesOn(None)
+    }
+
+    fn still_held(&self, now: Moment) -> Notice {
+        Notice::HeldByAnother {
             attempt: self.attempts,
             elapsed: now.lease.since(self.started.lease),
-            report: self.report(now.real),
-        }))
+        }
     }
 
     fn missing(&mut self, error: Error, now: Moment, random: u64) -> Progress {
@@ -328,8 +391,29 @@ impl Acquisition {
             }
             delivery => delivery,
         };
-        let asked = error.retry_after();
-        let Some(due) = self.faults.failed(now.real, delivery, true, asked, random) else {
+        let limit = self.faults.limit();
+        let mut asked = error.retry_after().map(|asked| asked.min(limit));
+        if error.is_overload() {
+            // While nobody knows whether the service serves this client at all, there are attempts
+            // enough to find out.
+            let longest = if self.accepted {
+                Duration::MAX
+            } else {
+                limit / 8
+            };
+            self.pace.overloaded(longest);
+            asked = asked.max(Some(self.pace.delay(random)));
+        } else if error.is_answer() {
+            self.pace.answered();
+        }
+        let due = if self.accepted && error.is_throttling() {
+            // As if another client held it: the wait goes on, only slower.
+            self.faults.reset();
+            Some(now.real + asked.unwrap_or_default())
+        } else {
+            self.faults.failed(now.real, delivery, true, asked, random)
+        };
+        let Some(due) = due else {
             let before = self.failure.take();
             return Progress::Failed(self.faults.conclude(now.real, error, before));
         };
@@ -338,7 +422,7 @@ impl Acquisition {
         Progress::GoesOn(Some(Notice::AcquireFailed {
             attempt: self.attempts,
             error,
-            report: self.report(now.real),
+            report: self.is_due(FAILED, now.real),
         }))
     }
 
@@ -358,13 +442,12 @@ impl Acquisition {
         };
     }
 
-    /// Whether it is time to say again that the wait goes on.
-    fn report(&mut self, now: Tick) -> bool {
-        let due = self
-            .reported
-            .is_none_or(|reported| now.since(reported) >= REPORT_EVERY);
+    /// Whether it is time to say something again.
+    fn is_due(&mut self, what: usize, now: Tick) -> bool {
+        let told = &mut self.told[what];
+        let due = told.is_none_or(|told| now.since(told) >= REPORT_EVERY);
         if due {
-            self.reported = Some(now);
+            *told = Some(now);
         }
         due
     }

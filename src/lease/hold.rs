@@ -15,6 +15,9 @@ use crate::error::LossReason;
 use crate::time::backoff::share;
 use crate::time::tick::Tick;
 
+/// How long after a renewal that an overloaded service refused there is another, and up to twice that.
+const OVERLOAD: Duration = Duration::from_millis(500);
+
 /// What a client may claim about its lease at some instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Claim {
@@ -34,7 +37,11 @@ pub(crate) enum Renewal {
     /// The service said that the lease is not ours.
     Lost(LossReason),
     /// Anything else, no answer included: the lease may or may not have been renewed.
-    Unknown { retry_after: Option<Duration> },
+    Unknown {
+        retry_after: Option<Duration>,
+        /// The service is overloaded.
+        overload: bool,
+    },
 }
 
 /// What a holder has to do next.
@@ -186,7 +193,26 @@ impl Hold {
             Renewal::Lost(reason) => {
                 self.lose(reason);
             }
-            Renewal::Unknown { retry_after } => self.due = now + self.retry_delay(now, retry_after),
+            Renewal::Unknown {
+                retry_after,
+                overload,
+            } => {
+                let usual = self.retry_delay(now);
+                // The many who wait for the lease must not take it from its holder.
+                let delay = if overload {
+                    usual.min(OVERLOAD + share(OVERLOAD, random))
+                } else {
+                    usual
+                };
+                // The service may ask for more, but not for so much that the lease is lost by it.
+                let left = self.deadline().since(now);
+                let longest = if left.is_zero() {
+                    self.terms.duration / 2
+                } else {
+                    left / 2
+                };
+                self.due = now + delay.max(retry_after.unwrap_or_default().min(longest));
+            }
         }
         let claim = self.claim(now);
         (claim != self.announced).then(|| {
@@ -224,16 +250,14 @@ impl Hold {
 
     /// After a failure: a sixth of the time left, so that retries speed up as the deadline nears.
     /// Past the deadline a steady pace.
-    fn retry_delay(&self, now: Tick, retry_after: Option<Duration>) -> Duration {
+    fn retry_delay(&self, now: Tick) -> Duration {
         let scale = self.terms.duration;
         let left = self.deadline().since(now);
-        let (delay, longest) = if left.is_zero() {
-            (scale / 30, scale / 2)
+        if left.is_zero() {
+            scale / 30
         } else {
-            ((left / 6).clamp(scale / 120, scale / 6), left / 2)
-        };
-        // The service may ask for more, but not for so much that the lease is lost by it.
-        retry_after.map_or(delay, |asked| delay.max(asked.min(longest)))
+            (left / 6).clamp(scale / 120, scale / 6)
+        }
     }
 }
 
@@ -244,7 +268,10 @@ mod tests {
 
     const SEC: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
-    const UNKNOWN: Renewal = Renewal::Unknown { retry_after: None };
+    const UNKNOWN: Renewal = Renewal::Unknown {
+        retry_after: None,
+        overload: false,
+    };
 
     fn at(secs: u32) -> Tick {
         Tick::default() + SEC * 1000 + SEC * secs
@@ -447,6 +474,7 @@ mod tests {
     fn retry_after_is_honoured_but_not_past_half_of_the_time_left() {
         let asked = |secs| Renewal::Unknown {
             retry_after: Some(SEC * secs),
+            overload: false,
         };
         let mut hold = Hold::new(terms(), at(0), 0);
         hold.renewed(at(25), at(25), asked(8), 0);
@@ -455,5 +483,30 @@ mod tests {
         assert_eq!(hold.step(at(25)), Step::Wait(at(40)));
         hold.renewed(at(25), at(25), asked(0), 0);
         assert_eq!(hold.step(at(25)), Step::Wait(at(30)));
+    }
+
+    #[test]
+    fn renewal_that_an_overloaded_service_refused_is_tried_again_within_a_second() {
+        let refused = |retry_after| Renewal::Unknown {
+            retry_after,
+            overload: true,
+        };
+        // The time of the refusal, what the service asked for, and the bounds of the delay.
+        let rows = [
+            (20, None, 500 * MS, SEC),
+            (50, None, 500 * MS, 5 * SEC / 6),
+            (54, None, 500 * MS, 500 * MS),
+            (60, None, 500 * MS, SEC),
+            (25, Some(8 * SEC), 8 * SEC, 8 * SEC),
+            (25, Some(600 * SEC), 15 * SEC, 15 * SEC),
+        ];
+        for (now, asked, least, most) in rows {
+            for (random, delay) in [(0, least), (u64::MAX, most)] {
+                let mut hold = Hold::new(terms(), at(0), 0);
+                hold.step(at(now)); // may be an announcement
+                hold.renewed(at(now), at(now), refused(asked), random);
+                assert_eq!(hold.due, at(now) + delay, "at {now}");
+            }
+        }
     }
 }

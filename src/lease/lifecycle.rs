@@ -135,6 +135,7 @@ impl Lifecycle {
     /// [`take_over`](Self::take_over) follows.
     pub(crate) fn in_line(terms: Terms, limit: WaitLimit, now: Moment) -> Self {
         Self {
+            acquisition: Acquisition::new(terms, limit, now).in_line(),
             phase: Phase::InLine,
             ..Self::new(terms, limit, now)
         }
@@ -642,6 +643,7 @@ impl Lifecycle {
                 Some(reason) => Renewal::Lost(reason),
                 None => Renewal::Unknown {
                     retry_after: error.retry_after(),
+                    overload: error.is_overload(),
                 },
             },
         };

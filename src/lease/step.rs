@@ -59,6 +59,8 @@ pub(crate) enum Answer {
     /// The lease is granted. `metadata`: what the blob's ETag says of its metadata, if it is an ETag
     /// that is known.
     Granted { metadata: Option<Metadata> },
+    /// Whether another client holds the lease, and whether that is another one than last time.
+    Looked { held: bool, changed: bool },
     /// The blob's metadata.
     Metadata(Metadata),
     /// Metadata was written, and the blob has this ETag now.
@@ -84,17 +86,16 @@ pub(crate) enum Notice {
     InLine {
         elapsed: Duration,
     },
-    /// Another client holds the lease.
+    /// Another client holds the lease, or still does.
     HeldByAnother {
         attempt: u32,
         elapsed: Duration,
-        /// Whether it is time to say so again to whoever reads logs.
-        report: bool,
     },
     /// An attempt to acquire failed in a way that may pass.
     AcquireFailed {
         attempt: u32,
         error: Error,
+        /// Whether it is time to say so again to whoever reads logs.
         report: bool,
     },
     Acquired {

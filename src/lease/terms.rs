@@ -22,8 +22,8 @@ pub(crate) struct Terms {
     pub(crate) fault_wait: Duration,
     /// How long the release may take.
     pub(crate) release_timeout: Duration,
-    /// While another client holds the lease: the first delay between attempts, and the longest.
-    pub(crate) poll: (Duration, Duration),
+    /// While another client holds the lease: the mean delay between attempts.
+    pub(crate) poll_interval: Duration,
     /// Whether a missing container or blob is created.
     pub(crate) create_missing: bool,
     /// Whether the lease gets a fencing token.
@@ -73,7 +73,7 @@ pub(super) mod tests {
             attempt_timeout: 5 * SEC,
             fault_wait: 60 * SEC,
             release_timeout: 5 * SEC,
-            poll: (Duration::from_millis(50), SEC),
+            poll_interval: Duration::from_millis(625),
             create_missing: true,
             fencing: false,
             holder_delay: None,

@@ -28,7 +28,7 @@ pub struct LockerBuilder {
     renewal_interval: Option<Duration>,
     margin: Option<Duration>,
     max_hold: Option<Duration>,
-    poll: (Duration, Duration),
+    poll_interval: Duration,
     fault_wait: Duration,
     release_timeout: Duration,
     owner: Option<String>,
@@ -50,7 +50,7 @@ impl LockerBuilder {
             renewal_interval: None,
             margin: None,
             max_hold: None,
-            poll: (Duration::from_millis(50), Duration::from_secs(1)),
+            poll_interval: Duration::from_millis(625),
             fault_wait: Duration::from_secs(60),
             release_timeout: Duration::from_secs(5),
             owner: None,
@@ -104,13 +104,17 @@ impl LockerBuilder {
         self
     }
 
-    /// How long to wait between attempts while another client holds the lock: `initial` at first, then
-    /// half as long again each time up to `cap`. Each delay is drawn at random from the upper half of
-    /// that. Defaults to 50 milliseconds and 1 second; the minimum is 10 milliseconds.
+    /// How long to wait between attempts while another client holds the lock, on average: each delay
+    /// is up to 15 % shorter or longer, at random. Defaults to 625 milliseconds; the minimum is 10
+    /// milliseconds.
     ///
-    /// Every attempt is a billed request.
-    pub fn backoff(mut self, initial: Duration, cap: Duration) -> Self {
-        self.poll = (initial, cap);
+    /// A lock that is released is noticed after half of that in the median. Every attempt is a billed
+    /// request. Whenever the service answers that it is overloaded (503, 429, or a time-out of its
+    /// own), the interval doubles, up to 512 times as long; every other answer shortens it by 5 %
+    /// again. So however many wait, they leave room for the holder's renewals. A wait that is limited
+    /// to less than four intervals asks about four times.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
         self
     }
 
@@ -118,9 +122,10 @@ impl LockerBuilder {
     /// a row. Defaults to 60 seconds.
     ///
     /// A failure is a missing reply, or the reply of a service that is overloaded or fails. Once the
-    /// service has accepted the credential during this wait, a refused credential and a container that
-    /// is being deleted count as failures too, because both can pass. Any other answer, such as that
-    /// another client holds the lock, ends the row. The service's `Retry-After` is honoured, but there
+    /// service has answered during this wait that another client holds the lock, a refused credential
+    /// and a container that is being deleted count as failures too, because both can pass; and a
+    /// refusal by a service that is overloaded does not, because it only slows the wait down. Any other
+    /// answer, such as that another client holds the lock, ends the row. The service's `Retry-After` is honoured, but there
     /// is always one more attempt before the time is up. The same rule holds for reading and storing
     /// the fencing token.
     ///
@@ -250,7 +255,7 @@ impl LockerBuilder {
         let margin = self.margin.unwrap_or(duration / 12);
         for (name, value, least) in [
             ("renewal interval", renew_every, LEAST_RENEWAL_INTERVAL),
-            ("back-off", self.poll.0.min(self.poll.1), LEAST_POLL),
+            ("poll interval", self.poll_interval, LEAST_POLL),
         ] {
             if value < least {
                 return Err(Error::config(format!(
@@ -284,7 +289,7 @@ impl LockerBuilder {
             attempt_timeout: operations.request_timeout / 2,
             fault_wait: self.fault_wait,
             release_timeout: self.release_timeout.min(LONGEST),
-            poll: self.poll,
+            poll_interval: self.poll_interval,
             create_missing: operations.create_missing,
             fencing: self.fencing,
             holder_delay: Some(self.holder_delay).filter(|_| self.named),

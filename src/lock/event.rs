@@ -1,6 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, LossReason};
 use crate::holder::record::Holder;
@@ -12,19 +13,24 @@ use crate::holder::record::Holder;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another client holds the lock, and there is another attempt after a while; or others in this
-    /// process are served before, which is told after a second of waiting and then every 10 seconds.
+    /// Another client holds the lock. There are attempts to acquire it until it is free. Or others in
+    /// this process are served before.
+    ///
+    /// Told at first, whenever the holder changes, and then every 10 seconds, if nothing else
+    /// happens; while others in this process are served before, after a second and then every 10.
     #[non_exhaustive]
     Waiting {
-        /// How many attempts were made, from 1. Zero while others in this process are served before.
+        /// How many attempts were made so far.
         attempt: u32,
         /// The time since the wait began.
         elapsed: Duration,
         /// How many in this process are served before. Zero for the one that asks the service.
         ahead: usize,
-        /// Who holds the lock, if that is known. The service is asked after a second of waiting, and
-        /// then every 10 seconds.
+        /// Who holds the lock, if that is known. The service is asked within the first second of
+        /// waiting, and then every 10 seconds, or less often if it is overloaded.
         holder: Option<Holder>,
+        /// All that the service said of the lock then; `None` before.
+        status: Option<Box<LeaseStatus>>,
     },
     /// An attempt to acquire failed in a way that may pass. There is another attempt after a while.
     #[non_exhaustive]
@@ -137,13 +143,13 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Never with a lock held, and never panics. `report`: whether a wait or a failure is worth a
-    /// line to whoever reads logs.
+    /// Never with a lock held, and never panics. `report`: whether a failure is worth a line to
+    /// whoever reads logs.
     pub(crate) fn tell(&self, event: &Event, report: bool) {
         use log::Level::{Debug, Info, Warn};
 
         let level = match event {
-            Event::Waiting { .. } if report => Info,
+            Event::Waiting { .. } => Info,
             Event::AcquireFailed { .. } if report => Warn,
             Event::RenewalFailed { .. }
             | Event::RecordFailed { .. }
@@ -192,6 +198,7 @@ mod tests {
             elapsed: 12 * SEC,
             ahead,
             holder,
+            status: None,
         };
         let failed = |remaining| Event::RenewalFailed {
             error: silence(),

@@ -206,8 +206,8 @@ impl LeaseGuard {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::LeaseLost`] if the service says that the lease is lost. Nothing was written, and
-    ///   the lock is lost from then on.
+    /// - [`ErrorKind::LeaseLost`] if the service says that the lease is lost. The lock is lost from
+    ///   then on, and nothing was written, unless an attempt before got no answer.
     /// - [`ErrorKind::Config`] if `value` is larger than 4 MiB.
     /// - Others as for [`AzureMutex::acquire`](crate::AzureMutex::acquire). If the service did not
     ///   answer, the value may have been written; writing it again does no harm.

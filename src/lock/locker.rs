@@ -92,9 +92,10 @@ impl Locker {
     /// Acquires the lock, waiting for as long as another client holds it.
     ///
     /// Blocks the calling thread. The first attempt is made at once. While another client holds the
-    /// lock there is another attempt after 50 milliseconds, and then after longer and longer delays up
-    /// to a second; see [`backoff`](LockerBuilder::backoff). A [`StopToken`](crate::StopToken) ends the wait. A wait is
-    /// logged at `info` when it begins and then about every 10 seconds, with the holder if it is known.
+    /// lock there is another attempt about every 625 milliseconds; see
+    /// [`poll_interval`](LockerBuilder::poll_interval). A [`StopToken`](crate::StopToken) ends the
+    /// wait. A wait is logged at `info` when it begins, when the holder changes, and then about every
+    /// 10 seconds, with the holder if it is known.
     ///
     /// Failures that may pass, such as a missing reply or an overloaded service, are retried for
     /// [`fault_wait`](LockerBuilder::fault_wait), 60 seconds by default.
@@ -287,10 +288,9 @@ mod tests {
                 new().renewal_interval(Duration::from_nanos(1)),
                 "it must be at least 1s",
             ),
-            (new().backoff(Duration::ZERO, secs(1)), "invalid back-off 0"),
             (
-                new().backoff(secs(1), Duration::from_nanos(1)),
-                "it must be at least 10ms",
+                new().poll_interval(Duration::from_micros(9_999)),
+                "invalid poll interval 9.999ms: it must be at least 10ms",
             ),
             (new().fault_wait(Duration::ZERO), "invalid fault wait 0"),
             (new().max_hold(Duration::ZERO), "invalid max hold 0"),

@@ -12,6 +12,7 @@ use super::event::Event;
 use super::line::Next;
 use super::state::{Granted, GuardState, LeaseThread, LockerInner, Shared};
 use super::stop::Wake;
+use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::lease::hold::Claim;
@@ -384,18 +385,14 @@ impl LeaseThread {
     fn event(&self, notice: Notice) -> (Event, bool) {
         let mut worth_a_line = true;
         let event = match notice {
-            Notice::HeldByAnother {
-                attempt,
-                elapsed,
-                report,
-            } => {
-                worth_a_line = report;
-                let holder = self.state.seen.lock().holder.clone();
+            Notice::HeldByAnother { attempt, elapsed } => {
+                let status = self.state.seen.lock().status.clone();
                 Event::Waiting {
                     attempt,
                     elapsed,
                     ahead: 0,
-                    holder,
+                    holder: status.as_ref().and_then(LeaseStatus::holder).cloned(),
+                    status: status.map(Box::new),
                 }
             }
             Notice::InLine { elapsed } => {
@@ -405,6 +402,7 @@ impl LeaseThread {
                     elapsed,
                     ahead,
                     holder,
+                    status: None,
                 }
             }
             Notice::AcquireFailed {

@@ -3,6 +3,7 @@
 use super::line::Next;
 use super::state::LeaseThread;
 use super::stop::Wake;
+use crate::azure::status::LeaseStatus;
 use crate::error::{Error, ErrorKind};
 use crate::holder::record::Holder;
 use crate::lease::terms::WaitLimit;
@@ -127,7 +128,8 @@ impl LeaseThread {
     /// Who has the lock: this one, or the one that this one waits for.
     fn holder(&self, now: Moment) -> Option<Holder> {
         if !self.is_held(now) {
-            return self.state.seen.lock().holder.clone();
+            let seen = self.state.seen.lock();
+            return seen.status.as_ref().and_then(LeaseStatus::holder).cloned();
         }
         let settings = &self.locker.settings;
         let held = self.state.lock().lifecycle.held_for(now.lease);

@@ -15,6 +15,7 @@ use crate::azure::validate::{break_period, check_key};
 use crate::error::{Error, ErrorKind, LossReason};
 use crate::holder::record::Holder;
 use crate::http::agent::Transport;
+use crate::http::proxy::Proxy;
 use crate::lease::ids::{LeaseDuration, LeaseId};
 use crate::lease::lifecycle::Lifecycle;
 use crate::lease::step::Step;
@@ -58,10 +59,12 @@ impl AzureMutex {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if the options contradict each other: a timeout of zero, a SAS that
-    /// has ended, `http://` to another machine, `https://` without a TLS feature.
+    /// has ended, `http://` to another machine, `https://` without a TLS feature; or if the
+    /// environment names a proxy in a way that cannot be read. See [`proxy`](Self::proxy).
     pub fn new(options: MutexOptions) -> Result<Self, Error> {
         options.check()?;
-        let transport = Transport::new(options.endpoint.origin, options.endpoint.loopback);
+        let proxy = Proxy::from_env(&options.endpoint.origin)?;
+        let transport = Transport::new(options.endpoint.origin, proxy, &options.ca_certificates)?;
         let client = Client::new(
             transport,
             options.credential,
@@ -137,7 +140,7 @@ impl AzureMutex {
             // The rest is for the release of what may have been granted.
             fault_wait: timeout / 4 * 3,
             release_timeout: timeout / 4,
-            poll: (Duration::ZERO, Duration::ZERO),
+            poll_interval: Duration::ZERO,
             create_missing: self.0.create_missing,
             fencing: false,
             holder_delay: None,
@@ -487,6 +490,27 @@ impl AzureMutex {
     #[must_use]
     pub fn container(&self) -> &str {
         self.0.client.container()
+    }
+
+    /// The proxy that the service is reached through, and the variable that names it, without
+    /// credentials: `http://proxy:3128 (from HTTPS_PROXY)`. `None` if it is reached directly.
+    ///
+    /// [`new`](Self::new) reads it from the environment as curl and Go do. Of the variables that are
+    /// set and not empty, the first counts: `https_proxy` and `HTTPS_PROXY` for `https://`,
+    /// `http_proxy` and `HTTP_PROXY` for `http://`, then `all_proxy` and `ALL_PROXY`. `HTTP_PROXY`
+    /// does not count in a CGI program, that is if `REQUEST_METHOD` is set.
+    ///
+    /// A value is `[SCHEME://][USER:PASSWORD@]HOST[:PORT]`. The scheme is `http` by default, `https`,
+    /// `socks4`, `socks4a`, `socks5` or `socks5h`; with `socks4` and `socks5`, this machine looks up
+    /// the service's name. The port is 80, 443 or 1080 by default. All requests are tunnelled
+    /// (`CONNECT`), those to `http://` too.
+    ///
+    /// `no_proxy` or `NO_PROXY` lists what is reached directly: names, which stand for everything
+    /// below them too, addresses, networks (`10.0.0.0/8`), each with a port if wanted, or `*`. This
+    /// machine is always reached directly.
+    #[must_use]
+    pub fn proxy(&self) -> Option<String> {
+        self.0.client.transport().proxy().map(ToString::to_string)
     }
 
     /// The URL of the lock blob `key`, percent-encoded, without a SAS.

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use super::operations::{Operations, until_answered};
+use super::operations::Operations;
 use super::recorder::{Recorder, StoredRecord};
+use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::Error;
 use crate::holder::record::{Holder, Previous, Record};
 use crate::lease::ids::{LeaseDuration, LeaseId};
 use crate::lease::step::{Answer, Metadata, Request};
 use crate::sync::Mutex;
+use crate::time::clock::Clock;
 
 /// A lock blob, and the lease ID for requests to it.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +37,8 @@ pub(crate) struct Seen {
     pub(crate) passed_on: bool,
     /// The holder before this lease.
     pub(crate) previous: Previous,
-    /// The current holder, while waiting for the lease.
-    pub(crate) holder: Option<Holder>,
+    /// What the service last said of the lease, while waiting for it.
+    pub(crate) status: Option<LeaseStatus>,
 }
 
 impl Seen {
@@ -68,8 +70,10 @@ impl LeasedBlob<'_> {
                 Answer::Done
             }),
             Request::ReadHolder => client.status(key, timeout).map(|status| {
-                self.seen.lock().holder = status.holder().cloned();
-                Answer::Done
+                let held = !status.state().is_free();
+                let before = self.seen.lock().status.replace(status.clone());
+                let changed = before.is_none_or(|before| before.holder() != status.holder());
+                Answer::Looked { held, changed }
             }),
             Request::ReadMetadata => self
                 .read(timeout)
@@ -122,12 +126,12 @@ impl LeasedBlob<'_> {
     /// Replaces the blob's content within `timeout`, and keeps its metadata. Returns the blob's
     /// ETag.
     pub(crate) fn write_content(&self, content: &[u8], timeout: Duration) -> Result<String, Error> {
-        let client = &self.operations.client;
+        let (client, key, id) = (&self.operations.client, self.key, self.id);
+        let end = Clock::System.now() + timeout;
+        let left = || end.since(Clock::System.now());
+        let read = || self.operations.send_within(left(), true, |t| self.read(t));
         let seen = self.seen.lock().stored.clone();
-        let StoredRecord { mut etag, record } = match seen {
-            Some(stored) => stored,
-            None => until_answered(timeout / 2, true, |timeout| self.read(timeout))?,
-        };
+        let StoredRecord { mut etag, record } = seen.map_or_else(read, Ok)?;
         let record = if self.recorder.holder_info && !self.seen.lock().written {
             self.fitted(record.held_by(self.holder()))
         } else {
@@ -135,24 +139,27 @@ impl LeasedBlob<'_> {
         };
         // Only over the version that is known: so a late copy of this request cannot undo a later
         // write, and a deleted blob is not created again without its lease.
-        let written = until_answered(timeout, true, |timeout| {
-            let (key, id) = (self.key, self.id);
-            let result = client.write_content(key, id, &record, content, &etag, timeout);
-            match result {
+        let etag = loop {
+            let written = self.operations.send_within(left(), true, |timeout| {
+                client.write_content(key, id, &record, content, &etag, timeout)
+            });
+            match written {
                 // Written under this lease since: by an earlier attempt, by the renewal thread, or
                 // by another process that has the lease ID.
                 Err(error) if error.service_code() == Some("ConditionNotMet") => {
-                    etag = self.read(timeout)?.etag;
-                    client.write_content(key, id, &record, content, &etag, timeout)
+                    if left().is_zero() {
+                        return Err(error);
+                    }
+                    etag = read()?.etag;
                 }
-                result => result,
+                result => break result?,
             }
-        })?;
+        };
         self.remember(StoredRecord {
-            etag: written.clone(),
+            etag: etag.clone(),
             record,
         });
-        Ok(written)
+        Ok(etag)
     }
 
     fn granted(&self, etag: &str) -> Answer {

@@ -23,7 +23,7 @@ impl Operations {
         &self,
         send: impl FnMut(Duration) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        until_answered(self.request_timeout, true, send)
+        self.send_within(self.request_timeout, true, send)
     }
 
     /// Sends a request that must not be repeated if it may have been done.
@@ -31,33 +31,39 @@ impl Operations {
         &self,
         send: impl FnMut(Duration) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        until_answered(self.request_timeout, false, send)
+        self.send_within(self.request_timeout, false, send)
     }
-}
 
-/// Sends a request until it is answered or `timeout` has passed. `send` gets the time that the
-/// attempt may take.
-pub(crate) fn until_answered<T>(
-    timeout: Duration,
-    repeatable: bool,
-    mut send: impl FnMut(Duration) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let now = || Clock::System.now();
-    let mut retry = Retry::new(timeout);
-    let mut jitter = Jitter::new(now().as_nanos());
-    let mut before = None;
-    loop {
-        let error = match send(retry.attempt(now(), timeout / 2)) {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        let (delivery, asked) = (error.delivery(), error.retry_after());
-        let failed = now();
-        match retry.failed(failed, delivery, repeatable, asked, jitter.next()) {
-            Some(due) => sleep(due.since(failed)),
-            None => return Err(retry.conclude(failed, error, before)),
+    /// Sends a request until it is answered or `timeout` has passed. `send` gets the time that the
+    /// attempt may take.
+    pub(crate) fn send_within<T>(
+        &self,
+        timeout: Duration,
+        repeatable: bool,
+        mut send: impl FnMut(Duration) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let now = || Clock::System.now();
+        let mut retry = Retry::new(timeout);
+        let mut jitter = Jitter::new(now().as_nanos());
+        let mut before = None;
+        loop {
+            let sent = now();
+            let result = send(retry.attempt(sent, timeout / 2));
+            if result.as_ref().map_or_else(Error::is_answer, |_| true) {
+                self.silence.answered(sent);
+            }
+            let error = match result {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let (delivery, asked) = (error.delivery(), error.retry_after());
+            let failed = now();
+            match retry.failed(failed, delivery, repeatable, asked, jitter.next()) {
+                Some(due) => sleep(due.since(failed)),
+                None => return Err(retry.conclude(failed, error, before)),
+            }
+            before = Some(error);
         }
-        before = Some(error);
     }
 }
 

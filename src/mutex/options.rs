@@ -1,18 +1,20 @@
 use std::env;
-use std::net::IpAddr;
+use std::fs;
+use std::sync::Once;
 use std::time::Duration;
 
 use ureq::http::Uri;
 
+use super::account_host;
+use super::connection_string::{self, ConnectionString};
+use super::environment::{self, Named};
 use crate::azure::credential::Credential;
+use crate::azure::secret::{self, Expected};
 use crate::azure::validate::{check_account, check_container};
-use crate::error::Error;
+use crate::error::{Error, quoted};
+use crate::http::certificates;
+use crate::http::resolver::is_loopback;
 use crate::time::clock::Clock;
-
-/// The account that every emulator has. Public, not a secret.
-const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
-const EMULATOR_KEY: &str =
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Where the locks are, and the credential for them: an account, a container and its access.
 ///
@@ -36,6 +38,8 @@ pub struct MutexOptions {
     pub(crate) request_timeout: Duration,
     pub(crate) create_missing: bool,
     pub(crate) allow_insecure_http: bool,
+    /// In DER.
+    pub(crate) ca_certificates: Vec<Vec<u8>>,
     pub(crate) clock: Clock,
 }
 
@@ -64,9 +68,10 @@ impl MutexOptions {
         credential: Credential,
         container: &str,
     ) -> Result<Self, Error> {
+        let account = secret::unquoted(account);
         check_account(account)?;
-        let endpoint = Endpoint::of_account("https", account, "core.windows.net")?;
-        Self::assemble(account.to_owned(), credential, endpoint, container)
+        let endpoint = Endpoint::parse(&format!("https://{account}.blob.core.windows.net"))?;
+        Self::assemble(Some(account.to_owned()), credential, endpoint, container)
     }
 
     /// A connection string, as the portal shows it.
@@ -74,65 +79,104 @@ impl MutexOptions {
     /// Takes `DefaultEndpointsProtocol`, `AccountName`, `AccountKey`, `SharedAccessSignature`,
     /// `BlobEndpoint`, `EndpointSuffix` (`core.windows.net` by default), `UseDevelopmentStorage`
     /// and `DevelopmentStorageProxyUri`, in upper or lower case; ignores the endpoints of other
-    /// services.
+    /// services and secondary endpoints. White space, a byte order mark and a pair of quotes around
+    /// the whole or a value are removed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a part is missing, appears twice,
-    /// contradicts another, or breaks its rule.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a part is missing, unknown, appears twice,
+    /// contradicts another, or breaks its rule, as a `BlobEndpoint` with the container in it does;
+    /// or if it is plainly no connection string.
     ///
     /// Source: <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
     pub fn from_connection_string(text: &str, container: &str) -> Result<Self, Error> {
-        ConnectionString::parse(text)?.into_options(container)
+        let ConnectionString {
+            account,
+            endpoint,
+            credential,
+        } = connection_string::read(text)?;
+        let endpoint = Endpoint::parse(&endpoint)?;
+        if let Some(account) = &account {
+            check_account(account)?;
+        }
+        Self::assemble(account, credential, endpoint, container)
     }
 
     /// Options from the environment: `AZURE_STORAGE_CONNECTION_STRING`, or else
     /// `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`.
     ///
-    /// These are the variables that the `az` command line reads. An empty variable counts as not
-    /// set.
+    /// These are the variables that the `az` command line reads. Other names in use are read too:
+    /// `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCESS_KEY`, `AZURE_STORAGE_ACCOUNT_KEY` and
+    /// `AZURE_STORAGE_SAS`. An empty variable counts as not set. If a connection string is used and
+    /// another variable names another account, that is logged as a warning.
+    ///
+    /// Also `AZMUTEX_CA_FILE`, a PEM file for [`ca_certificates`](Self::ca_certificates), and
+    /// `AZMUTEX_ALLOW_INSECURE_HTTP`, which is `true` or `1` to
+    /// [`allow_insecure_http`](Self::allow_insecure_http), or `false` or `0`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the variables are not set, or a value
-    /// breaks its rule; the text names them.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the variables are not set, two names of
+    /// one value have different values, or a value breaks its rule; the text names them.
     pub fn from_env(container: &str) -> Result<Self, Error> {
-        Self::from_variables(
-            |name| match env::var(name) {
-                Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
-                Err(env::VarError::NotPresent) => Ok(None),
-                Err(env::VarError::NotUnicode(_)) => {
-                    Err(Error::config(format!("invalid {name}: it is not UTF-8")))
-                }
-            },
-            container,
-        )
+        let var = |name: &str| match env::var(name) {
+            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+            Err(env::VarError::NotPresent) => Ok(None),
+            Err(env::VarError::NotUnicode(_)) => {
+                Err(Error::config(format!("invalid {name}: it is not UTF-8")))
+            }
+        };
+        Self::from_variables(var, container)?.network_from(var)
+    }
+
+    fn network_from(
+        mut self,
+        var: impl Fn(&str) -> Result<Option<String>, Error>,
+    ) -> Result<Self, Error> {
+        const CA_FILE: &str = "AZMUTEX_CA_FILE";
+        if let Some(path) = var(CA_FILE)? {
+            let wrong = |why: String| Error::config(format!("{CA_FILE} {}: {why}", quoted(&path)));
+            let pem = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+            self = self
+                .ca_certificates(&pem)
+                .map_err(|error| wrong(error.to_string()))?;
+        }
+        const INSECURE: &str = "AZMUTEX_ALLOW_INSECURE_HTTP";
+        match var(INSECURE)?.map(|value| value.to_ascii_lowercase()) {
+            None => Ok(self),
+            Some(value) if value == "true" || value == "1" => Ok(self.allow_insecure_http(true)),
+            Some(value) if value == "false" || value == "0" => Ok(self.allow_insecure_http(false)),
+            Some(value) => Err(Error::config(format!(
+                "invalid {INSECURE} {}: use true or false, 1 or 0",
+                quoted(&value)
+            ))),
+        }
     }
 
     fn from_variables(
         var: impl Fn(&str) -> Result<Option<String>, Error>,
         container: &str,
     ) -> Result<Self, Error> {
-        if let Some(text) = var("AZURE_STORAGE_CONNECTION_STRING")? {
-            return Self::from_connection_string(&text, container);
-        }
-        let Some(account) = var("AZURE_STORAGE_ACCOUNT")? else {
-            return Err(Error::config(
-                "no storage account in the environment: set AZURE_STORAGE_CONNECTION_STRING, or \
-                 AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
-            ));
-        };
-        let credential = match (var("AZURE_STORAGE_KEY")?, var("AZURE_STORAGE_SAS_TOKEN")?) {
-            (Some(key), _) => Credential::shared_key(&key)?,
-            (None, Some(token)) => Credential::sas(&token)?,
-            (None, None) => {
-                return Err(Error::config(
-                    "AZURE_STORAGE_ACCOUNT is set, but neither AZURE_STORAGE_KEY nor \
-                     AZURE_STORAGE_SAS_TOKEN is",
-                ));
+        check_container(container)?;
+        match environment::read(var)? {
+            Named::Account(account, credential) => {
+                Self::with_credential(&account, credential, container)
             }
-        };
-        Self::with_credential(&account, credential, container)
+            Named::ConnectionString(text, account) => {
+                let options = Self::from_connection_string(&text, container).map_err(|error| {
+                    Error::config(format!("AZURE_STORAGE_CONNECTION_STRING: {error}"))
+                })?;
+                if let Some(other) = account.filter(|other| *other != options.account) {
+                    log::warn!(
+                        "AZURE_STORAGE_CONNECTION_STRING is used, for the account {}; the account \
+                         {} that is set in another variable is not",
+                        options.account,
+                        other.escape_debug()
+                    );
+                }
+                Ok(options)
+            }
+        }
     }
 
     /// An emulator such as Azurite on its usual port of this machine
@@ -147,14 +191,19 @@ impl MutexOptions {
 
     /// Another blob endpoint: a sovereign cloud, a private link, a DNS-zone account, an emulator.
     ///
-    /// `url`: `https://HOST[:PORT][/PATH]`; the path is for emulators, whose URLs have the account
-    /// there. Defaults to `https://ACCOUNT.blob.core.windows.net`.
+    /// `url`: `https://HOST[:PORT][/ACCOUNT]`. Emulators have the account in the path; so must every
+    /// host that is an IP address, `localhost` or a name without a dot. A host
+    /// `ACCOUNT.blob.SUFFIX` is that of the account, and has no path. Defaults to
+    /// `https://ACCOUNT.blob.core.windows.net`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `url` is not such a URL.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `url` is not such a URL, holds a container,
+    /// is that of another account or service, or of the secondary location.
     pub fn endpoint(mut self, url: &str) -> Result<Self, Error> {
-        self.endpoint = Endpoint::parse(url)?;
+        let endpoint = Endpoint::parse(url)?;
+        endpoint.check(&self.account, true, &self.container)?;
+        self.endpoint = endpoint;
         Ok(self)
     }
 
@@ -180,11 +229,38 @@ impl MutexOptions {
     /// Allows `http://` to a host that is not this machine. Defaults to false.
     ///
     /// Anyone on the network path can then read what is sent, and answer as if they were the
-    /// service.
+    /// service. Meant for an emulator in another container. This machine is a loopback address,
+    /// `localhost` and every name below it, such as `account.blob.localhost`.
     #[must_use]
     pub fn allow_insecure_http(mut self, allow: bool) -> Self {
         self.allow_insecure_http = allow;
         self
+    }
+
+    /// Trusts these certificate authorities, besides those that are trusted anyway. For an endpoint
+    /// or a proxy with a certificate of a private CA.
+    ///
+    /// `pem`: the content of a PEM file, with one certificate or more. Called again, it adds more.
+    /// Defaults to none; then the public CAs are trusted that are built in, or those of the system
+    /// with one of the features `platform-verifier` and `native-tls`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no certificate in it, or a damaged
+    /// one, or it is not PEM; the text says which.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use azmutex::MutexOptions;
+    ///
+    /// let pem = std::fs::read("/etc/corp/ca.pem")?;
+    /// let options = MutexOptions::from_env("locks")?.ca_certificates(&pem)?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ca_certificates(mut self, pem: &[u8]) -> Result<Self, Error> {
+        self.ca_certificates.extend(certificates::parse(pem)?);
+        Ok(self)
     }
 
     /// Reads the time from a clock that tests can advance, instead of the system's.
@@ -195,13 +271,18 @@ impl MutexOptions {
         self
     }
 
+    /// `account`: the account's name, unless the endpoint alone names it. With a SAS, the service
+    /// does not need it, and it is for messages.
     fn assemble(
-        account: String,
+        account: Option<String>,
         credential: Credential,
         endpoint: Endpoint,
         container: &str,
     ) -> Result<Self, Error> {
         check_container(container)?;
+        let named = account.is_some();
+        let account = account.unwrap_or_else(|| endpoint.account().to_owned());
+        endpoint.check(&account, named, container)?;
         Ok(Self {
             account,
             container: container.to_owned(),
@@ -210,6 +291,7 @@ impl MutexOptions {
             request_timeout: Duration::from_secs(10),
             create_missing: true,
             allow_insecure_http: false,
+            ca_certificates: Vec::new(),
             clock: Clock::System,
         })
     }
@@ -221,22 +303,35 @@ impl MutexOptions {
                 "invalid request timeout 0: use more, such as 10 seconds",
             ));
         }
-        self.credential.check_not_expired(self.clock.wall())?;
-        let tls = cfg!(any(feature = "rustls", feature = "native-tls"));
+        self.credential.check_valid(self.clock.wall())?;
+        self.check_transport(cfg!(any(feature = "rustls", feature = "native-tls")))
+    }
+
+    fn check_transport(&self, tls: bool) -> Result<(), Error> {
+        static WARN: Once = Once::new();
+
+        let origin = &self.endpoint.origin;
         match self.endpoint.secure {
             true if !tls => Err(Error::config(format!(
-                "cannot use `{}`: azmutex was built without TLS; turn on its feature `rustls` or \
-                 `native-tls`",
-                self.endpoint.origin
+                "cannot use `{origin}`: azmutex was built without TLS; turn on its feature `rustls` \
+                 or `native-tls`"
             ))),
-            false if !self.endpoint.loopback && !self.allow_insecure_http => {
-                Err(Error::config(format!(
-                    "refusing `{}`: plain http is for this machine only; use https, or \
-                     allow_insecure_http(true)",
-                    self.endpoint.origin
-                )))
+            false if self.endpoint.loopback => Ok(()),
+            false if self.allow_insecure_http => {
+                WARN.call_once(|| {
+                    log::warn!(
+                        "`{origin}` is not encrypted: others on the network can read the locks, and \
+                         answer for the service"
+                    );
+                });
+                Ok(())
             }
-            _ => Ok(()),
+            false => Err(Error::config(format!(
+                "refusing `{origin}`: plain http is for this machine only; use https, or allow it \
+                 with --allow-insecure-http, AZMUTEX_ALLOW_INSECURE_HTTP=true or \
+                 MutexOptions::allow_insecure_http(true)"
+            ))),
+            true => Ok(()),
         }
     }
 }
@@ -253,11 +348,9 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn of_account(protocol: &str, account: &str, suffix: &str) -> Result<Self, Error> {
-        Self::parse(&format!("{protocol}://{account}.blob.{suffix}"))
-    }
-
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+        let url =
+            secret::trim(url).map_err(|rule| Error::config(format!("invalid endpoint: {rule}")))?;
         // Not shown when it holds a query: that may be a SAS.
         if url.contains('?') {
             return Err(Error::config(
@@ -274,20 +367,27 @@ impl Endpoint {
         if url.contains(['#', '\\']) {
             return wrong("it has a character that a blob endpoint cannot have");
         }
+        if let Some(mistake) = secret::mistake(url, Expected::Sas) {
+            return Err(Error::config(format!("invalid endpoint: {mistake}")));
+        }
+        if !url.contains("://") && url.contains('.') {
+            return wrong("`https://` in front of it is missing");
+        }
         let Ok(uri) = url.parse::<Uri>() else {
             return wrong("use a URL such as https://account.blob.core.windows.net");
         };
-        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host().filter(|h| !h.is_empty()))
-        else {
+        let scheme = uri.scheme_str().map(str::to_ascii_lowercase);
+        let host = uri.host().map(str::to_ascii_lowercase);
+        let (Some(scheme), Some(host)) = (scheme, host.filter(|host| !host.is_empty())) else {
             return wrong("use a URL such as https://account.blob.core.windows.net");
         };
-        if !matches!(scheme, "http" | "https") {
+        if !matches!(&*scheme, "http" | "https") {
             return wrong("use https, or http to this machine");
         }
         // What follows the host in an authority without a user is a port.
         let named = uri
             .authority()
-            .is_some_and(|authority| authority.as_str() != host);
+            .is_some_and(|authority| authority.as_str().len() != host.len());
         if named && uri.port_u16().is_none_or(|port| port == 0) {
             return wrong("its port is not between 1 and 65535");
         }
@@ -299,171 +399,41 @@ impl Endpoint {
         {
             return wrong("its path has an empty segment, or `.` or `..` as a segment");
         }
+        let usual = if scheme == "https" { 443 } else { 80 };
+        let port = uri.port_u16().filter(|port| *port != usual);
+        let port = port.map_or(String::new(), |port| format!(":{port}"));
         Ok(Self {
-            origin: format!(
-                "{scheme}://{}",
-                uri.authority().map_or(host, |a| a.as_str())
-            ),
+            origin: format!("{scheme}://{host}{port}"),
             base: base.to_owned(),
             secure: scheme == "https",
-            loopback: is_loopback(host),
+            loopback: is_loopback(&host),
         })
     }
 
-    /// The account in the URL, for when none is named: the first label of the host, or the first
-    /// segment of an emulator's path.
+    /// The account in the URL, for when none is named; at a domain of one's own, the first label of
+    /// the host.
     pub(crate) fn account(&self) -> &str {
-        match self.base.split('/').nth(1) {
-            Some(first) => first,
-            None => {
-                let host = self.origin.split("://").nth(1).unwrap_or_default();
-                host.split(['.', ':']).next().unwrap_or_default()
-            }
-        }
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
-/// The parts of a connection string that concern blobs.
-#[derive(Default)]
-struct ConnectionString<'a> {
-    protocol: Option<&'a str>,
-    account: Option<&'a str>,
-    key: Option<&'a str>,
-    sas: Option<&'a str>,
-    endpoint: Option<&'a str>,
-    suffix: Option<&'a str>,
-    development: Option<&'a str>,
-    proxy: Option<&'a str>,
-}
-
-impl<'a> ConnectionString<'a> {
-    /// No message quotes a value: any of them may be a secret in the wrong place.
-    fn parse(text: &'a str) -> Result<Self, Error> {
-        let mut this = Self::default();
-        for part in text
-            .split(';')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
-            // Values may hold `=` themselves.
-            let Some((name, value)) = part.split_once('=') else {
-                return Err(wrong(
-                    "a part has no `=`; parts are `Name=value`, separated by `;`",
-                ));
-            };
-            let (name, value) = (name.trim(), value.trim());
-            let (slot, name) = match name.to_ascii_lowercase().as_str() {
-                "defaultendpointsprotocol" => (&mut this.protocol, "DefaultEndpointsProtocol"),
-                "accountname" => (&mut this.account, "AccountName"),
-                "accountkey" => (&mut this.key, "AccountKey"),
-                "sharedaccesssignature" => (&mut this.sas, "SharedAccessSignature"),
-                "blobendpoint" => (&mut this.endpoint, "BlobEndpoint"),
-                "endpointsuffix" => (&mut this.suffix, "EndpointSuffix"),
-                "usedevelopmentstorage" => (&mut this.development, "UseDevelopmentStorage"),
-                "developmentstorageproxyuri" => (&mut this.proxy, "DevelopmentStorageProxyUri"),
-                _ => continue,
-            };
-            if value.is_empty() {
-                return Err(wrong(&format!("`{name}` is empty")));
-            }
-            if slot.replace(value).is_some() {
-                return Err(wrong(&format!("`{name}` appears twice")));
-            }
-        }
-        Ok(this)
+        let host = self.host();
+        let label = host.split('.').next().unwrap_or_default();
+        account_host::account(host, &self.base).unwrap_or(label)
     }
 
-    fn into_options(self, container: &str) -> Result<MutexOptions, Error> {
-        match self.development {
-            None => {}
-            Some(value) if value.eq_ignore_ascii_case("true") => {
-                return self.into_development(container);
-            }
-            Some(value) if value.eq_ignore_ascii_case("false") => {}
-            Some(_) => return Err(wrong("`UseDevelopmentStorage` is neither true nor false")),
-        }
-        if self.proxy.is_some() {
-            return Err(wrong(
-                "`DevelopmentStorageProxyUri` needs `UseDevelopmentStorage=true`",
-            ));
-        }
-        let protocol = match self.protocol.map(str::to_ascii_lowercase).as_deref() {
-            None | Some("https") => "https",
-            Some("http") => "http",
-            Some(_) => {
-                return Err(wrong(
-                    "`DefaultEndpointsProtocol` is neither http nor https",
-                ));
-            }
-        };
-        let credential = match (self.key, self.sas) {
-            (Some(_), Some(_)) => {
-                return Err(wrong(
-                    "both `AccountKey` and `SharedAccessSignature`: use one",
-                ));
-            }
-            (Some(key), None) => Credential::shared_key(key)?,
-            (None, Some(token)) => Credential::sas(token)?,
-            (None, None) => {
-                return Err(wrong(
-                    "it has neither `AccountKey` nor `SharedAccessSignature`",
-                ));
-            }
-        };
-        let suffix = self.suffix.unwrap_or("core.windows.net");
-        let (account, endpoint) = match (self.account, self.endpoint) {
-            (Some(account), Some(endpoint)) => (account.to_owned(), Endpoint::parse(endpoint)?),
-            (Some(account), None) => {
-                check_account(account)?;
-                (
-                    account.to_owned(),
-                    Endpoint::of_account(protocol, account, suffix)?,
-                )
-            }
-            // With a SAS, the service does not need the account's name; it is for messages.
-            (None, Some(endpoint)) if self.sas.is_some() => {
-                let endpoint = Endpoint::parse(endpoint)?;
-                let account = endpoint.account().to_owned();
-                return MutexOptions::assemble(account, credential, endpoint, container);
-            }
-            (None, _) => return Err(wrong("`AccountName` is missing")),
-        };
-        check_account(&account)?;
-        MutexOptions::assemble(account, credential, endpoint, container)
+    /// Checks that it is the endpoint of `account`, and does not hold a container.
+    fn check(&self, account: &str, named: bool, container: &str) -> Result<(), Error> {
+        account_host::check(self.host(), &self.base, account, named, container).map_err(|rule| {
+            let url = format!("{}{}", self.origin, self.base);
+            Error::config(format!("invalid endpoint `{}`: {rule}", url.escape_debug()))
+        })
     }
 
-    fn into_development(self, container: &str) -> Result<MutexOptions, Error> {
-        let others = [
-            self.protocol,
-            self.account,
-            self.key,
-            self.sas,
-            self.endpoint,
-            self.suffix,
-        ];
-        if others.iter().any(Option::is_some) {
-            return Err(wrong(
-                "`UseDevelopmentStorage=true` names a whole account; leave out the other account \
-                 parts",
-            ));
+    /// The host's name or address, without the port.
+    fn host(&self) -> &str {
+        let authority = self.origin.split("://").nth(1).unwrap_or_default();
+        match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => host,
+            _ => authority,
         }
-        let host = self
-            .proxy
-            .unwrap_or("http://127.0.0.1")
-            .trim_end_matches('/');
-        let endpoint = Endpoint::parse(&format!("{host}:10000/{EMULATOR_ACCOUNT}"))?;
-        let credential = Credential::shared_key(EMULATOR_KEY)?;
-        MutexOptions::assemble(EMULATOR_ACCOUNT.to_owned(), credential, endpoint, container)
     }
-}
-
-fn wrong(rule: &str) -> Error {
-    Error::config(format!("invalid connection string: {rule}"))
 }
 
 #[cfg(test)]

@@ -14,6 +14,11 @@ use crate::error::{Delivery, Error};
 /// The delay after the first failure, and the longest.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
+/// A port of this machine where nobody ever listened is given up after this share of the time for
+/// failures, and not before this time: somebody may be about to listen there, but more probably it is
+/// the wrong one.
+const UNHEARD: (u32, Duration) = (10, Duration::from_secs(1));
+
 /// The time kept for the last attempt: one that is cut off at once would hide why the others
 /// failed.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
@@ -77,8 +82,9 @@ impl Retry {
 
     /// Records that an attempt failed. Returns when to make the next one, or `None` to give up.
     ///
-    /// `repeatable`: whether doing it twice does no harm. `asked`: the service's `Retry-After`. The
-    /// delay is at least that if there is time for it; it is never a reason to give up.
+    /// `repeatable`: whether doing it twice does no harm. `asked`: the shortest delay wanted, such as
+    /// the service's `Retry-After`. It is kept if there is time for it; it is never a reason to give
+    /// up.
     pub(crate) fn failed(
         &mut self,
         now: Tick,
@@ -88,11 +94,17 @@ impl Retry {
         random: u64,
     ) -> Option<Tick> {
         let again = match delivery {
-            Delivery::NotDone => true,
+            Delivery::NotDone | Delivery::Unheard => true,
             Delivery::Unknown => repeatable,
             Delivery::Refused => false,
         };
-        let left = self.left(now);
+        let left = match delivery {
+            Delivery::Unheard => {
+                let limit = (self.limit / UNHEARD.0).max(UNHEARD.1).min(self.limit);
+                limit.saturating_sub(self.elapsed(now))
+            }
+            _ => self.left(now),
+        };
         if !again || self.last || (left.is_zero() && self.attempts >= self.least) {
             return None;
         }
@@ -172,6 +184,8 @@ mod tests {
         let rows = [
             (Delivery::NotDone, false, true),
             (Delivery::NotDone, true, true),
+            (Delivery::Unheard, false, true),
+            (Delivery::Unheard, true, true),
             (Delivery::Unknown, false, false),
             (Delivery::Unknown, true, true),
             (Delivery::Refused, false, false),
@@ -218,6 +232,30 @@ mod tests {
             retry.failed(at(65_010), Delivery::Unknown, true, None, 0),
             None
         );
+    }
+
+    #[test]
+    fn port_where_nobody_ever_listened_is_given_up_soon_but_tried_twice() {
+        let attempts = |limit, took: u32| {
+            let (mut retry, mut now, mut attempts) = (Retry::new(limit), 0, 0);
+            loop {
+                attempts += 1;
+                retry.attempt(at(now), 5 * SEC);
+                now += took;
+                match retry.failed(at(now), Delivery::Unheard, true, None, u64::MAX) {
+                    Some(due) => now += u32::try_from(due.since(at(now)).as_millis()).unwrap(),
+                    None => return (attempts, now),
+                }
+            }
+        };
+        let (count, end) = attempts(10 * SEC, 0);
+        assert!(
+            (3..8).contains(&count) && end <= 1000,
+            "{count} in {end} ms"
+        );
+        assert_eq!(attempts(10 * SEC, 2000), (2, 4000));
+        assert!((3000..=6000).contains(&attempts(60 * SEC, 0).1));
+        assert!((500..=1000).contains(&attempts(SEC, 0).1));
     }
 
     #[test]

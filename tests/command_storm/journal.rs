@@ -23,7 +23,7 @@ pub(super) fn now() -> Time {
     uptime.split(' ').next().and_then(time).unwrap_or(0)
 }
 
-fn time(text: &str) -> Option<Time> {
+pub(super) fn time(text: &str) -> Option<Time> {
     let (seconds, hundredths) = text.split_once('.')?;
     Some(seconds.parse::<Time>().ok()? * 100 + hundredths.parse::<Time>().ok()?)
 }

@@ -1,6 +1,7 @@
 //! Blows over runs, and the look at what they did.
 
 mod journal;
+mod kills;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -101,10 +102,13 @@ impl Blow {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let Some(seconds) = number("STORM_SECONDS") else {
-        println!("command storm: NOT RUN; it takes minutes: set STORM_SECONDS to run it");
+    let (seconds, kills) = (number("STORM_SECONDS"), number("STORM_KILLS"));
+    if seconds.is_none() && kills.is_none() {
+        println!(
+            "command storm: NOT RUN; it takes minutes: set STORM_SECONDS or STORM_KILLS to run it"
+        );
         return ExitCode::SUCCESS;
-    };
+    }
     let seed = number("STORM_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         now.map_or(1, |now| now.as_nanos() as u64 % 1_000_000_007)
@@ -114,11 +118,21 @@ pub(crate) fn main() -> ExitCode {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("command-storm-{id}"));
     fs::create_dir_all(&dir).expect("a directory");
     println!(
-        "command storm: STORM_SEED={seed}; {seconds} s, {runners} runs at a time; {}",
+        "command storm: STORM_SEED={seed}; {} kills, then {} s, {runners} runs at a time; {}",
+        kills.unwrap_or(0),
+        seconds.unwrap_or(0),
         dir.display()
     );
     let storm = Arc::new(Storm::new(seed, runners, id, dir.clone()));
-    let wrong = storm.run(Duration::from_secs(seconds));
+    if let Some(count) = kills {
+        let (spared, name) = storm.kills(count).unwrap_or_default();
+        let spared = spared as f64 / 100.0;
+        println!(
+            "command storm: {count} kills; the last sign of life was {spared:.2} s before the end of \
+             the lease at the latest: {name}"
+        );
+    }
+    let wrong = storm.run(Duration::from_secs(seconds.unwrap_or(0)));
     for line in wrong.iter().take(30) {
         println!("command storm: WRONG: {line}");
     }
@@ -288,13 +302,28 @@ impl Storm {
         // What is left of an ordinary end is covered, or else it would be no fault.
         let stragglers = ["wait", "kill"][random.below(2) as usize];
         let group = ["own", "shared", "session"][random.below(3) as usize];
-        let script = self.dir.join("worker.sh");
-        let worker = |what: &str| format!("bash {} {what} {how} {seconds}", script.display());
+        let worker = |what: &str| format!("{} {what} {how} {seconds}", self.worker());
         let line = line
             .replace("W count", &worker("count"))
             .replace("W live", &worker("live"))
             .replace("INNER", &format!("inner-{run}"))
             .replace("AZMUTEX", env!("CARGO_BIN_EXE_azmutex"));
+        self.azmutex(&proxy.connection_string(), journal, name)
+            .env("COUNTER", self.dir.join(format!("counter-{lock}")))
+            .args(["-w", "30s", "--stragglers", stragglers])
+            .args(["--process-group", group])
+            .args([&*lock_name(lock), "--", "bash", "-c", &*line])
+            .spawn()
+            .expect("azmutex starts")
+    }
+
+    /// A worker, for a shell: to be told what it does.
+    fn worker(&self) -> String {
+        format!("bash {}", self.dir.join("worker.sh").display())
+    }
+
+    /// A run, to be told the lock and the command.
+    fn azmutex(&self, connection: &str, journal: &Path, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_azmutex"));
         for (variable, _) in env::vars_os() {
             let name = variable.to_string_lossy();
@@ -305,19 +334,15 @@ impl Storm {
         let log = File::create(self.dir.join(format!("{name}.log"))).expect("a file");
         command
             .env(MARK, &self.id)
-            .env("AZURE_STORAGE_CONNECTION_STRING", proxy.connection_string())
+            .env("AZURE_STORAGE_CONNECTION_STRING", connection)
             .env("JOURNAL", journal)
-            .env("COUNTER", self.dir.join(format!("counter-{lock}")))
-            .args(["run", "--lease", "15s", "-w", "30s", "--no-fencing"])
-            .args(["--stragglers", stragglers, "--process-group", group])
+            .args(["run", "--lease", "15s", "--no-fencing"])
             .args(&self.options)
-            .args([&*lock_name(lock), "--", "bash", "-c", &*line])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)
-            .process_group(0)
-            .spawn()
-            .expect("azmutex starts")
+            .process_group(0);
+        command
     }
 
     fn blow(&self, blow: Blow, random: &mut Random, child: &Child, lock: u64, proxy: &FaultProxy) {
@@ -389,7 +414,12 @@ impl Storm {
 
     /// The processes that this storm has started and that have not ended, with their arguments.
     fn processes(&self) -> BTreeMap<i32, String> {
-        let mark = format!("{MARK}={}", self.id);
+        self.processes_with(MARK, &self.id)
+    }
+
+    /// Those that have this in their environment.
+    fn processes_with(&self, variable: &str, value: &str) -> BTreeMap<i32, String> {
+        let mark = format!("{variable}={value}");
         let entries = fs::read_dir("/proc").expect("a list of processes");
         let of = |entry: fs::DirEntry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;

@@ -1,6 +1,7 @@
 # One process of a command: worker.sh WHAT HOW SECONDS, with the names of files in the environment.
 #
-# WHAT is `count`, which increments the counter too, or `live`, which only says that it is there.
+# WHAT is `count`, which increments the counter too, `live`, which only says that it is there, or
+# `chain`, which also starts its successor in a session of its own, and ends.
 # HOW it takes signals: `heeds`, `rolls-back` (works on for two seconds), or `deaf`.
 # Each step is a line `TIME begin` and one `TIME end VALUE`, the time being that since boot.
 
@@ -24,6 +25,10 @@ while read -r up _ </proc/uptime && ((${up%.*} < end)); do
         echo "$up end $((n + 1))" >&5
     else
         echo "$up live" >&5
+        if [[ $what = chain ]]; then
+            setsid bash "$0" chain "$how" "$3" &
+            exit 0
+        fi
     fi
     sleep 0.05
 done

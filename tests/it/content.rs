@@ -43,7 +43,7 @@ const MAX: usize = 4 * 1024 * 1024;
 fn builder(mutex: AzureMutex) -> LockerBuilder {
     Locker::builder(mutex, KEY)
         .holder_delay(Duration::from_secs(24 * 60 * 60))
-        .backoff(Duration::from_millis(10), Duration::from_millis(50))
+        .poll_interval(Duration::from_millis(10))
         .owner("ci@build-07")
 }
 

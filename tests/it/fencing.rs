@@ -51,7 +51,7 @@ const KEY: &str = "nightly/report";
 fn builder(mutex: AzureMutex) -> LockerBuilder {
     Locker::builder(mutex, KEY)
         .lease_duration(Duration::from_secs(15))
-        .backoff(Duration::from_millis(10), Duration::from_millis(50))
+        .poll_interval(Duration::from_millis(10))
         .owner("ci@build-07")
         .fencing(true)
 }

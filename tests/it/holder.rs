@@ -46,7 +46,7 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 fn builder(mutex: AzureMutex) -> LockerBuilder {
     Locker::builder(mutex, KEY)
         .lease_duration(Duration::from_secs(15))
-        .backoff(Duration::from_millis(10), Duration::from_millis(50))
+        .poll_interval(Duration::from_millis(10))
         .holder_delay(Duration::ZERO)
         .owner("ci@build-07")
         .reason("release 812")

@@ -230,8 +230,9 @@ fn client() {
         AzureMutex::new(options.request_timeout(timeout)).unwrap()
     };
     // What is only made once is made before memory is looked at.
-    for nobody in ["http://127.0.0.1:9", "https://127.0.0.1:9"] {
-        let _ = mutex(nobody, Duration::from_millis(1)).status("lock");
+    for scheme in ["http", "https"] {
+        let nobody = format!("{scheme}://127.0.0.1:9/devstoreaccount1");
+        let _ = mutex(&nobody, Duration::from_millis(1)).status("lock");
     }
     let operation = env::var(OPERATION).unwrap();
     let mutex = mutex(&endpoint, timeout(&operation));

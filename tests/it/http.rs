@@ -14,8 +14,9 @@ use azmutex::emulator::Emulator;
 use azmutex::{AzureMutex, ErrorKind, LeaseDuration, LeaseState, Locker, MutexOptions};
 use parking_lot::Mutex;
 
-use crate::support::addr_of;
+use crate::support::backend::Backend;
 use crate::support::proxy::{Fault, FaultProxy, RequestHead, reply};
+use crate::support::{addr_of, on_local_services};
 
 /// How long a client waits for an operation to be answered: two attempts of half of it.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -302,4 +303,146 @@ fn client() {
     let mutex = AzureMutex::new(options.unwrap().request_timeout(TIMEOUT)).unwrap();
     let lease = mutex.acquire("lock", LeaseDuration::MIN).unwrap();
     mutex.release(&lease).unwrap();
+}
+
+/// What the child prints after.
+const MARK: &str = "> ";
+
+/// What `MutexOptions::from_env` and `AzureMutex::new` make of an environment: the proxy, or the
+/// error.
+fn proxy_in(variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args(["http::say_proxy", "--exact", "--ignored", "--nocapture"])
+        .stdin(Stdio::null());
+    for (name, _) in env::vars_os() {
+        if name
+            .to_string_lossy()
+            .to_ascii_uppercase()
+            .ends_with("_PROXY")
+        {
+            command.env_remove(name);
+        }
+    }
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().find_map(|line| line.split_once(MARK));
+    line.unwrap_or_else(|| panic!("nothing said: {said}"))
+        .1
+        .to_owned()
+}
+
+#[test]
+fn proxy_is_settled_and_told_when_the_mutex_is_made() {
+    let connection = "AccountName=acct;AccountKey=bXkgc2VjcmV0";
+    let account = ("AZURE_STORAGE_CONNECTION_STRING", connection);
+    let in_network =
+        "AccountName=acct;AccountKey=bXkgc2VjcmV0;BlobEndpoint=http://azurite:10000/acct";
+    let in_network = ("AZURE_STORAGE_CONNECTION_STRING", in_network);
+    let allowed = ("AZMUTEX_ALLOW_INSECURE_HTTP", "1");
+    let proxy = ("HTTPS_PROXY", "http://user:s3cret@proxy.corp:3128/");
+    let local = (
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "UseDevelopmentStorage=true",
+    );
+    let all = ("ALL_PROXY", "socks5h://all");
+    let rows: [(&[(&str, &str)], &str); 10] = [
+        (&[account], "None"),
+        (
+            &[account, proxy],
+            "Some(\"http://proxy.corp:3128 (from HTTPS_PROXY)\")",
+        ),
+        (
+            &[account, all],
+            "Some(\"socks5h://all:1080 (from ALL_PROXY)\")",
+        ),
+        (&[account, proxy, ("no_proxy", ".windows.net")], "None"),
+        (&[local, proxy, all], "None"),
+        (&[in_network, allowed, proxy], "None"),
+        (
+            &[in_network, allowed, all],
+            "Some(\"socks5h://all:1080 (from ALL_PROXY)\")",
+        ),
+        (
+            &[account, ("HTTPS_PROXY", "http://user:s3cret@proxy.corp:x")],
+            "Config: invalid HTTPS_PROXY: its port is not a number",
+        ),
+        (
+            &[account, ("AZMUTEX_ALLOW_INSECURE_HTTP", "maybe")],
+            "Config: invalid AZMUTEX_ALLOW_INSECURE_HTTP `maybe`: use true or false, 1 or 0",
+        ),
+        (
+            &[account, ("AZMUTEX_CA_FILE", "Cargo.toml")],
+            "Config: AZMUTEX_CA_FILE `Cargo.toml`: invalid CA certificates: it has no certificate: \
+             there is no line -----BEGIN CERTIFICATE-----",
+        ),
+    ];
+    for (variables, expected) in rows {
+        assert_eq!(proxy_in(variables), expected, "{variables:?}");
+    }
+}
+
+/// What the test before starts in another process. No test.
+#[test]
+#[ignore = "a part that another test starts"]
+fn say_proxy() {
+    match MutexOptions::from_env("locks").and_then(AzureMutex::new) {
+        Ok(mutex) => println!("{MARK}{:?}", mutex.proxy()),
+        Err(error) => println!("{MARK}{:?}: {error}", error.kind()),
+    }
+}
+
+on_local_services! {
+    endpoint_without_the_account_is_told_with_what_is_missing
+}
+
+fn endpoint_without_the_account_is_told_with_what_is_missing(backend: &Backend) {
+    let connection = backend.connection_string();
+    let endpoint = connection.split("BlobEndpoint=").nth(1).unwrap();
+    let endpoint = endpoint.split(';').next().unwrap();
+    let (origin, account) = endpoint.rsplit_once('/').unwrap();
+    let connection = connection.replace(endpoint, origin);
+    let options = MutexOptions::from_connection_string(&connection, "locks").unwrap();
+    let mutex = AzureMutex::new(options.request_timeout(TIMEOUT)).unwrap();
+    let says = format!(
+        "if this is an emulator, the account's path is missing in the endpoint: {origin}/{account}"
+    );
+    for error in [
+        mutex.status("lock").unwrap_err(),
+        mutex.acquire("lock", LeaseDuration::MIN).unwrap_err(),
+        mutex.list("").next().unwrap().unwrap_err(),
+    ] {
+        assert!(
+            error.to_string().contains(&says),
+            "no {says:?} in {error:?}"
+        );
+    }
+}
+
+#[test]
+fn port_of_this_machine_where_nobody_listens_is_given_up_soon() {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let origin = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let text = format!("AccountName=devstoreaccount1;AccountKey=a2V5;BlobEndpoint={origin}");
+    let options = MutexOptions::from_connection_string(&text, "locks").unwrap();
+    // With 10 s for an operation and 60 s for failures, as by default.
+    let mutex = AzureMutex::new(options).unwrap();
+    let locker = Locker::new(mutex.clone(), "lock").unwrap();
+    let started = Instant::now();
+    for error in [
+        mutex.status("lock").unwrap_err(),
+        locker.try_lock().unwrap_err().into(),
+    ] {
+        let shown = error.to_string();
+        for part in [
+            "the connection was refused; is Azurite (or `azmutex emulator`) running?",
+            &format!("the account's path is missing in the endpoint: {origin}/devstoreaccount1"),
+            " attempts in ",
+        ] {
+            assert!(shown.contains(part), "no {part:?} in {shown}");
+        }
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }

@@ -54,6 +54,21 @@ fn command_uses_the_public_api_alone() {
     none("src/bin/azmutex", &command_faults(&library, &command));
 }
 
+/// The command cannot ask the library, so each has a table.
+#[test]
+fn command_and_library_know_the_same_invisible_characters() {
+    let table = |path: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let source = fs::read_to_string(path).unwrap();
+        let (_, rest) = source.split_once("fn is_invisible(").unwrap();
+        rest.split_once("\n}\n").unwrap().0.to_owned()
+    };
+    assert_eq!(
+        table("src/holder/text.rs"),
+        table("src/bin/azmutex/text.rs")
+    );
+}
+
 /// Only here may the files of a folder share what their own `mod.rs` defines.
 #[test]
 fn command_has_no_other_circle_of_imports() {

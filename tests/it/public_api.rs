@@ -141,8 +141,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn debug_of_no_public_type_shows_a_secret() {
     let mut secrets = Secrets::new();
     let sas = secrets.sas(&emulators_account(), HOUR);
-    let wrong_sas = secrets.sas(&emulators_account(), 2 * HOUR);
-    let builder = Emulator::builder().sas(&sas);
+    let wrong_sas = secrets
+        .sas(&emulators_account(), 2 * HOUR)
+        .replace("ss=b", "ss=bf");
+    let builder = Emulator::builder();
     secrets.are_not_shown_by(&builder);
     let emulator = builder.start().expect("it starts");
     secrets.are_not_shown_by(&emulator);
@@ -256,10 +258,11 @@ fn logs_at_trace_show_no_secret() {
     let recorder = Recorder::install();
     let clock = Clock::frozen();
     let sas = secrets.sas(&emulators_account(), HOUR);
-    let wrong_sas = secrets.sas(&emulators_account(), 2 * HOUR);
+    let wrong_sas = secrets
+        .sas(&emulators_account(), 2 * HOUR)
+        .replace("ss=b", "ss=bf");
     let emulator = Emulator::builder()
         .clock(clock.clone())
-        .sas(&sas)
         .start()
         .expect("it starts");
     let proxy = FaultProxy::start(crate::support::addr_of(&emulator));

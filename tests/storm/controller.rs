@@ -559,7 +559,7 @@ impl Service {
     /// Waits for a lock, for a lease at most. Returns its value, and when it was free.
     fn take_over(&self, lock: usize) -> Result<(u64, Instant), azmutex::Error> {
         let locker = Locker::builder(self.mutex(), &lock_name(lock))
-            .backoff(Duration::from_millis(20), Duration::from_millis(200))
+            .poll_interval(Duration::from_millis(20))
             .fencing(true)
             .build()?;
         let guard = locker.try_lock_for(LEASE + SLACK)?;

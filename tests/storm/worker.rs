@@ -103,7 +103,7 @@ impl Worker {
                 .lease_duration(LEASE)
                 .release_timeout(RELEASE_TIMEOUT)
                 .fault_wait(Duration::from_secs(10))
-                .backoff(Duration::from_millis(20), Duration::from_millis(300))
+                .poll_interval(Duration::from_millis(20))
                 .fencing(true)
                 .observer({
                     let refused = Arc::clone(&refused);

@@ -11,7 +11,7 @@ use crate::args::Waiting;
 use crate::config::Lock;
 use crate::exit::Code;
 use crate::output::Failure;
-use crate::process;
+use crate::{process, processes};
 
 /// The variable: `PID:STARTED:LOCK` entries, separated by blanks.
 pub(crate) const HELD_LOCKS: &str = "AZMUTEX_HELD_LOCKS";
@@ -41,7 +41,7 @@ pub(crate) fn with(lock: &Lock) -> String {
     let pid = std::process::id();
     let own = format!(
         "{pid}:{}:{}",
-        process::started(pid.cast_signed()).unwrap_or_default(),
+        processes::started(pid.cast_signed()).unwrap_or_default(),
         identity(lock)
     );
     let others = entries(&chain).filter(Entry::is_alive);
@@ -60,7 +60,7 @@ struct Entry<'a> {
 impl Entry<'_> {
     /// Whether the holder is still the same process, and not one that got its process ID later.
     fn is_alive(&self) -> bool {
-        match process::started(self.pid) {
+        match processes::started(self.pid) {
             Some(started) => started == self.started,
             None => self.started == 0 && process::is_there(self.pid),
         }

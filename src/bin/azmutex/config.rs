@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::env;
-use std::path::Path;
 #[cfg(feature = "emulator")]
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,27 +14,62 @@ use zeroize::Zeroizing;
 use crate::args::{Auth, Create, Global};
 use crate::exit::Code;
 use crate::files;
-use crate::output::{Failure, clean};
+use crate::output::{Failure, clean, warn};
+use crate::secret_file;
 
 /// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
-pub(crate) const CREDENTIALS: [&str; 6] = [
+pub(crate) const CREDENTIALS: [&str; 9] = [
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_ACCOUNT_KEY",
     "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_SAS",
     "AZMUTEX_KEY_FILE",
     "AZMUTEX_SAS_FILE",
     "AZMUTEX_CONNECTION_STRING_FILE",
 ];
 
-/// The most that a file with a secret may hold.
-const MAX_SECRET: u64 = 64 * 1024;
+/// The variables with the account's name.
+const ACCOUNT: [&str; 2] = ["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"];
+
+/// Those with a secret, by its kind. The first that is set is used.
+const SECRETS: [(Auth, &[&str]); 3] = [
+    (Auth::ConnectionString, &["AZURE_STORAGE_CONNECTION_STRING"]),
+    (
+        Auth::Key,
+        &[
+            "AZURE_STORAGE_KEY",
+            "AZURE_STORAGE_ACCESS_KEY",
+            "AZURE_STORAGE_ACCOUNT_KEY",
+        ],
+    ),
+    (Auth::Sas, &["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS"]),
+];
+
+/// Variables of other programs that may hold what is missing, and the ones to set from them. They
+/// are not read: their account may be another one.
+const FOREIGN: [(&str, &str); 3] = [
+    ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+    ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
+    ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
+];
+
+/// The most that is read of a file with certificates; a whole system's have a quarter of it.
+const MAX_CERTIFICATES: u64 = 1024 * 1024;
 
 /// Account, endpoint and credential, before a container is chosen.
 pub(crate) struct Config {
     container: String,
-    account: Option<String>,
-    endpoint: Option<String>,
+    /// The account that is named by itself, and where.
+    account: Option<(String, String)>,
+    /// An endpoint that is set, and where.
+    endpoint: Option<(String, String)>,
     source: Source,
+    /// Whether warnings are shown.
+    global: Global,
+    ca_file: Option<(String, Zeroizing<Vec<u8>>)>,
+    allow_insecure_http: bool,
     request_timeout: Duration,
     /// Clients made so far, with what they were made for.
     clients: RefCell<Vec<(Place, AzureMutex)>>,
@@ -63,6 +97,8 @@ pub(crate) struct Lock {
     pub(crate) key: String,
     /// The name as a terminal can show it.
     pub(crate) name: String,
+    /// The lock as it was given, as an argument in a shell.
+    pub(crate) word: String,
     /// The blob's URL, without a query.
     pub(crate) url: String,
     /// With `--emulator`, keeps it running for as long as the lock is in use.
@@ -76,23 +112,70 @@ impl Config {
         Self::load_within(global, global.request_timeout)
     }
 
+    /// The file with certificates that are trusted, too.
+    pub(crate) fn ca_file(&self) -> Option<&str> {
+        self.ca_file.as_ref().map(|(name, _)| name.as_str())
+    }
+
     /// Like [`Config::load`], but waits for a file that is a named pipe for at most `limit`.
     pub(crate) fn load_within(global: &Global, limit: Duration) -> Result<Self, Failure> {
         let source = Source::find(global, limit)?;
+        let option = |option: &str, value: &Option<String>| {
+            let value = value.clone().filter(|value| !value.is_empty())?;
+            let from = origin(option, &value);
+            Some((value.trim().to_owned(), from))
+        };
+        let ca_file = global.ca_file.as_ref().map(|path| {
+            let name = format!("--ca-file {}", clean(&path.display().to_string()));
+            files::open(path)
+                .and_then(|file| files::read(&file, MAX_CERTIFICATES, limit))
+                .map_err(|error| Failure::new(Code::Config, format!("{name}: {error}")))
+                .map(|pem| (name, pem))
+        });
         // A connection string names its own account.
-        let account = match (&global.account, &source) {
-            (Some(account), _) => Some(account.clone()),
-            (None, Source::Credential(..)) => variable("AZURE_STORAGE_ACCOUNT")?,
+        let account = match (option("--account", &global.account), &source) {
+            (Some(account), _) => Some(account),
+            (None, Source::Credential(..)) => first_of(&ACCOUNT)?,
             (None, _) => None,
         };
         Ok(Self {
             container: global.container.clone(),
-            account: account.filter(|account| !account.is_empty()),
-            endpoint: global.endpoint.clone().filter(|url| !url.is_empty()),
+            account,
+            endpoint: option("--endpoint", &global.endpoint),
             source,
+            global: global.clone(),
+            ca_file: ca_file.transpose()?,
+            allow_insecure_http: global.allow_insecure_http,
             request_timeout: global.request_timeout,
             clients: RefCell::default(),
         })
+    }
+
+    /// Where the account's name came from.
+    pub(crate) fn account_from(&self) -> String {
+        match &self.account {
+            Some((_, from)) => from.clone(),
+            None => self.credential().1,
+        }
+    }
+
+    /// Where the endpoint came from.
+    pub(crate) fn endpoint_from(&self) -> String {
+        match (&self.endpoint, &self.source) {
+            (Some((_, from)), _) => from.clone(),
+            (None, Source::Credential(..)) => "the account's name".to_owned(),
+            (None, _) => self.credential().1,
+        }
+    }
+
+    /// The variables with secrets that are set but not used.
+    pub(crate) fn unused(&self) -> Vec<&'static str> {
+        let (_, used) = self.credential();
+        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let names = SECRETS.iter().flat_map(|(_, names)| names.iter().copied());
+        names
+            .filter(|name| **name != *used && is_set(name))
+            .collect()
     }
 
     /// What kind of credential is used, and where it came from.
@@ -134,6 +217,7 @@ impl Config {
         Ok(Lock {
             url: mutex.url(&key),
             name: clean(&key),
+            word: crate::text::shell_argument(text),
             mutex,
             key,
             #[cfg(feature = "emulator")]
@@ -159,7 +243,7 @@ impl Config {
             .request_timeout(self.request_timeout);
         let mutex = AzureMutex::new(options).map_err(|error| self.refused(error))?;
         if let Source::ConnectionString(..) = &self.source
-            && let Some(account) = &self.account
+            && let Some((account, _)) = &self.account
             && mutex.account() != account
         {
             return Err(Failure::new(
@@ -172,6 +256,20 @@ impl Config {
                 ),
             )
             .hint("leave --account out, or choose another credential with --auth"));
+        }
+        if let Source::ConnectionString(_, from) = &self.source
+            && self.account.is_none()
+            && let Some((account, name)) = first_of(&ACCOUNT)?
+            && mutex.account() != account
+        {
+            let used = clean(mutex.account());
+            warn(
+                &self.global,
+                &format!(
+                    "{from} is used, for the account {used}; {name}, which names {}, is not",
+                    clean(&account)
+                ),
+            );
         }
         clients.push((place, mutex.clone()));
         Ok(mutex)
@@ -194,7 +292,7 @@ impl Config {
                 })?
             }
             Source::Credential(credential, _) => {
-                let Some(account) = &self.account else {
+                let Some((account, _)) = &self.account else {
                     return Err(Failure::new(Code::Config, "no storage account is given")
                         .hint("set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
                 };
@@ -208,16 +306,23 @@ impl Config {
                 )?
             }
         };
-        match &self.endpoint {
-            Some(url) => options.endpoint(url).map_err(|error| {
+        let options = match &self.endpoint {
+            Some((url, _)) => options.endpoint(url).map_err(|error| {
                 Failure::usage(rule_of(&error)).hint("set it with --endpoint or AZMUTEX_ENDPOINT")
+            })?,
+            None => options,
+        };
+        let options = options.allow_insecure_http(self.allow_insecure_http);
+        match &self.ca_file {
+            Some((name, pem)) => options.ca_certificates(pem).map_err(|error| {
+                Failure::new(Code::Config, format!("{name}: {}", rule_of(&error)))
             }),
             None => Ok(options),
         }
     }
 
     /// The endpoint that is configured.
-    fn endpoint(&self) -> Result<String, Failure> {
+    pub(crate) fn endpoint(&self) -> Result<String, Failure> {
         let mutex = self.mutex()?;
         let url = mutex.url("x");
         let end = format!("/{}/x", mutex.container());
@@ -265,7 +370,8 @@ impl Config {
             .hint("if it is yours: set AZURE_STORAGE_ACCOUNT, or pass --account NAME"));
         }
         let endpoint = self.endpoint()?;
-        let below = text
+        let below = normal(text);
+        let below = below
             .strip_prefix(&*endpoint)
             .and_then(|rest| rest.strip_prefix('/'));
         let Some(path) = below else {
@@ -325,19 +431,15 @@ impl Source {
                 return Err(Failure::usage(format!("{option} and {other}: use one"))
                     .hint("or choose with --auth"));
             }
-            let from = format!("{option} {}", clean(&path.display().to_string()));
-            return Self::of(kind, read_secret(option, path, limit)?, from);
+            let name = path.display().to_string();
+            let from = format!("{} {}", origin(option, &name), clean(&name));
+            return Self::of(kind, secret_file::read(option, path, limit, global)?, from);
         }
-        let variables = [
-            (Auth::ConnectionString, "AZURE_STORAGE_CONNECTION_STRING"),
-            (Auth::Key, "AZURE_STORAGE_KEY"),
-            (Auth::Sas, "AZURE_STORAGE_SAS_TOKEN"),
-        ];
-        for (kind, name) in variables {
+        for (kind, names) in SECRETS {
             if wants(kind)
-                && let Some(secret) = variable(name)?
+                && let Some((secret, name)) = first_of(names)?
             {
-                return Self::of(kind, Zeroizing::new(secret), name.to_owned());
+                return Self::of(kind, Zeroizing::new(secret), name);
             }
         }
         let (what, hint) = match auth {
@@ -360,7 +462,14 @@ impl Source {
                 "set AZURE_STORAGE_CONNECTION_STRING, or pass --connection-string-file",
             ),
         };
-        let failure = Failure::new(Code::Config, what).hint(hint);
+        let mut failure = Failure::new(Code::Config, what).hint(hint);
+        for (foreign, ours) in FOREIGN {
+            if env::var_os(foreign).is_some_and(|value| !value.is_empty()) {
+                failure = failure.hint(format!(
+                    "{foreign} is set, but not read; to use it, set {ours} to its value"
+                ));
+            }
+        }
         Err(if cfg!(feature = "emulator") {
             failure.hint("to try it without an account: --emulator")
         } else {
@@ -371,8 +480,7 @@ impl Source {
     fn of(kind: Auth, secret: Zeroizing<String>, from: String) -> Result<Self, Failure> {
         let credential = match kind {
             Auth::Auto | Auth::ConnectionString => {
-                let text = Zeroizing::new(secret.trim().to_owned());
-                return Ok(Self::ConnectionString(text, from));
+                return Ok(Self::ConnectionString(secret, from));
             }
             Auth::Key => Credential::shared_key(&secret),
             Auth::Sas => Credential::sas(&secret),
@@ -383,38 +491,63 @@ impl Source {
     }
 }
 
-/// Reads a secret from a file that nobody else can read.
-fn read_secret(option: &str, path: &Path, limit: Duration) -> Result<Zeroizing<String>, Failure> {
-    let name = clean(&path.display().to_string());
-    let failed = |why: &str| Failure::new(Code::Config, format!("{option} {name}: {why}"));
-    let file = files::open(path).map_err(|error| failed(&error.to_string()))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-
-        let metadata = file
-            .metadata()
-            .map_err(|error| failed(&error.to_string()))?;
-        if metadata.is_dir() {
-            return Err(failed("it is a directory"));
-        }
-        // Checks the file that was opened, not whatever has the name now.
-        if metadata.mode() & 0o077 != 0 {
-            let mode = metadata.mode() & 0o777;
-            let why = format!("others can read this secret (mode {mode:03o})");
-            return Err(failed(&why).hint(format!("chmod 600 {name}")));
-        }
-    }
-    let text = Zeroizing::new(
-        files::read(&file, MAX_SECRET + 1, limit).map_err(|error| failed(&error.to_string()))?,
+/// Where an option's value came from: the command line, or its variable.
+fn origin(option: &str, value: &str) -> String {
+    let variable = format!(
+        "AZMUTEX_{}",
+        option
+            .trim_start_matches('-')
+            .replace('-', "_")
+            .to_ascii_uppercase()
     );
-    if text.len() as u64 > MAX_SECRET {
-        return Err(failed("it is larger than 64 KiB"));
+    let with_value = format!("{option}=");
+    let is_given = env::args_os().any(|arg| {
+        let arg = arg.to_string_lossy();
+        arg == option || arg.starts_with(&with_value)
+    });
+    match env::var(&variable) {
+        Ok(set) if set == value && !is_given => variable,
+        _ => option.to_owned(),
     }
-    if text.trim().is_empty() {
-        return Err(failed("it is empty"));
+}
+
+/// A URL with its scheme and host as endpoints are written: in lower case, without the usual port.
+fn normal(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (scheme, at) = (
+        scheme.to_ascii_lowercase(),
+        rest.find('/').unwrap_or(rest.len()),
+    );
+    let (host, path) = rest.split_at(at);
+    let usual = if scheme == "http" { ":80" } else { ":443" };
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix(usual).unwrap_or(&host);
+    format!("{scheme}://{host}{path}")
+}
+
+/// The value of the first of these variables that is set, and its name. Others must not contradict
+/// it.
+fn first_of(names: &[&str]) -> Result<Option<(String, String)>, Failure> {
+    let mut found: Option<(String, String)> = None;
+    for name in names {
+        let Some(value) = variable(name)? else {
+            continue;
+        };
+        match &found {
+            None => found = Some((value, (*name).to_owned())),
+            Some((known, _)) if *known == value => {}
+            Some((_, other)) => {
+                return Err(Failure::new(
+                    Code::Config,
+                    format!("{other} and {name} have different values"),
+                )
+                .hint("unset one of them"));
+            }
+        }
     }
-    Ok(text)
+    Ok(found)
 }
 
 /// A variable that is set and not empty.

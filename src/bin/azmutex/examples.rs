@@ -96,6 +96,7 @@ Examples:
 pub(crate) const EMULATOR: &str = "\
 Examples:
   azmutex emulator --port 10000                prints an export line to paste into other terminals
+  azmutex emulator --sas                       the same, with a shared access signature for the key
   azmutex run --emulator deploy make release   its own emulator, for a first try";
 
 pub(crate) const COMPLETIONS: &str = "\

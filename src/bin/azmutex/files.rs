@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 /// Opens a file to read. Does not wait for somebody to write to a named pipe.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
@@ -18,16 +20,16 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Reads text from a file that [`open`] opened, up to `most` bytes, for at most `limit`.
+/// Reads a file that [`open`] opened, up to `most` bytes, for at most `limit`.
 #[cfg(unix)]
-pub(crate) fn read(file: &File, most: u64, limit: Duration) -> io::Result<String> {
+pub(crate) fn read(file: &File, most: u64, limit: Duration) -> io::Result<Zeroizing<Vec<u8>>> {
     use std::io::Read as _;
     use std::os::unix::fs::FileTypeExt as _;
     use std::time::Instant;
 
     let is_pipe = file.metadata()?.file_type().is_fifo();
     let end = Instant::now() + limit;
-    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(usize::try_from(most).unwrap_or(0)));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(most).unwrap_or(0)));
     loop {
         let left = most - bytes.len() as u64;
         let read = match file.take(left).read_to_end(&mut bytes) {
@@ -38,10 +40,7 @@ pub(crate) fn read(file: &File, most: u64, limit: Duration) -> io::Result<String
             Err(error) => return Err(error),
         };
         if read {
-            let text = str::from_utf8(&bytes);
-            return text
-                .map(str::to_owned)
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"));
+            return Ok(bytes);
         }
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -52,12 +51,12 @@ pub(crate) fn read(file: &File, most: u64, limit: Duration) -> io::Result<String
 }
 
 #[cfg(not(unix))]
-pub(crate) fn read(mut file: &File, most: u64, _: Duration) -> io::Result<String> {
+pub(crate) fn read(file: &File, most: u64, _: Duration) -> io::Result<Zeroizing<Vec<u8>>> {
     use std::io::Read as _;
 
-    let mut text = String::new();
-    file.take(most).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(most).unwrap_or(0)));
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Opens a file to append to, for at most `limit`: a named pipe must have a reader.

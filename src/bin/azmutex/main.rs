@@ -10,8 +10,11 @@ mod files;
 mod logger;
 mod output;
 mod process;
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+mod processes;
 mod run;
 mod script;
+mod secret_file;
 mod signals;
 mod stdin;
 mod text;
@@ -19,7 +22,7 @@ mod times;
 mod usage;
 mod value;
 mod verbs;
-mod waiting;
+mod wait_display;
 mod writer;
 
 use std::ffi::OsString;
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
             Ok(code) => code.into(),
             Err(failure) => {
                 failure.report(global);
-                failure.code.into()
+                failure.exit().into()
             }
         },
     };

@@ -11,13 +11,15 @@ use crate::args::{Global, LogFormat, When};
 use crate::exit::Code;
 pub(crate) use crate::text::clean;
 use crate::text::{is_invisible, shorten};
-use crate::times::{rfc3339, rfc3339_millis};
+use crate::times::{overwrite_rfc3339_millis, rfc3339, rfc3339_millis};
 use crate::writer::{Writer, soon};
 
 /// Why a command failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
+    /// The exit code that somebody asked for in place of that.
+    pub(crate) exit: Option<u8>,
     /// One line: what, and why.
     pub(crate) text: String,
     pub(crate) hints: Vec<String>,
@@ -29,6 +31,7 @@ impl Failure {
     pub(crate) fn new(code: Code, text: impl Into<String>) -> Self {
         Self {
             code,
+            exit: None,
             text: text.into(),
             hints: Vec::new(),
             request_id: None,
@@ -54,8 +57,15 @@ impl Failure {
         self.say(global);
     }
 
-    /// Writes the error and its hints to stderr.
+    /// Writes the error and its hints to stderr. What somebody wants to be a success is none, and
+    /// is only written with `-v`.
     pub(crate) fn say(&self, global: &Global) {
+        if self.exit() == 0 {
+            if global.verbose > 0 {
+                note(global, &self.text);
+            }
+            return;
+        }
         if global.log_format == LogFormat::Json {
             return say_object(&self.object());
         }
@@ -71,11 +81,16 @@ impl Failure {
         say(&text);
     }
 
+    /// The code to exit with.
+    pub(crate) fn exit(&self) -> u8 {
+        self.exit.unwrap_or(self.code as u8)
+    }
+
     pub(crate) fn object(&self) -> Object {
         message("error", "error", &self.text, &self.hints)
             .maybe("service_code", self.service_code.as_deref())
             .maybe("request_id", self.request_id.as_deref())
-            .number("exit", self.code as u8)
+            .number("exit", self.exit())
     }
 }
 
@@ -99,6 +114,7 @@ impl From<Error> for Failure {
         }
         let failure = Self {
             code,
+            exit: None,
             text: clean(&text),
             hints: Vec::new(),
             request_id: error.request_id().map(str::to_owned),
@@ -203,6 +219,17 @@ fn message(event: &str, level: &str, text: &str, hints: &[impl AsRef<str>]) -> O
 /// A message that is not a failure: a line of the log, a warning.
 pub(crate) fn message_object(level: &str, text: &str) -> Object {
     message("message", level, text, &[] as &[&str])
+}
+
+/// If `line` is an object with an event, sets its time to now. Allocates nothing.
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+pub(crate) fn renew_time(line: &mut [u8]) {
+    const START: &[u8] = br#"{"schema":1,"time":""#;
+    if line.starts_with(START)
+        && let Some(time) = line.get_mut(START.len()..START.len() + 24)
+    {
+        overwrite_rfc3339_millis(time, SystemTime::now());
+    }
 }
 
 /// Writes a message to stderr, unless `-q`.

@@ -5,7 +5,13 @@
 
 use std::io;
 
-use crate::process::{self, Listed, Process};
+use crate::process::{self, Process};
+use crate::processes::{self, Process as Listed};
+
+/// The process `pid`, if it is listed and has not ended.
+fn running(pid: i32) -> Option<Listed> {
+    processes::of(pid).filter(|process| !process.is_zombie)
+}
 
 /// The script's processes, as far as the system lists them: on Linux.
 pub(crate) struct Script {
@@ -24,7 +30,7 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(process: Process) -> Self {
         let mut own = vec![std::process::id().cast_signed()];
-        let parents = |pid: i32| Listed::of(pid).map(|listed| listed.parent);
+        let parents = |pid: i32| running(pid).map(|listed| listed.parent);
         let above: Vec<_> = std::iter::successors(parents(own[0]), |pid| parents(*pid))
             .take_while(|pid| *pid > 0)
             .collect();
@@ -32,7 +38,7 @@ impl Script {
             own.extend(&above[..between]);
         }
         let mut this = Self {
-            group: Listed::of(process.id()).map(|listed| listed.group),
+            group: running(process.id()).map(|listed| listed.group),
             process,
             found: Vec::new(),
             own,
@@ -56,7 +62,7 @@ impl Script {
             return;
         }
         let before = std::mem::take(&mut self.found);
-        let now = process::ticks();
+        let now = processes::ticks();
         self.add_children_of(vec![self.id()]);
         if self.process.is_gone() {
             // Whose children they were can be told no more.
@@ -75,7 +81,7 @@ impl Script {
 
     fn add_children_of(&mut self, mut parents: Vec<i32>) {
         while let Some(parent) = parents.pop() {
-            for child in Listed::children(parent) {
+            for child in processes::children(parent) {
                 if !self.own.contains(&child.pid) && !self.knows(child.pid) {
                     self.found.push(child);
                     parents.push(child.pid);
@@ -90,12 +96,13 @@ impl Script {
         let (group, looked) = (self.group, self.looked);
         let is_new = |process: &Listed| {
             let orphaned = || {
-                let parent = Listed::of(process.parent);
+                let parent = running(process.parent);
                 parent.is_none_or(|parent| parent.group != process.group)
             };
-            Some(process.group) == group && process.started + 1 >= looked && orphaned()
+            let in_group = Some(process.group) == group && !process.is_zombie;
+            in_group && process.started + 1 >= looked && orphaned()
         };
-        for process in Listed::all().into_iter().filter(is_new) {
+        for process in processes::all().into_iter().filter(is_new) {
             if !self.own.contains(&process.pid) && !self.knows(process.pid) {
                 self.found.push(process);
             }
@@ -128,7 +135,7 @@ impl Script {
         // First, or a shell would go on to its next command when the one before has ended.
         let sent = self.process.signal(signal);
         for known in &self.found {
-            let _ = known.signal(signal);
+            let _ = process::send(signal, known);
         }
         sent
     }

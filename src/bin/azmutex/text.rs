@@ -102,6 +102,16 @@ pub(crate) fn shell_word(text: &str) -> String {
     }
 }
 
+/// The same for an argument that is no option.
+pub(crate) fn shell_argument(text: &str) -> String {
+    let word = shell_word(text);
+    if text.starts_with('-') {
+        format!("-- {word}")
+    } else {
+        word
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +190,6 @@ mod tests {
         ] {
             assert_eq!(shell_word(text), word);
         }
+        assert_eq!(shell_argument("-a b"), "-- '-a b'");
     }
 }

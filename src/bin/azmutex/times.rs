@@ -1,5 +1,6 @@
 //! Times and durations, for people and for JSON.
 
+use std::io::Write as _;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,6 +11,25 @@ static START: OnceLock<Instant> = OnceLock::new();
 /// How long this process has run, counted from the first call.
 pub(crate) fn since_start() -> Duration {
     START.get_or_init(Instant::now).elapsed()
+}
+
+/// Writes a time such as `2026-01-07T10:02:11.042Z` over `to`, which is as long. Allocates nothing,
+/// and writes nothing if the time is out of range.
+#[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
+pub(crate) fn overwrite_rfc3339_millis(mut to: &mut [u8], at: SystemTime) {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let secs = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    if let Ok(at) = OffsetDateTime::from_unix_timestamp(secs) {
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second) = at.to_hms();
+        let (month, millis) = (u8::from(month), since.subsec_millis());
+        let _ = write!(
+            to,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
+        );
+    }
 }
 
 /// A time such as `2026-01-07T10:02:11Z`.
@@ -60,7 +80,7 @@ pub(crate) fn short(duration: Duration) -> String {
     if tenths < 100 && !tenths.is_multiple_of(10) {
         return format!("{}.{}s", tenths / 10, tenths % 10);
     }
-    let whole = Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX));
+    let whole = Duration::from_secs(u64::try_from((tenths + 5) / 10).unwrap_or(u64::MAX));
     let text = span(whole);
     match text.strip_suffix("m00s") {
         Some(minutes) => format!("{minutes}m"),
@@ -90,6 +110,9 @@ mod tests {
         }
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_780_131_042);
         assert_eq!(rfc3339_millis(at), "2026-01-07T10:02:11.042Z");
+        let mut text = [b'x'; 24];
+        overwrite_rfc3339_millis(&mut text, at);
+        assert_eq!(text, *b"2026-01-07T10:02:11.042Z");
     }
 
     #[test]
@@ -113,6 +136,7 @@ mod tests {
             (9960, "10s"),
             (42_300, "42s"),
             (0, "0s"),
+            (599_940, "10m"),
             (600_000, "10m"),
             (610_000, "10m10s"),
         ] {

@@ -136,8 +136,14 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
     let value = context(ContextKind::InvalidValue);
     match (error.kind(), argument, value) {
         (ErrorKind::ValueValidation, Some(argument), Some(value)) => {
-            let rule = std::error::Error::source(error).map(ToString::to_string);
-            let rule = rule.unwrap_or_else(|| "it is not valid".to_owned());
+            let source = std::error::Error::source(error);
+            let rule = match source {
+                Some(source) if source.is::<std::num::ParseIntError>() => {
+                    "use a whole number".to_owned()
+                }
+                Some(source) => source.to_string(),
+                None => "it is not valid".to_owned(),
+            };
             let what = what(&argument, &value);
             (
                 format!(
@@ -263,15 +269,17 @@ fn what(argument: &str, value: &str) -> String {
         .split([' ', '=', '[', '.'])
         .next()
         .unwrap_or_default();
-    let on_command_line = std::env::args_os().any(|arg| arg.to_string_lossy().contains(value));
+    let is_given = std::env::args_os().any(|arg| {
+        let rest = arg.to_str().and_then(|arg| arg.strip_prefix(name));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    });
     let variable = format!(
         "AZMUTEX_{}",
         name.trim_start_matches('-')
             .replace('-', "_")
             .to_ascii_uppercase()
     );
-    let from_variable = std::env::var(&variable).is_ok_and(|set| set == value);
-    if from_variable && (value.is_empty() || !on_command_line) {
+    if !is_given && std::env::var(&variable).is_ok_and(|set| set == value) {
         variable
     } else {
         clean(name)

@@ -56,6 +56,23 @@ pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads how long to wait between attempts.
+pub(crate) fn poll_interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval >= Duration::from_millis(10) => Ok(interval),
+        _ => Err("it must be at least 10ms".to_owned()),
+    }
+}
+
+/// Reads whether something that is dangerous is allowed: only a clear answer counts.
+pub(crate) fn truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("use true or false, 1 or 0".to_owned()),
+    }
+}
+
 /// Reads the duration of a lease, or `infinite`.
 pub(crate) fn lease(text: &str) -> Result<LeaseDuration, String> {
     const RULE: &str = "a lease is 15s to 60s, in whole seconds";
@@ -76,6 +93,14 @@ pub(crate) fn renewed_lease(text: &str) -> Result<LeaseDuration, String> {
         ),
         Ok(lease) => Ok(lease),
         Err(_) => Err("a lease is 15s to 60s, in whole seconds".to_owned()),
+    }
+}
+
+/// Reads the interval at which a lease is renewed.
+pub(crate) fn renewal_interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval >= Duration::from_secs(1) => Ok(interval),
+        _ => Err("it must be at least 1s".to_owned()),
     }
 }
 
@@ -167,6 +192,16 @@ impl fmt::Display for Signal {
             Some((name, _)) => write!(f, "SIG{name}"),
             None => write!(f, "signal {}", self.0),
         }
+    }
+}
+
+/// Reads a token as it stands in a header.
+#[cfg(feature = "emulator")]
+pub(crate) fn bearer_token(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("use ASCII characters without spaces".to_owned())
     }
 }
 

@@ -12,10 +12,10 @@ fn at(secs: u64) -> Moment {
 
 fn data(content: &[u8]) -> NewBlob {
     NewBlob {
-        kind: "BlockBlob",
         content: Arc::from(content),
-        content_type: "text/plain".to_owned(),
+        headers: Vec::new(),
         metadata: Metadata::new(),
+        blocks: Vec::new(),
     }
 }
 
@@ -320,9 +320,9 @@ fn list_goes_on_where_its_page_ended() {
     }
     let mut pages = |prefix, from, limit| {
         let page = store
-            .list("locks", prefix, from, limit)
+            .list("locks", prefix, "", from, limit)
             .expect("it is there");
-        let names: Vec<_> = page.blobs.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = page.entries.iter().map(|(name, _)| *name).collect();
         (names.join(" "), page.next.unwrap_or_default().to_owned())
     };
     let expect = |names: &str, next: &str| (names.to_owned(), next.to_owned());
@@ -330,6 +330,6 @@ fn list_goes_on_where_its_page_ended() {
     assert_eq!(pages("a/", "", 2), expect("a/1 a/2", "a/3"));
     assert_eq!(pages("a/", "a/3", 2), expect("a/3", ""));
     assert_eq!(pages("c", "", 2), expect("", ""));
-    let done = code(store.list("none", "", "", 1));
+    let done = code(store.list("none", "", "", "", 1));
     assert_eq!(done, (404, "ContainerNotFound"));
 }

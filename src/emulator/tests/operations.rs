@@ -14,9 +14,10 @@ fn lease_ids_are_checked_before_the_blob_is_looked_up() {
         "aaaaaaaa-0000-4000-8000-00000000000g",
         "é",
     ] {
-        for target in ["/locks/none?comp=lease", "/locks/none"] {
-            let headers = [("x-ms-lease-action", "renew"), ("x-ms-lease-id", id)];
-            let answer = setup.send("PUT", target, &headers, "");
+        for target in ["/locks/none?comp=lease", "/locks/none?comp=metadata"] {
+            let headers = [("x-ms-lease-id", id), ("x-ms-lease-action", "renew")];
+            let headers = &headers[..if target.ends_with("lease") { 2 } else { 1 }];
+            let answer = setup.send("PUT", target, headers, "");
             assert_eq!(answer.code(), (400, "InvalidHeaderValue"), "{id}");
             let detail = "</Message><HeaderName>x-ms-lease-id</HeaderName><HeaderValue";
             assert!(answer.body.contains(detail), "{}", answer.body);
@@ -142,6 +143,7 @@ fn metadata_keeps_its_case_and_is_replaced_as_a_whole() {
         [
             (name, "Bob"),
             ("x-ms-date", &*date),
+            ("x-ms-version", VERSION),
             ("content-length", "0"),
         ]
     };
@@ -235,11 +237,9 @@ fn contents_are_returned_whole_or_in_part() {
     );
     #[rustfmt::skip]
     let table = [
-        ("", 200, "hello world", None),
         ("bytes=0-4", 206, "hello", Some("bytes 0-4/11")),
         ("bytes=6-33554431", 206, "world", Some("bytes 6-10/11")),
         ("bytes=6-", 206, "world", Some("bytes 6-10/11")),
-        ("bytes=5-4", 200, "hello world", None),
     ];
     for (range, status, body, part) in table {
         let answer = setup.send("GET", "/locks/text", &[("x-ms-range", range)], "");
@@ -247,6 +247,8 @@ fn contents_are_returned_whole_or_in_part() {
         assert_eq!(answer.header("Content-Range"), part);
         assert_eq!(answer.header("Content-Type"), Some("text/plain"));
     }
+    let answer = setup.send("GET", "/locks/text", &[], "");
+    assert_eq!((answer.status, &*answer.body), (200, "hello world"));
     let answer = setup.send("GET", "/locks/text", &[("x-ms-range", "bytes=11-")], "");
     assert_eq!(answer.code(), (416, "InvalidRange"));
 }
@@ -306,45 +308,580 @@ fn list_shows_leases_and_metadata_in_the_services_xml() {
 #[test]
 fn other_operations_are_refused() {
     let mut setup = Setup::with_blob();
-    let container = "/locks?restype=container";
+    let query = "InvalidQueryParameterValue";
+    #[rustfmt::skip]
     let table = [
-        (
-            "PUT",
-            "/locks/job?comp=snapshot",
-            (400, "InvalidQueryParameterValue"),
-        ),
-        (
-            "GET",
-            "/locks?restype=container&comp=acl",
-            (400, "InvalidQueryParameterValue"),
-        ),
-        (
-            "GET",
-            "/locks?restype=container&comp=list&delimiter=/",
-            (400, "InvalidQueryParameterValue"),
-        ),
-        (
-            "GET",
-            "/locks?restype=container&comp=list&maxresults=0",
-            (400, "InvalidQueryParameterValue"),
-        ),
-        (
-            "GET",
-            "/locks?restype=container&comp=list&marker=x",
-            (400, "InvalidQueryParameterValue"),
-        ),
-        ("GET", "/locks", (400, "InvalidQueryParameterValue")),
-        ("GET", "/?comp=list", (501, "NotImplemented")),
-        ("PATCH", container, (405, "UnsupportedHttpVerb")),
-        (
-            "DELETE",
-            "/locks/job?comp=lease",
-            (405, "UnsupportedHttpVerb"),
-        ),
+        ("PUT", "/locks/job?comp=snapshot", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=properties", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=tier", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=tags", (501, "NotImplemented")),
+        ("GET", "/locks/job?comp=tags", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=legalhold", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=immutabilityPolicies", (501, "NotImplemented")),
+        ("DELETE", "/locks/job?comp=immutabilityPolicies", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=undelete", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=appendblock", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=page", (501, "NotImplemented")),
+        ("PUT", "/locks/job?comp=copy", (501, "NotImplemented")),
+        ("POST", "/locks/job?comp=query", (501, "NotImplemented")),
+        ("PUT", "/locks/job?restype=container", (405, "UnsupportedHttpVerb")),
+        ("GET", "/locks/job?restype=account&comp=properties", (501, "NotImplemented")),
+        ("GET", "/locks?restype=container&comp=acl", (501, "NotImplemented")),
+        ("PUT", "/locks?restype=container&comp=acl", (501, "NotImplemented")),
+        ("PUT", "/locks?restype=container&comp=rename", (501, "NotImplemented")),
+        ("PUT", "/locks?restype=container&comp=undelete", (501, "NotImplemented")),
+        ("POST", "/locks?restype=container&comp=batch", (501, "NotImplemented")),
+        ("GET", "/locks?restype=container&comp=blobs&where=a", (501, "NotImplemented")),
+        ("GET", "/locks?restype=account&comp=properties", (501, "NotImplemented")),
+        ("GET", "/?restype=service&comp=properties", (501, "NotImplemented")),
+        ("PUT", "/?restype=service&comp=properties", (501, "NotImplemented")),
+        ("GET", "/?restype=account&comp=properties", (501, "NotImplemented")),
+        ("POST", "/?restype=service&comp=userdelegationkey", (501, "NotImplemented")),
+        ("POST", "/?comp=batch", (501, "NotImplemented")),
+        ("GET", "/?comp=blobs&where=a", (501, "NotImplemented")),
+        ("GET", "/locks?restype=container&comp=list&maxresults=0", (400, query)),
+        ("GET", "/locks?restype=container&comp=list&marker=x", (400, query)),
+        ("GET", "/locks", (400, query)),
+        ("GET", "/locks/job?timeout=soon", (400, query)),
+        ("GET", "/locks/job?timeout=30&timeout=30", (400, query)),
+        ("GET", "/locks/job?comp=blocklist&blocklisttype=some", (400, query)),
+        ("PUT", "/locks/job?comp=block", (400, "InvalidBlockId")),
+        ("PUT", "/locks/job?comp=block&blockid=!", (400, "InvalidBlockId")),
+        ("PATCH", "/locks?restype=container", (405, "UnsupportedHttpVerb")),
+        ("OPTIONS", "/locks/job", (405, "UnsupportedHttpVerb")),
+        ("HEAD", "/?comp=list", (405, "UnsupportedHttpVerb")),
+        ("HEAD", "/locks?restype=container&comp=list", (405, "UnsupportedHttpVerb")),
+        ("DELETE", "/locks/job?comp=lease", (405, "UnsupportedHttpVerb")),
         ("PUT", "/locks/job", (400, "MissingRequiredHeader")),
     ];
     for (method, target, expected) in table {
         let answer = setup.send(method, target, &[], "");
         assert_eq!(answer.code(), expected, "{method} {target}");
     }
+    assert_eq!(
+        setup.send("GET", "/locks/job?timeout=30", &[], "").status,
+        200
+    );
+}
+
+/// The method, the target and the headers.
+type Request<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+/// One request for each operation, with what it needs.
+#[rustfmt::skip]
+const OPERATIONS: [Request<'_>; 15] = [
+    ("GET", "/?comp=list", &[]),
+    ("PUT", "/new?restype=container", &[]),
+    ("HEAD", "/locks?restype=container", &[]),
+    ("PUT", "/locks?restype=container&comp=metadata", &[]),
+    ("PUT", "/locks?restype=container&comp=lease", &[("x-ms-lease-action", "break")]),
+    ("GET", "/locks?restype=container&comp=list", &[]),
+    ("PUT", "/locks/job", &[("x-ms-blob-type", "BlockBlob")]),
+    ("PUT", "/locks/job?comp=block&blockid=MQ%3D%3D", &[]),
+    ("PUT", "/locks/job?comp=blocklist", &[]),
+    ("GET", "/locks/job?comp=blocklist", &[]),
+    ("GET", "/locks/job", &[]),
+    ("PUT", "/locks/job?comp=metadata", &[]),
+    ("PUT", "/locks/job?comp=lease", &[("x-ms-lease-action", "break")]),
+    ("DELETE", "/locks/job", &[]),
+    ("DELETE", "/locks?restype=container", &[]),
+];
+
+#[test]
+fn query_parameters_that_are_not_implemented_are_refused_by_every_operation() {
+    let mut setup = Setup::with_blob();
+    for (method, target, headers) in OPERATIONS {
+        for query in [
+            "snapshot=2026-01-01T00:00:00.0000000Z",
+            "versionid=2026-01-01T00:00:00.0000000Z",
+            "versionId=x",
+            "prevsnapshot=x",
+            "deletetype=permanent",
+            "showonly=deleted",
+            "startFrom=a",
+            "where=x",
+            "sv=2021-04-10",
+            "rsct=text",
+            "unknown=1",
+        ] {
+            let separator = if target.contains('?') { '&' } else { '?' };
+            let target = format!("{target}{separator}{query}");
+            let answer = setup.send(method, &target.replace("%3D", "="), headers, "");
+            let code = answer.code();
+            assert_eq!(
+                code,
+                (400, "UnsupportedQueryParameter"),
+                "{method} {target}"
+            );
+        }
+    }
+    // Nothing has happened to what is there.
+    assert_eq!(setup.send("GET", "/locks/job", &[], "").status, 200);
+}
+
+#[test]
+fn headers_that_are_not_implemented_are_refused_by_every_operation() {
+    let mut setup = Setup::with_blob();
+    for (method, target, headers) in OPERATIONS {
+        for header in [
+            ("x-ms-copy-source", "http://127.0.0.1/account/a/b"),
+            ("x-ms-if-tags", "\"a\" = 'b'"),
+            ("x-ms-source-if-match", "*"),
+            ("x-ms-access-tier", "Cool"),
+            ("x-ms-tags", "a=b"),
+            ("x-ms-legal-hold", "true"),
+            ("x-ms-immutability-policy-mode", "locked"),
+            (
+                "x-ms-immutability-policy-until-date",
+                "Wed, 01 Jan 2031 00:00:00 GMT",
+            ),
+            ("x-ms-encryption-scope", "a"),
+            ("x-ms-encryption-key", "a"),
+            ("x-ms-encryption-key-sha256", "a"),
+            ("x-ms-encryption-algorithm", "AES256"),
+            ("x-ms-content-crc64", "AAAAAAAAAAA="),
+            ("x-ms-structured-body", "XSM/1.0; properties=crc64"),
+            ("x-ms-blob-public-access", "blob"),
+            ("x-ms-range-get-content-md5", "true"),
+            ("x-ms-requires-sync", "true"),
+            ("x-ms-unknown", "1"),
+            ("if-range", "*"),
+            ("if-unknown", "*"),
+        ] {
+            let headers = [headers, &[header]].concat();
+            let answer = setup.send(method, &target.replace("%3D", "="), &headers, "");
+            let code = answer.code();
+            assert_eq!(
+                code,
+                (400, "UnsupportedHeader"),
+                "{method} {target} {header:?}"
+            );
+            let name = format!("<HeaderName>{}</HeaderName>", header.0);
+            assert!(
+                method == "HEAD" || answer.body.contains(&name),
+                "{}",
+                answer.body
+            );
+        }
+    }
+    assert_eq!(setup.send("GET", "/locks/job", &[], "").status, 200);
+}
+
+#[test]
+fn headers_of_other_operations_are_refused() {
+    let mut setup = Setup::with_blob();
+    let date = "Mon, 23 Nov 2026 04:54:48 GMT";
+    let md5 = "1B2M2Y8AsgTpgAmY7PhCfg==";
+    #[rustfmt::skip]
+    let table = [
+        ("GET", "/?comp=list", &[("if-match", "*"), ("if-modified-since", date), ("x-ms-lease-id", A), ("x-ms-meta-a", "1")][..]),
+        ("PUT", "/new?restype=container", &[("if-none-match", "*"), ("if-modified-since", date), ("x-ms-lease-id", A), ("content-md5", md5), ("content-language", "de")]),
+        ("HEAD", "/locks?restype=container", &[("if-match", "*"), ("if-modified-since", date), ("range", "bytes=0-1")]),
+        ("PUT", "/locks?restype=container&comp=metadata", &[("if-match", "*"), ("if-unmodified-since", date), ("content-md5", md5)]),
+        ("DELETE", "/locks?restype=container", &[("if-match", "*"), ("x-ms-meta-a", "1")]),
+        ("GET", "/locks?restype=container&comp=list", &[("if-match", "*"), ("x-ms-lease-id", A)]),
+        ("PUT", "/locks/job?comp=block&blockid=MQ==", &[("if-match", "*"), ("x-ms-meta-a", "1"), ("x-ms-blob-content-type", "a")]),
+        ("GET", "/locks/job?comp=blocklist", &[("if-match", "*"), ("range", "bytes=0-1")]),
+        ("HEAD", "/locks/job", &[("range", "bytes=0-1"), ("x-ms-range", "bytes=0-1"), ("x-ms-meta-a", "1")]),
+        ("GET", "/locks/job", &[("x-ms-blob-type", "BlockBlob"), ("x-ms-lease-action", "break")]),
+        ("GET", "/locks/job?comp=metadata", &[("range", "bytes=0-1")]),
+        ("PUT", "/locks/job?comp=metadata", &[("content-encoding", "gzip"), ("cache-control", "no-cache"), ("x-ms-blob-content-type", "a"), ("range", "bytes=0-1")]),
+        ("DELETE", "/locks/job", &[("x-ms-delete-snapshots", "only"), ("content-md5", md5)]),
+    ];
+    for (method, target, headers) in table {
+        for header in headers {
+            let answer = setup.send(method, target, &[*header], "");
+            let code = answer.code();
+            assert_eq!(
+                code,
+                (400, "UnsupportedHeader"),
+                "{method} {target} {header:?}"
+            );
+        }
+    }
+    let id = ("x-ms-lease-id", A);
+    #[rustfmt::skip]
+    let actions = [
+        ("acquire", &[("x-ms-lease-duration", "15"), id][..]),
+        ("acquire", &[("x-ms-lease-duration", "15"), ("x-ms-lease-break-period", "5")]),
+        ("renew", &[id, ("x-ms-lease-duration", "15")]),
+        ("renew", &[id, ("x-ms-proposed-lease-id", B)]),
+        ("change", &[id, ("x-ms-proposed-lease-id", B), ("x-ms-lease-duration", "15")]),
+        ("release", &[id, ("x-ms-lease-break-period", "5")]),
+        ("break", &[id]),
+        ("break", &[("x-ms-lease-duration", "15")]),
+    ];
+    for (action, headers) in actions {
+        let answer = setup.lease(action, headers);
+        let code = answer.code();
+        assert_eq!(code, (400, "UnsupportedHeader"), "{action} {headers:?}");
+    }
+    assert_eq!(
+        setup
+            .send(
+                "DELETE",
+                "/locks/job",
+                &[("x-ms-delete-snapshots", "include")],
+                ""
+            )
+            .status,
+        202
+    );
+}
+
+#[test]
+fn values_that_cannot_be_honoured_are_refused() {
+    let mut setup = Setup::with_blob();
+    #[rustfmt::skip]
+    let table = [
+        ("GET", "range", "bytes=-5", "InvalidHeaderValue"),
+        ("GET", "range", "bytes=5-1", "InvalidHeaderValue"),
+        ("GET", "range", "bytes=0-1,3-4", "InvalidHeaderValue"),
+        ("GET", "x-ms-range", "lines=0-1", "InvalidHeaderValue"),
+        ("GET", "if-modified-since", "yesterday", "InvalidHeaderValue"),
+        ("GET", "if-unmodified-since", "2026-01-01", "InvalidHeaderValue"),
+        ("GET", "if-match", "\"a\", \"b\"", "InvalidHeaderValue"),
+        ("GET", "if-none-match", "\"a\", \"b\"", "InvalidHeaderValue"),
+        ("PUT", "x-ms-blob-type", "AppendBlob", "UnsupportedHeader"),
+        ("PUT", "x-ms-blob-type", "PageBlob", "UnsupportedHeader"),
+        ("PUT", "x-ms-blob-type", "Blob", "InvalidHeaderValue"),
+    ];
+    for (method, name, value, code) in table {
+        let answer = setup.send(method, "/locks/job", &[(name, value)], "");
+        assert_eq!(answer.code(), (400, code), "{name} {value}");
+    }
+    let twice = [("x-ms-lease-id", A), ("x-ms-lease-id", B)];
+    let answer = setup.send("GET", "/locks/job", &twice, "");
+    assert_eq!(answer.code(), (400, "InvalidHeaderValue"));
+    let date = dates::http(setup.emulator.clock().wall());
+    let headers = [("x-ms-date", &*date)];
+    let authorization = signed(KEY, "GET", "/locks/job", &headers);
+    let headers = [&headers[..], &[("authorization", &*authorization)]].concat();
+    let request = request("GET", "/locks/job", &headers);
+    let answer = exchange(&mut setup.stream, request.as_bytes(), false);
+    assert_eq!(answer.code(), (400, "MissingRequiredHeader"));
+}
+
+#[test]
+fn hash_of_content_is_checked_and_returned() {
+    let mut setup = Setup::with_blob();
+    let md5 = "XUFAKrxLKna5cZ2REBfFkg=="; // of "hello"
+    let kind = ("x-ms-blob-type", "BlockBlob");
+    let wrong = "1B2M2Y8AsgTpgAmY7PhCfg==";
+    #[rustfmt::skip]
+    let table = [
+        ("/locks/a", "content-md5", md5, (201, "")),
+        ("/locks/a", "x-ms-blob-content-md5", md5, (201, "")),
+        ("/locks/a", "content-md5", wrong, (400, "Md5Mismatch")),
+        ("/locks/a", "x-ms-blob-content-md5", wrong, (400, "Md5Mismatch")),
+        ("/locks/a", "content-md5", "XUFAKrxL", (400, "InvalidMd5")),
+        ("/locks/a", "content-md5", "?", (400, "InvalidMd5")),
+        ("/locks/a?comp=block&blockid=MQ==", "content-md5", md5, (201, "")),
+        ("/locks/a?comp=block&blockid=MQ==", "content-md5", wrong, (400, "Md5Mismatch")),
+        ("/locks/a?comp=blocklist", "content-md5", wrong, (400, "Md5Mismatch")),
+    ];
+    for (target, name, value, expected) in table {
+        let headers = [(name, value), kind];
+        let headers = &headers[..if target == "/locks/a" { 2 } else { 1 }];
+        let answer = setup.send("PUT", target, headers, "hello");
+        assert_eq!(answer.code(), expected, "{target} {name} {value}");
+    }
+    let answer = setup.send("PUT", "/locks/a", &[kind], "hello");
+    assert_eq!(answer.header("Content-MD5"), Some(md5));
+    let answer = setup.send("GET", "/locks/a", &[], "");
+    assert_eq!(answer.header("Content-MD5"), Some(md5));
+    let answer = setup.send("GET", "/locks/a", &[("range", "bytes=1-2")], "");
+    assert_eq!(answer.header("Content-MD5"), None);
+    assert_eq!(answer.header("x-ms-blob-content-md5"), Some(md5));
+}
+
+#[test]
+fn properties_of_content_are_stored_and_returned() {
+    let mut setup = Setup::with_blob();
+    let kind = ("x-ms-blob-type", "BlockBlob");
+    #[rustfmt::skip]
+    let names = ["Content-Type", "Content-Encoding", "Content-Language", "Cache-Control", "Content-Disposition"];
+    let lower: Vec<_> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let ours: Vec<_> = lower
+        .iter()
+        .map(|name| format!("x-ms-blob-{name}"))
+        .collect();
+    for (sent, content) in [(&lower, "a"), (&ours, "b")] {
+        let mut headers: Vec<_> = sent.iter().map(|name| (name.as_str(), content)).collect();
+        headers.push(kind);
+        assert_eq!(setup.send("PUT", "/locks/a", &headers, "x").status, 201);
+        let answer = setup.send("HEAD", "/locks/a", &[], "");
+        for name in names {
+            assert_eq!(answer.header(name), Some(content), "{name}");
+        }
+    }
+    let answer = setup.send(
+        "GET",
+        "/locks?restype=container&comp=list&prefix=a",
+        &[],
+        "",
+    );
+    for name in names {
+        let element = format!("<{name}>b</{name}>");
+        assert!(answer.body.contains(&element), "{}", answer.body);
+    }
+}
+
+fn block_list(ids: &[(&str, &str)]) -> String {
+    let ids = ids
+        .iter()
+        .map(|(kind, id)| format!("<{kind}>{id}</{kind}>"));
+    let ids: String = ids.collect();
+    format!("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>{ids}</BlockList>")
+}
+
+const LIST: &str = "/locks/text?comp=blocklist";
+
+fn put_block(setup: &mut Setup, id: &str, content: &str) -> u16 {
+    let target = format!("/locks/text?comp=block&blockid={id}");
+    setup.send("PUT", &target, &[], content).status
+}
+
+#[test]
+fn blob_is_put_together_from_blocks() {
+    let mut setup = Setup::with_blob();
+    assert_eq!(put_block(&mut setup, "MQ==", "hello "), 201);
+    assert_eq!(put_block(&mut setup, "Mg==", "there"), 201);
+    assert_eq!(put_block(&mut setup, "Mg==", "world"), 201);
+    assert_eq!(
+        setup.send("GET", "/locks/text", &[], "").code(),
+        (404, "BlobNotFound")
+    );
+    let answer = setup.send("GET", &format!("{LIST}&blocklisttype=all"), &[], "");
+    let expected = "<BlockList><CommittedBlocks /><UncommittedBlocks><Block><Name>MQ==</Name>\
+                    <Size>6</Size></Block><Block><Name>Mg==</Name><Size>5</Size></Block>\
+                    </UncommittedBlocks></BlockList>";
+    assert!(answer.body.ends_with(expected), "{}", answer.body);
+    assert_eq!(answer.header("ETag"), None);
+
+    let headers = [
+        ("x-ms-blob-content-type", "text/plain"),
+        ("x-ms-meta-a", "1"),
+    ];
+    let list = block_list(&[("Latest", "MQ=="), ("Uncommitted", "Mg==")]);
+    assert_eq!(setup.send("PUT", LIST, &headers, &list).status, 201);
+    let answer = setup.send("GET", "/locks/text", &[], "");
+    assert_eq!(answer.body, "hello world");
+    assert_eq!(answer.header("Content-Type"), Some("text/plain"));
+    assert_eq!(answer.header("x-ms-meta-a"), Some("1"));
+
+    // A committed block can be used again, beside a new one of the same ID.
+    assert_eq!(put_block(&mut setup, "MQ==", "goodbye "), 201);
+    let both = block_list(&[
+        ("Committed", "MQ=="),
+        ("Latest", "MQ=="),
+        ("Latest", "Mg=="),
+    ]);
+    assert_eq!(setup.send("PUT", LIST, &[], &both).status, 201);
+    assert_eq!(
+        setup.send("GET", "/locks/text", &[], "").body,
+        "hello goodbye world"
+    );
+    let answer = setup.send("GET", LIST, &[], "");
+    let expected = "<BlockList><CommittedBlocks><Block><Name>MQ==</Name><Size>6</Size></Block>\
+                    <Block><Name>MQ==</Name><Size>8</Size></Block><Block><Name>Mg==</Name>\
+                    <Size>5</Size></Block></CommittedBlocks></BlockList>";
+    assert!(answer.body.ends_with(expected), "{}", answer.body);
+    assert_eq!(answer.header("x-ms-blob-content-length"), Some("19"));
+}
+
+#[test]
+fn block_lists_that_are_wrong_are_refused() {
+    let mut setup = Setup::with_blob();
+    assert_eq!(put_block(&mut setup, "MQ==", "a"), 201);
+    assert_eq!(put_block(&mut setup, "MTI=", "same length"), 201);
+    let answer = setup.send("PUT", "/locks/text?comp=block&blockid=MTIzNA==", &[], "a");
+    assert_eq!(answer.code(), (400, "InvalidBlobOrBlock"));
+    let xml = "InvalidXmlDocument";
+    let long = block_list(&vec![("Latest", "MQ=="); 50_001]);
+    let table = [
+        (block_list(&[("Latest", "Mg==")]), "InvalidBlockList"),
+        (block_list(&[("Committed", "MQ==")]), "InvalidBlockList"),
+        (block_list(&[("Newest", "MQ==")]), xml),
+        ("<BlockList>".to_owned(), xml),
+        (String::new(), xml),
+        ("<Blocks></Blocks>".to_owned(), xml),
+        (long, "BlockListTooLong"),
+        // Nesting takes no stack.
+        ("<BlockList>".repeat(700_000), xml),
+    ];
+    for (body, code) in table {
+        let answer = setup.send("PUT", LIST, &[], &body);
+        assert_eq!(answer.code(), (400, code), "{:.80}", body);
+    }
+    // A blob that is written as a whole has no blocks left.
+    let kind = [("x-ms-blob-type", "BlockBlob")];
+    for _ in ["new", "overwritten"] {
+        assert_eq!(put_block(&mut setup, "MQ==", "a"), 201);
+        assert_eq!(setup.send("PUT", "/locks/text", &kind, "whole").status, 201);
+        let answer = setup.send("PUT", LIST, &[], &block_list(&[("Latest", "MQ==")]));
+        assert_eq!(answer.code(), (400, "InvalidBlockList"));
+    }
+}
+
+#[test]
+fn blocks_of_a_leased_blob_need_the_lease_id() {
+    let mut setup = Setup::with_blob();
+    let id = ("x-ms-lease-id", A);
+    let other = ("x-ms-lease-id", B);
+    let lease = [("x-ms-lease-duration", "15"), ("x-ms-proposed-lease-id", A)];
+    let list = block_list(&[("Latest", "MQ==")]);
+    let writes = [
+        ("/locks/job?comp=block&blockid=MQ==", "text"),
+        ("/locks/job?comp=blocklist", &*list),
+    ];
+    for (target, body) in writes {
+        let answer = setup.send("PUT", target, &[id], body);
+        assert!(answer.status >= 400, "{target}: {answer:?}");
+    }
+    setup.lease("acquire", &lease);
+    for (target, body) in writes {
+        for (headers, expected) in [
+            (&[][..], (412, "LeaseIdMissing")),
+            (&[other], (412, "LeaseIdMismatchWithBlobOperation")),
+            (&[id], (201, "")),
+        ] {
+            if target.contains("blocklist") && !headers.contains(&id) {
+                // The list names a block that is there.
+                setup.send("PUT", writes[0].0, &[id], "text");
+            }
+            let answer = setup.send("PUT", target, headers, body);
+            assert_eq!(answer.code(), expected, "{target} {headers:?}");
+        }
+    }
+    let answer = setup.send("GET", "/locks/job?comp=blocklist", &[other], "");
+    assert_eq!(answer.code(), (412, "LeaseIdMismatchWithBlobOperation"));
+    setup.emulator.clock().advance(Duration::from_secs(15));
+    let answer = setup.send("PUT", writes[0].0, &[id], "text");
+    assert_eq!(answer.code(), (412, "LeaseLost"));
+    assert_eq!(setup.send("PUT", writes[0].0, &[], "text").status, 201);
+    assert_eq!(setup.send("PUT", writes[1].0, &[], &list).status, 201);
+    // The write ended the holder's right to renew.
+    let answer = setup.lease("renew", &[id]);
+    assert_eq!(answer.code(), (409, "LeaseIdMismatchWithLeaseOperation"));
+}
+
+/// The names in a list, prefixes with a bar before them, and the marker of the next page.
+fn names(answer: &Answer) -> (Vec<String>, String) {
+    let inside = |text: &str, end| text.split(end).next().unwrap_or_default().to_owned();
+    let mut names = Vec::new();
+    let mut rest = &*answer.body;
+    while let Some(at) = rest.find("<Name>") {
+        let bar = if rest[..at].ends_with("<BlobPrefix>") {
+            "|"
+        } else {
+            ""
+        };
+        rest = &rest[at + "<Name>".len()..];
+        names.push(bar.to_owned() + &inside(rest, "</Name>"));
+    }
+    let marker = answer.body.split("<NextMarker>").nth(1);
+    (
+        names,
+        marker.map(|text| inside(text, "<")).unwrap_or_default(),
+    )
+}
+
+/// All pages of a list, each joined by spaces.
+fn pages(setup: &mut Setup, target: &str) -> Vec<String> {
+    let mut pages = Vec::new();
+    let mut marker = String::new();
+    loop {
+        let target = match &*marker {
+            "" => target.to_owned(),
+            marker => format!("{target}&marker={marker}"),
+        };
+        let answer = setup.send("GET", &target, &[], "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let (names, next) = names(&answer);
+        pages.push(names.join(" "));
+        marker = next;
+        if marker.is_empty() {
+            return pages;
+        }
+    }
+}
+
+#[test]
+fn list_with_a_delimiter_shows_common_prefixes_once() {
+    let mut setup = Setup::with_blob();
+    let kind = [("x-ms-blob-type", "BlockBlob")];
+    for name in ["a/1", "a/2", "a/b/3", "a-b", "b--c--d", "b--c--e", "c"] {
+        let answer = setup.send("PUT", &format!("/locks/{name}"), &kind, "");
+        assert_eq!(answer.status, 201);
+    }
+    let list = "/locks?restype=container&comp=list";
+    let table: [(&str, &[&str]); 8] = [
+        ("", &["a-b a/1 a/2 a/b/3 b--c--d b--c--e c job"]),
+        ("&delimiter=/", &["a-b |a/ b--c--d b--c--e c job"]),
+        (
+            "&delimiter=/&maxresults=2",
+            &["a-b |a/", "b--c--d b--c--e", "c job"],
+        ),
+        ("&delimiter=/&maxresults=1&prefix=a", &["a-b", "|a/"]),
+        ("&delimiter=/&prefix=a/", &["a/1 a/2 |a/b/"]),
+        ("&delimiter=/&prefix=a/&maxresults=2", &["a/1 a/2", "|a/b/"]),
+        ("&delimiter=--&prefix=b", &["|b--"]),
+        ("&delimiter=--&prefix=b--", &["|b--c--"]),
+    ];
+    for (query, expected) in table {
+        assert_eq!(
+            pages(&mut setup, &format!("{list}{query}")),
+            expected,
+            "{query}"
+        );
+    }
+    let answer = setup.send("GET", &format!("{list}&delimiter=/&prefix=a/b"), &[], "");
+    let expected = "<Prefix>a/b</Prefix><Delimiter>/</Delimiter><Blobs><BlobPrefix>\
+                    <Name>a/b/</Name></BlobPrefix></Blobs><NextMarker />";
+    assert!(answer.body.contains(expected), "{}", answer.body);
+    for include in ["snapshots", "versions", "metadata,tags", "uncommittedblobs"] {
+        let answer = setup.send("GET", &format!("{list}&include={include}"), &[], "");
+        assert_eq!(
+            answer.code(),
+            (400, "UnsupportedQueryParameter"),
+            "{include}"
+        );
+    }
+}
+
+#[test]
+fn containers_are_listed_with_leases_and_metadata() {
+    let mut setup = Setup::with_blob();
+    for name in ["logs", "locks-2", "other", "gone"] {
+        let target = format!("/{name}?restype=container");
+        setup.send("PUT", &target, &[("x-ms-meta-of", name)], "");
+    }
+    setup.send("DELETE", "/gone?restype=container", &[], "");
+    let acquire = [
+        ("x-ms-lease-action", "acquire"),
+        ("x-ms-lease-duration", "-1"),
+    ];
+    setup.send("PUT", "/other?restype=container&comp=lease", &acquire, "");
+    assert_eq!(
+        pages(&mut setup, "/?comp=list"),
+        ["locks locks-2 logs other"]
+    );
+    assert_eq!(
+        pages(&mut setup, "/?comp=list&prefix=lo&maxresults=2"),
+        ["locks locks-2", "logs"]
+    );
+    let answer = setup.send("GET", "/?comp=list&prefix=o&include=metadata", &[], "");
+    let endpoint = setup.emulator.endpoint();
+    for part in [
+        &*format!("<EnumerationResults ServiceEndpoint=\"{endpoint}/\"><Prefix>o</Prefix>"),
+        "<Etag>\"0x8D",
+        "<LeaseStatus>locked</LeaseStatus><LeaseState>leased</LeaseState>\
+         <LeaseDuration>infinite</LeaseDuration><DefaultEncryptionScope>",
+        "</Properties><Metadata><of>other</of></Metadata></Container></Containers><NextMarker />",
+    ] {
+        assert!(answer.body.contains(part), "{part} in {}", answer.body);
+    }
+    let answer = setup.send("GET", "/?comp=list&include=deleted", &[], "");
+    assert_eq!(answer.code(), (400, "UnsupportedQueryParameter"));
 }

@@ -51,7 +51,7 @@ impl Scene {
 
     fn locker_of(&self, key: &str) -> LockerBuilder {
         Locker::builder(self.mutex.clone(), key)
-            .backoff(Duration::from_millis(10), Duration::from_millis(10))
+            .poll_interval(Duration::from_millis(10))
     }
 
     /// Moves the clock. Whoever goes by it acts then, or later.

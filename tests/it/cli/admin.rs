@@ -8,6 +8,7 @@ use std::time::Duration;
 use azmutex::{LeaseDuration, LeaseId, LeaseState, Locker};
 
 use super::tool::{Tool, finish};
+use crate::support::account::Account;
 use crate::support::azurite::Azurite;
 
 #[test]
@@ -360,6 +361,179 @@ fn break_of_stale_holders_leaves_those_of_unknown_age_alone() {
         .exits(1)
         .says("how long it has been held is not known (--if-stale)");
     assert_eq!(mutex.status("a").unwrap().state(), LeaseState::Leased);
+}
+
+/// What is not known of the lease that would be broken.
+#[test]
+fn break_of_stale_holders_goes_by_the_record_of_this_lease() {
+    let account = |tool: &Tool| Account::parse(&tool.emulator().connection_string());
+    let since = "2026-01-07T10:02:11Z";
+    let old = |state, lease| {
+        let mut values = vec![
+            ("azmutexstate", state),
+            ("azmutexowner", "alice@gone"),
+            ("azmutexsince", since),
+        ];
+        values.extend(lease);
+        values
+    };
+    let fixed = ("azmutexlease", "60");
+    let (held, by_sdk) = ("held by alice@gone", "an unknown holder");
+    for (metadata, duration, why) in [
+        // It fits, and was written long ago.
+        (old("held", Some(fixed)), LeaseDuration::MAX, None),
+        (old("held", None), LeaseDuration::INFINITE, None),
+        // Somebody released the lock, and another client took it.
+        (
+            old("released", Some(fixed)),
+            LeaseDuration::MAX,
+            Some(by_sdk),
+        ),
+        // A lease of another kind.
+        (
+            old("held", Some(fixed)),
+            LeaseDuration::INFINITE,
+            Some(by_sdk),
+        ),
+        (old("held", None), LeaseDuration::MAX, Some(by_sdk)),
+        // No time, or no record.
+        (
+            vec![
+                ("azmutexstate", "held"),
+                ("azmutexowner", "alice@gone"),
+                fixed,
+            ],
+            LeaseDuration::MAX,
+            Some(held),
+        ),
+        (vec![("team", "platform")], LeaseDuration::MAX, Some(by_sdk)),
+    ] {
+        let tool = Tool::new();
+        let lease = tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
+        let id = lease.id().to_string();
+        let answer = account(&tool).write_metadata("locks/a", Some(&id), &metadata);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        tool.mutex().release(&lease).unwrap();
+        tool.mutex().acquire("a", duration).unwrap();
+        let state = || tool.mutex().status("a").unwrap().state();
+        let args = ["break", "a", "--yes", "--now", "--if-stale"];
+        // The blob was written to a moment ago, whatever the record says.
+        let done = tool.run(&[&args[..], &["10s"]].concat()).exits(1);
+        match why {
+            None => done.says("which is less than 10s (--if-stale)"),
+            Some(why) => done
+                .says("how long it has been held is not known (--if-stale)")
+                .says(why)
+                .says("hint: to break it all the same: --unknown-is-stale"),
+        };
+        let unknown = [&args[..], &["10s", "--unknown-is-stale"]].concat();
+        tool.run(&unknown)
+            .exits(1)
+            .says("which is less than 10s (--if-stale)");
+        assert_eq!(state(), LeaseState::Leased);
+        let args = [&args[..], &["0"]].concat();
+        if why.is_some() {
+            tool.run(&args).exits(1).says("is not known");
+            tool.run(&[&args[..], &["--unknown-is-stale"]].concat())
+                .exits(0);
+        } else {
+            tool.run(&args).exits(0);
+        }
+        assert_eq!(state(), LeaseState::Broken);
+    }
+    Tool::new()
+        .run(&["break", "a", "--yes", "--unknown-is-stale"])
+        .exits(2)
+        .says("--if-stale");
+}
+
+#[test]
+fn lock_of_terraform_is_shown_as_its_holders() {
+    let tool = Tool::new();
+    // {"ID":"1","Operation":"OperationTypeApply","Who":"bob@ws","Created":"2026-01-07T10:02:11.5Z"}
+    let lock = "eyJJRCI6IjEiLCJPcGVyYXRpb24iOiJPcGVyYXRpb25UeXBlQXBwbHkiLCJXaG8iOiJib2JAd3MiLCJDcmVhdGVkIjoiMjAyNi0wMS0wN1QxMDowMjoxMS41WiJ9";
+    let lease = tool
+        .mutex()
+        .acquire("prod.tfstate", LeaseDuration::INFINITE)
+        .unwrap();
+    let id = lease.id().to_string();
+    let account = Account::parse(&tool.emulator().connection_string());
+    let metadata = [("terraformlockid", lock)];
+    account.write_metadata("locks/prod.tfstate", Some(&id), &metadata);
+    tool.run(&["status", "prod.tfstate"])
+        .exits(0)
+        .prints("prod.tfstate: held by bob@ws (reason: OperationTypeApply) for ");
+    let object = tool
+        .run(&["status", "--json", "prod.tfstate"])
+        .exits(0)
+        .json();
+    assert_eq!(object["holder"]["owner"], "bob@ws");
+    assert_eq!(object["holder"]["since"], "2026-01-07T10:02:11Z");
+    tool.run(&["list"])
+        .exits(0)
+        .prints("bob@ws")
+        .prints("OperationTypeApply");
+    tool.run(&["acquire", "-n", "prod.tfstate"])
+        .exits(75)
+        .says("held by bob@ws");
+    // Terraform clears its metadata when it unlocks; a leftover is no holder.
+    tool.mutex().release(&lease).unwrap();
+    tool.run(&["status", "prod.tfstate"])
+        .exits(0)
+        .prints("prod.tfstate: free (last recorded: bob@ws");
+}
+
+#[test]
+fn status_says_released_only_of_what_was() {
+    let tool = Tool::new();
+    // Broken, and then released by its holder, as `run` does once it has noticed.
+    let lease = tool
+        .run(&["acquire", "a", "--owner", "ci@gone"])
+        .exits(0)
+        .line()
+        .to_owned();
+    tool.mutex().break_lease("a", Some(Duration::ZERO)).unwrap();
+    tool.run(&["status", "a"])
+        .exits(0)
+        .prints("a: free: the lease was broken (last recorded: ci@gone (pid ");
+    let lease = azmutex::Lease::new("a", lease.parse().unwrap()).unwrap();
+    tool.mutex().release(&lease).unwrap();
+    let done = tool.run(&["status", "a"]).exits(0);
+    assert!(
+        done.out
+            .starts_with("a: free (last recorded: ci@gone (pid "),
+        "{done:?}"
+    );
+    // Another holder that wrote nothing.
+    let lease = tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
+    tool.mutex().release(&lease).unwrap();
+    let done = tool.run(&["status", "a"]).exits(0);
+    assert!(!done.out.contains("released"), "{done:?}");
+    // One that recorded its release.
+    let id = tool.run(&["acquire", "b"]).exits(0).line().to_owned();
+    tool.run(&["release", "b", "--lease-id", &id]).exits(0);
+    tool.run(&["status", "b"])
+        .exits(0)
+        .prints("b: free (released)\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn holder_has_the_system_s_user_name_if_no_variable_has_one() {
+    let tool = Tool::new();
+    let output = std::process::Command::new("id")
+        .arg("-un")
+        .output()
+        .unwrap();
+    let user = String::from_utf8(output.stdout).unwrap();
+    let mut command = tool.command(&["acquire", "a"]);
+    for name in ["USER", "LOGNAME", "USERNAME"] {
+        command.env_remove(name);
+    }
+    finish(command).exits(0);
+    let status = tool.mutex().status("a").unwrap();
+    let owner = status.holder().and_then(azmutex::Holder::owner).unwrap();
+    assert!(owner.starts_with(&format!("{}@", user.trim())), "{owner}");
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use azmutex::LeaseDuration;
 
 use super::tool::{Done, Tool, bare, finish};
+use crate::support::account::Account;
 
 /// A directory of one test.
 struct Dir(PathBuf);
@@ -114,20 +116,50 @@ fn account_and_key_are_read_from_variables_and_files() {
 
 #[cfg(unix)]
 #[test]
-fn secret_that_others_can_read_is_refused() {
+fn secret_that_others_can_read_is_used_with_a_warning_or_refused() {
+    let tool = Tool::new();
     let dir = Dir::new("modes");
-    for (mode, option) in [
-        (0o644, "--key-file"),
-        (0o640, "--sas-file"),
-        (0o604, "--key-file"),
+    let refused = |done: Done, file: &str, why: &str| {
+        done.exits(78)
+            .says(&format!("--key-file {file}: {why}"))
+            .says(&format!("hint: chmod 600 {file}"))
+            .says("--allow-insecure-secret-file, or AZMUTEX_ALLOW_INSECURE_SECRET_FILE=1");
+    };
+    let endpoint = tool.emulator().endpoint();
+    let set = [
+        ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1"),
+        ("AZMUTEX_ENDPOINT", &*endpoint),
+    ];
+    let allowed = [&set[..], &[("AZMUTEX_ALLOW_INSECURE_SECRET_FILE", "1")]].concat();
+    for (mode, what, is_refused) in [
+        (0o440, "read", false),
+        (0o640, "read", false),
+        (0o444, "read", true),
+        (0o644, "read", true),
+        (0o604, "read", true),
+        (0o620, "write", true),
+        (0o666, "write", true),
     ] {
-        let file = dir.file("secret", KEY, mode);
-        let done = with(&["status", "a", "--account", "acct", option, &file], &[]).exits(78);
-        done.says(&format!(
-            "{option} {file}: others can read this secret (mode {mode:03o})"
-        ))
-        .says(&format!("hint: chmod 600 {file}"));
+        let file = dir.file(&format!("{mode:o}"), tool.emulator().key(), mode);
+        let args = ["status", "a", "--key-file", &file];
+        let why = format!("others can {what} this secret (mode {mode:03o})");
+        if is_refused {
+            refused(with(&args, &set), &file, &why);
+        } else {
+            with(&args, &set)
+                .exits(3)
+                .says(&format!("azmutex: warning: --key-file {file}: {why}"));
+        }
+        with(&args, &allowed)
+            .exits(3)
+            .says(&format!("warning: --key-file {file}: {why}"));
+        let args = [&args[..], &["--allow-insecure-secret-file", "-q"]].concat();
+        let done = with(&args, &set).exits(3);
+        assert_eq!(done.err, "");
     }
+    let file = dir.file("quiet", tool.emulator().key(), 0o600);
+    let done = with(&["status", "a", "--key-file", &file], &set).exits(3);
+    assert_eq!(done.err, "");
     let missing = dir.0.join("missing");
     let missing = missing.to_str().unwrap();
     with(&["status", "a", "--key-file", missing], &[])
@@ -141,6 +173,161 @@ fn secret_that_others_can_read_is_refused() {
     with(&["status", "a", "--key-file", directory], &[])
         .exits(78)
         .says("it is a directory");
+}
+
+#[cfg(unix)]
+#[test]
+fn secret_is_read_as_it_is_mounted_or_the_file_says_what_is_wrong() {
+    let tool = Tool::new();
+    let dir = Dir::new("forms");
+    let endpoint = tool.emulator().endpoint();
+    let set = [
+        ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1"),
+        ("AZMUTEX_ENDPOINT", &*endpoint),
+    ];
+    let key = tool.emulator().key();
+    let write = |bytes: &[u8]| {
+        let file = dir.file("key", "", 0o600);
+        fs::write(&file, bytes).unwrap();
+        file
+    };
+    let utf16 =
+        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    for bytes in [
+        format!("{key}\n").into_bytes(),
+        format!("\u{feff}{key}\r\n").into_bytes(),
+        format!("\"{key}\"\n").into_bytes(),
+        format!("'{key}'").into_bytes(),
+        format!("\n  {key}  \n\n").into_bytes(),
+        utf16(&format!("\u{feff}{key}\r\n")),
+    ] {
+        let file = write(&bytes);
+        with(
+            &["acquire", "-n", "a", "--lease", "15s", "--key-file", &file],
+            &set,
+        )
+        .exits(0);
+        tool.emulator()
+            .clock()
+            .advance(std::time::Duration::from_secs(16));
+    }
+    let connection = tool.emulator().connection_string();
+    let large = "x".repeat(70_000);
+    for (bytes, rule) in [
+        (
+            utf16(key),
+            "it has NUL characters, as UTF-16 without a byte order mark has",
+        ),
+        (b"\xe9\xff".to_vec(), "it is not text in UTF-8"),
+        (connection.into_bytes(), "it is a connection string"),
+        (b"{\"key1\":\"s3cret\"}".to_vec(), "it is JSON"),
+        (format!("\"{key}").into_bytes(), "remove the quotes"),
+        (large.into_bytes(), "it is larger than 64 KiB"),
+        (b"\r\n".to_vec(), "it is empty"),
+    ] {
+        let file = write(&bytes);
+        let done = with(&["status", "a", "--key-file", &file], &set)
+            .exits(78)
+            .says(rule);
+        done.says(&format!("--key-file {file}: "));
+    }
+    for device in ["/dev/zero", "/dev/null"] {
+        let args = [
+            "status",
+            "a",
+            "--allow-insecure-secret-file",
+            "--key-file",
+            device,
+        ];
+        with(&args, &set).exits(78);
+    }
+}
+
+#[test]
+fn other_names_of_variables_are_read_and_contradictions_refused() {
+    let tool = Tool::new();
+    let (key, endpoint) = (tool.emulator().key(), tool.emulator().endpoint());
+    let at = ("AZMUTEX_ENDPOINT", &*endpoint);
+    let account = ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1");
+    for row in [
+        [
+            at,
+            ("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1"),
+            ("AZURE_STORAGE_KEY", key),
+        ],
+        [at, account, ("AZURE_STORAGE_ACCESS_KEY", key)],
+        [at, account, ("AZURE_STORAGE_ACCOUNT_KEY", key)],
+    ] {
+        with(&["status", "a"], &row).exits(3);
+    }
+    let other = ("AZURE_STORAGE_ACCESS_KEY", KEY);
+    with(
+        &["status", "a"],
+        &[at, account, ("AZURE_STORAGE_KEY", key), other],
+    )
+    .exits(78)
+    .says("AZURE_STORAGE_KEY and AZURE_STORAGE_ACCESS_KEY have different values");
+    let name = ("AZURE_STORAGE_ACCOUNT_NAME", "other");
+    with(
+        &["status", "a"],
+        &[at, account, name, ("AZURE_STORAGE_KEY", key)],
+    )
+    .exits(78)
+    .says("AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_ACCOUNT_NAME have different values");
+    for (foreign, ours) in [
+        ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
+        ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
+        ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+    ] {
+        with(&["status", "a"], &[account, (foreign, key)])
+            .exits(78)
+            .says("no credential for Azure Storage")
+            .says(&format!(
+                "hint: {foreign} is set, but not read; to use it, set {ours} to its value"
+            ));
+    }
+    let connection = tool.emulator().connection_string();
+    let connection = ("AZURE_STORAGE_CONNECTION_STRING", &*connection);
+    with(
+        &["status", "a"],
+        &[connection, ("AZURE_STORAGE_ACCOUNT", "other")],
+    )
+    .exits(3)
+    .says(
+        "warning: AZURE_STORAGE_CONNECTION_STRING is used, for the account devstoreaccount1; \
+             AZURE_STORAGE_ACCOUNT, which names other, is not",
+    );
+}
+
+#[test]
+fn container_sas_is_not_sent_to_create_its_container() {
+    let emulator = azmutex::emulator::Emulator::start().unwrap();
+    let account = Account::parse(&emulator.connection_string());
+    let sas = account.sas_of_container("locks", Duration::from_secs(3600));
+    let set = [
+        ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1"),
+        ("AZURE_STORAGE_SAS_TOKEN", &sas),
+        ("AZMUTEX_ENDPOINT", &*emulator.endpoint()),
+    ];
+    with(&["acquire", "-n", "a"], &set)
+        .exits(77)
+        .says("failed to create container `devstoreaccount1/locks`")
+        .says("a container SAS cannot create its container; create the container first");
+    assert_eq!(emulator.requests(), 1);
+}
+
+#[test]
+fn url_of_a_lock_is_read_as_browsers_read_it() {
+    let key = ("AZURE_STORAGE_KEY", KEY);
+    let account = ("AZURE_STORAGE_ACCOUNT", "acct");
+    for url in [
+        "HTTPS://ACCT.blob.core.windows.net/locks",
+        "https://acct.blob.core.windows.net:443/locks",
+    ] {
+        with(&["status", url], &[key, account])
+            .exits(2)
+            .says("it has a container but no blob");
+    }
 }
 
 #[test]
@@ -168,6 +355,41 @@ fn credentials_that_cannot_be_are_refused_by_name() {
             "AZURE_STORAGE_CONNECTION_STRING",
             "nonsense",
             "a part has no `=`",
+        ),
+        (
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "@Microsoft.KeyVault(SecretUri=https://v/s3cret)",
+            "AZURE_STORAGE_CONNECTION_STRING: invalid connection string: it is a Key Vault",
+        ),
+        (
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "DefaultEndpointsProtocol=https",
+            "a shell cuts it at the first `;`",
+        ),
+        (
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "AccountName=acct;AccountKey=czNjcmV0;BlobEndpoint=https://acct.blob.core.windows.net/locks",
+            "it holds the container, `locks`",
+        ),
+        (
+            "AZURE_STORAGE_KEY",
+            "AccountName=acct;AccountKey=s3cret",
+            "AZURE_STORAGE_KEY: invalid account key: it is a connection string",
+        ),
+        (
+            "AZURE_STORAGE_SAS_TOKEN",
+            "sv=1&st=2999-01-01&sig=s3cret",
+            "it is not valid before 2999-01-01",
+        ),
+        (
+            "AZURE_STORAGE_SAS_TOKEN",
+            "sv=1&se=2999-01-01&ske=2001-01-01&sig=s3cret",
+            "it expired with the key that signed it at 2001-01-01",
+        ),
+        (
+            "AZURE_STORAGE_SAS_TOKEN",
+            "ss=q&srt=sco&sig=s3cret",
+            "it is not for blobs",
         ),
     ] {
         let done = with(&["status", "a"], &[account, (variable, value)])

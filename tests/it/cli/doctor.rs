@@ -1,13 +1,20 @@
 //! `doctor`: how far it gets, and what is permitted.
 
+use std::time::Duration;
+
 use super::tool::{Tool, bare, finish};
+use crate::support::account::Account;
 
 #[test]
 fn doctor_finds_a_healthy_service_healthy() {
     let tool = Tool::new();
     let done = tool.run(&["doctor"]).exits(0);
     for check in [
-        "ok    credential          connection string, from AZURE_STORAGE_CONNECTION_STRING",
+        "ok    account             devstoreaccount1, from AZURE_STORAGE_CONNECTION_STRING",
+        "ok    endpoint            http://127.0.0.1:",
+        "ok    proxy               none",
+        "ok    trust store         none: plain http",
+        "ok    credential          connection string, from AZURE_STORAGE_CONNECTION_STRING: accepted",
         "ok    container           http://127.0.0.1:",
         "ok    name",
         "ok    connection",
@@ -69,11 +76,17 @@ fn doctor_names_the_step_that_fails() {
     let wrong = tool.emulator().connection_string();
     let wrong = wrong.replace(tool.emulator().key(), "bXkgc2VjcmV0IGtleQ==");
     refused.env("AZURE_STORAGE_CONNECTION_STRING", wrong);
-    finish(refused)
+    let done = finish(refused)
         .exits(77)
         .prints("ok    service")
-        .prints("fail  create and acquire")
+        .prints(
+            "fail  credential          connection string, from AZURE_STORAGE_CONNECTION_STRING: ",
+        )
         .prints("AuthenticationFailed (403)");
+    assert!(
+        !done.out.contains("list  ") && !done.out.contains("acquire"),
+        "{done:?}"
+    );
 
     let mut nobody = bare(&["doctor"]);
     nobody.env(
@@ -81,8 +94,128 @@ fn doctor_names_the_step_that_fails() {
         "AccountName=devstoreaccount1;AccountKey=bXkgc2VjcmV0IGtleQ==;\
          BlobEndpoint=http://127.0.0.1:9/devstoreaccount1",
     );
-    let done = finish(nobody).exits(69).prints("fail  connection");
+    let done = finish(nobody)
+        .exits(69)
+        .prints("fail  connection")
+        .prints("is the emulator running, at this port?")
+        .prints("skip  credential          connection string, from AZURE_STORAGE_CONNECTION_STRING: not");
     assert!(!done.out.contains("service"), "{done:?}");
+}
+
+#[test]
+fn doctor_says_where_each_value_came_from() {
+    let tool = Tool::new();
+    let endpoint = tool.emulator().endpoint();
+    let mut command = bare(&["doctor", "--account", "devstoreaccount1"]);
+    command
+        .env("AZMUTEX_ENDPOINT", &endpoint)
+        .env("AZURE_STORAGE_ACCESS_KEY", tool.emulator().key())
+        .env("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=x");
+    finish(command)
+        .exits(0)
+        .prints("ok    account             devstoreaccount1, from --account\n")
+        .prints(&format!(
+            "ok    endpoint            {endpoint}, from AZMUTEX_ENDPOINT\n"
+        ))
+        .prints(
+            "ok    credential          account key, from AZURE_STORAGE_ACCESS_KEY: accepted (also \
+             set, but not used: AZURE_STORAGE_SAS_TOKEN)\n",
+        );
+    let mut command = bare(&["doctor"]);
+    command
+        .env("AZURE_STORAGE_ACCOUNT", "acct")
+        .env("AZURE_STORAGE_KEY", "bXkgc2VjcmV0IGtleQ==")
+        .env("HTTPS_PROXY", "http://127.0.0.1:9");
+    finish(command)
+        .exits(69)
+        .prints("ok    account             acct, from AZURE_STORAGE_ACCOUNT\n")
+        .prints(
+            "ok    endpoint            https://acct.blob.core.windows.net, from the account's \
+             name\n",
+        )
+        .prints("ok    proxy               http://127.0.0.1:9 (from HTTPS_PROXY)\n")
+        .prints("fail  service");
+}
+
+#[test]
+fn doctor_names_what_is_wrong_before_anything_is_sent() {
+    for (variables, row) in [
+        (
+            &[][..],
+            "fail  credential          no credential for Azure Storage",
+        ),
+        (
+            &[
+                ("AZURE_STORAGE_ACCOUNT", "acct"),
+                ("AZURE_STORAGE_SAS_TOKEN", "sv=1&se=2001-01-01&sig=s3cret"),
+            ],
+            "fail  credential          AZURE_STORAGE_SAS_TOKEN: invalid SAS: it expired at 2001",
+        ),
+        (
+            &[(
+                "AZURE_STORAGE_CONNECTION_STRING",
+                "AccountName=acct;AccountKey=czNjcmV0;BlobEndpoint=https://acct.blob.core.windows.net/locks",
+            )],
+            "fail  configuration       AZURE_STORAGE_CONNECTION_STRING: invalid endpoint",
+        ),
+    ] {
+        let mut command = bare(&["doctor"]);
+        command.envs(variables.iter().copied());
+        let done = finish(command)
+            .exits(78)
+            .prints(row)
+            .says("azmutex: error: ");
+        assert!(!format!("{done:?}").contains("s3cret"));
+        let mut command = bare(&["doctor", "--json"]);
+        command.envs(variables.iter().copied());
+        let object = finish(command).exits(78).json();
+        assert_eq!(
+            (&object["event"], &object["ok"]),
+            (&"doctor".into(), &false.into())
+        );
+        assert_eq!(object["checks"][0]["result"], "fail");
+    }
+}
+
+#[test]
+fn doctor_tells_permission_from_credential() {
+    for (permissions, code, rows) in [
+        (
+            "rcw",
+            0,
+            &[
+                "ok    create and acquire",
+                "warn  list",
+                "(`sp=rcw`) lack `l`",
+            ][..],
+        ),
+        (
+            "rl",
+            77,
+            &[
+                "fail  create and acquire",
+                "(`sp=rl`) lack `w`",
+                "ok    list",
+            ],
+        ),
+        ("wl", 77, &["fail  read", "(`sp=wl`) lack `r`"]),
+    ] {
+        let emulator = azmutex::emulator::Emulator::start().unwrap();
+        let account = Account::parse(&emulator.connection_string());
+        let sas = account.sas_that_allows(permissions, "locks", Duration::from_secs(3600));
+        azmutex::AzureMutex::new(emulator.options("locks").unwrap())
+            .and_then(|mutex| mutex.acquire("other", azmutex::LeaseDuration::MAX))
+            .unwrap();
+        let mut command = bare(&["doctor"]);
+        command
+            .env("AZURE_STORAGE_ACCOUNT", "devstoreaccount1")
+            .env("AZURE_STORAGE_SAS_TOKEN", &sas)
+            .env("AZMUTEX_ENDPOINT", emulator.endpoint());
+        let mut done = finish(command).exits(code).prints("ok    credential");
+        for row in rows {
+            done = done.prints(row);
+        }
+    }
 }
 
 #[test]

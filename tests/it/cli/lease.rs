@@ -117,22 +117,24 @@ fn acquire_in_other_formats_tells_the_fencing_token_too() {
 #[test]
 fn assignments_for_a_shell_hold_any_name() {
     let tool = Tool::new();
-    let name = "it's $(a) \"b\"";
-    let done = tool.run(&["acquire", name, "--format", "shell"]).exits(0);
-    let script = format!(
-        "{}printf '%s|%s' \"$AZMUTEX_NAME\" \"$AZMUTEX_LEASE_ID\"",
-        done.out
-    );
-    let output = std::process::Command::new("sh")
-        .args(["-c", &script])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let (read, id) = text.split_once('|').unwrap();
-    assert_eq!(read, name);
-    let mut release = tool.command(&["release", name]);
-    release.env("AZMUTEX_LEASE_ID", id);
-    finish(release).exits(0);
+    for name in ["it's $(a) \"b\"", "\u{202e}a'%s \u{200b}"] {
+        let done = tool.run(&["acquire", name, "--format", "shell"]).exits(0);
+        assert!(!done.out.contains(['\u{202e}', '\u{200b}']), "{done:?}");
+        let script = format!(
+            "{}printf '%s|%s' \"$AZMUTEX_NAME\" \"$AZMUTEX_LEASE_ID\"",
+            done.out
+        );
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (read, id) = text.split_once('|').unwrap();
+        assert_eq!(read, name);
+        let mut release = tool.command(&["release", name]);
+        release.env("AZMUTEX_LEASE_ID", id);
+        finish(release).exits(0);
+    }
 }
 
 #[test]

@@ -212,6 +212,20 @@ fn signal_before_the_token_is_stored_leaves_nothing_leased() {
 }
 
 #[test]
+fn run_sends_five_requests_and_two_without_a_fencing_token() {
+    let tool = Tool::new();
+    tool.run(&["run", "a", "true"]).exits(0);
+    for (args, sent) in [
+        (&["run", "a", "true"][..], 5),
+        (&["run", "--no-fencing", "a", "true"], 2),
+    ] {
+        let before = tool.emulator().requests();
+        tool.run(args).exits(0);
+        assert_eq!(tool.emulator().requests() - before, sent, "{args:?}");
+    }
+}
+
+#[test]
 fn limits_hold_when_the_service_says_nothing_at_all() {
     for verb in VERBS {
         let path = Path::new();

@@ -3,6 +3,8 @@
 mod admin;
 mod config;
 mod doctor;
+#[cfg(unix)]
+mod emulator;
 mod generate;
 mod hold;
 mod lease;
@@ -10,6 +12,7 @@ mod lease;
 mod limits;
 #[cfg(unix)]
 mod nested;
+mod network;
 mod schema;
 #[cfg(unix)]
 mod scripts;
@@ -18,3 +21,5 @@ mod secrets;
 mod terminal;
 mod tool;
 mod usage;
+
+pub(crate) use self::schema::assert_valid;

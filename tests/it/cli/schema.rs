@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use azmutex::{LeaseDuration, LeaseId};
+use azmutex::{AzureMutex, LeaseDuration, LeaseId};
 use serde_json::Value;
 
 use super::tool::{Done, Tool, bare, finish};
@@ -191,9 +191,14 @@ fn json_of_every_verb_holds_to_the_schema() {
     let object = serde_json::from_str(&hold.line()).unwrap();
     assert_eq!(assert_valid(&object), "acquired");
     hold.close_stdin();
-    let emulator = tool.start(&["emulator", "--json"]);
-    let object = serde_json::from_str(&emulator.line()).unwrap();
-    assert_eq!(assert_valid(&object), "serving");
+    for args in [
+        &["emulator", "--json"][..],
+        &["emulator", "--json", "--sas"],
+    ] {
+        let emulator = tool.start(args);
+        let object = serde_json::from_str(&emulator.line()).unwrap();
+        assert_eq!(assert_valid(&object), "serving");
+    }
 }
 
 #[test]
@@ -261,6 +266,92 @@ fn waiting_of_a_run_is_an_event_that_holds_to_the_schema() {
 }
 
 #[test]
+fn run_that_does_not_start_its_command_prints_one_object_with_its_exit_code() {
+    let tool = Tool::new();
+    let name = "it's a\u{61c}";
+    tool.mutex().acquire(name, LeaseDuration::INFINITE).unwrap();
+    let rows: [(&[&str], i32); 9] = [
+        (&["-n", name, "true"], 75),
+        (&["-w", "1s", name, "true"], 75),
+        (&["-n", "-E", "9", name, "true"], 9),
+        (&["-n", "-E", "0", name, "true"], 0),
+        (&["b", "no-such-command"], 127),
+        (&["b", "/"], 126),
+        (&["--create", "never", "c", "true"], 125),
+        (&["--event-fd", "99", "b", "true"], 125),
+        (&["--lease", "15s", "--margin", "14s", "b", "true"], 125),
+    ];
+    for (args, code) in rows {
+        let options = ["run", "--json", "--log-format", "json"];
+        let done = tool.run(&[&options[..], args].concat()).exits(code);
+        assert_eq!(done.events(), ["error"], "{args:?}");
+        let object = done.json();
+        assert_eq!(object["exit"], code, "{args:?}");
+        assert!(!done.out.contains('\u{61c}'), "{done:?}");
+        let logged = done.logged();
+        let expected = if code == 0 { 0 } else { 1 };
+        let errors = logged.iter().filter(|event| *event == "error").count();
+        assert_eq!(errors, expected, "{logged:?}");
+        if args.contains(&name) {
+            let word = "$'it\\'s a\\U0000061c'";
+            let hint =
+                format!("azmutex status {word}; if the holder is gone: azmutex break {word}");
+            assert_eq!(object["hints"][0], hint);
+        }
+    }
+}
+
+#[test]
+fn lock_that_was_waited_for_is_acquired_as_an_event_with_its_fencing_token() {
+    let tool = Tool::new();
+    let lease = tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
+    let run = tool.start(&["run", "--log-format", "json", "a", "true"]);
+    run.says("\"waiting\"");
+    tool.mutex().release(&lease).unwrap();
+    let object: Value = serde_json::from_str(&run.says("\"acquired\"")).unwrap();
+    assert_eq!(assert_valid(&object), "acquired");
+    assert!(
+        object["lock"] == "a" && object["fence"].is_i64(),
+        "{object}"
+    );
+}
+
+#[test]
+fn hints_quote_the_lock_for_a_shell() {
+    let tool = Tool::new();
+    let other = LeaseId::random().expect("random numbers").to_string();
+    for (name, word) in [
+        ("a b", "'a b'"),
+        ("$(x)", "'$(x)'"),
+        ("--x", "-- --x"),
+        ("it's", r"'it'\''s'"),
+    ] {
+        tool.mutex().acquire(name, LeaseDuration::INFINITE).unwrap();
+        // Other words behind dashes are taken for the command.
+        let before_lock = if name == "--x" { "--" } else { "-v" };
+        for args in [
+            &["acquire", "-n", "--", name][..],
+            &["run", "-n", before_lock, name, "true"],
+            &["renew", "--lease-id", &other, "--", name],
+            &["release", "--lease-id", &other, "--", name],
+        ] {
+            let done = tool.run(args);
+            let hint = done.err.lines().last().unwrap();
+            assert!(
+                hint.contains(&format!("azmutex status {word}")),
+                "{args:?}: {done:?}"
+            );
+        }
+    }
+    // A lock of another container.
+    let url = tool.mutex().url("--x").replace("/locks/", "/others/");
+    let others = AzureMutex::new(tool.emulator().options("others").unwrap()).unwrap();
+    others.acquire("--x", LeaseDuration::INFINITE).unwrap();
+    let hint = format!("azmutex break {url}\n");
+    tool.run(&["acquire", "-n", &url]).exits(75).says(&hint);
+}
+
+#[test]
 fn times_of_events_are_those_of_their_happening() {
     let tool = Tool::new();
     let time = || {
@@ -270,4 +361,21 @@ fn times_of_events_are_those_of_their_happening() {
     let first = time();
     std::thread::sleep(Duration::from_millis(2));
     assert!(time() > first);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn guardian_says_when_it_ended_the_command_and_not_when_that_began() {
+    let tool = Tool::new();
+    let script = "echo $AZMUTEX_PID; exec sleep 1000";
+    let run = tool.start(&["run", "--log-format", "json", "a", "-c", script]);
+    let pid = run.line();
+    let before = tool.run(&["status", "a", "--json"]).json();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid])
+        .status();
+    assert!(killed.unwrap().success());
+    let said: Value = serde_json::from_str(&run.says("was killed")).unwrap();
+    assert_eq!(assert_valid(&said), "message");
+    assert!(said["time"].as_str() > before["time"].as_str(), "{said}");
 }

@@ -152,7 +152,13 @@ fn variable_with_a_bad_value_is_named() {
         (
             "AZMUTEX_VERBOSE",
             "loud",
-            "AZMUTEX_VERBOSE: invalid value \"loud\": ",
+            "AZMUTEX_VERBOSE: invalid value \"loud\": use a whole number",
+        ),
+        // The lock has that letter in its name, too.
+        (
+            "AZMUTEX_RENEW_EVERY",
+            "a",
+            "AZMUTEX_RENEW_EVERY: invalid value \"a\": use e.g.",
         ),
         (
             "AZMUTEX_COLOR",
@@ -160,7 +166,7 @@ fn variable_with_a_bad_value_is_named() {
             "AZMUTEX_COLOR: invalid value \"red\": use one of auto",
         ),
     ] {
-        let mut command = Tool::new().command(&["acquire", "a"]);
+        let mut command = Tool::new().command(&["hold", "a"]);
         command.env(variable, value);
         finish(command).exits(2).says(text);
     }

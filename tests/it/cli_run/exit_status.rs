@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+use serde_json::Value;
+
 use super::support::{Done, Running, Scratch, Service, events, finish, is_ignored, names, unique};
 
 #[track_caller]
@@ -57,8 +60,13 @@ fn held_lock_is_75_or_the_code_that_was_asked_for() {
         let _held = service.locker(&lock).lock().unwrap();
         let done = finish(&mut service.run(["-n", &lock, "echo", "ran"]));
         assert_error(&done, 75, "somebody holds it");
+        // As for cron, which mails whatever is written.
         let done = finish(&mut service.run(["-n", "-E", "0", &lock, "echo", "ran"]));
-        assert_error(&done, 0, "somebody holds it");
+        assert_eq!((done.code(), &*done.out, &*done.err), (0, "", ""));
+        let done = finish(&mut service.run(["-nv", "-E", "0", &lock, "echo", "ran"]));
+        assert_eq!((done.code(), &*done.out), (0, ""));
+        assert!(done.err.contains("somebody holds it"), "{done:?}");
+        assert!(!done.err.contains("error"), "{done:?}");
         let done = finish(&mut service.run(["-w", "2s", "-E", "9", &lock, "echo", "ran"]));
         assert_error(&done, 9, "not acquired within 2s");
         assert!(done.err.contains("hint: azmutex status"), "{done:?}");
@@ -92,7 +100,7 @@ fn refused_credential_is_125() {
 #[test]
 fn bad_input_is_125_with_one_line_that_names_it_and_a_hint() {
     let service = Service::emulator();
-    let rows: [(&[&str], &str); 13] = [
+    let rows: [(&[&str], &str); 15] = [
         (&["--bogus", "x", "true"], "--bogus"),
         (&["x"], "COMMAND"),
         (&[], "LOCK"),
@@ -105,15 +113,23 @@ fn bad_input_is_125_with_one_line_that_names_it_and_a_hint() {
             &["--lease", "15s", "--renew-every", "7s", "x", "true"],
             "--renew-every",
         ),
+        (&["--renew-every", "300ms", "x", "true"], "--renew-every"),
         (&["--margin", "0", "x", "true"], "--margin"),
         (&["--on-lost", "shrug", "x", "true"], "--on-lost"),
         (&["-c", "x", "echo", "ran"], "--shell"),
         (&["--event-fd", "99", "x", "true"], "--event-fd"),
+        (
+            &["--event-file", "/nowhere/events", "x", "true"],
+            "--event-file",
+        ),
     ];
     for (args, text) in rows {
         let done = finish(&mut service.run(args));
         assert_error(&done, 125, text);
         assert!(done.err.contains("hint: "), "{done:?}");
+        if text == "--event-file" {
+            assert!(!done.err.contains("--event-fd"), "{done:?}");
+        }
     }
 }
 
@@ -350,18 +366,45 @@ fn events_tell_the_outcomes_apart() {
             (Some(1), Some(&*lock))
         );
         assert_eq!(exit["released"].as_bool(), Some(true));
-        outcomes.push((
-            exit["outcome"].clone(),
-            exit["code"].clone(),
-            exit["signal"].clone(),
-        ));
+        assert!(exit["fence"].is_i64(), "{exit}");
+        outcomes.push(outcome(&exit));
     }
     let held = service.locker(&lock).lock().unwrap();
     let file = scratch.file("held");
     let mut run = service.run(["-n", "--event-file"]);
-    finish(run.arg(&file).args([&*lock, "true"]));
+    finish(run.arg(&file).args(["-E", "9", &*lock, "true"]));
+    outcomes.push(outcome(events(&file).last().unwrap()));
+
+    let file = scratch.file("interrupted");
+    let mut run = service.run(["--event-file"]);
+    let run = Running::start(run.arg(&file).args([&*lock, "true"]));
+    run.err.wait_for("waiting for ");
+    run.signal(Signal::TERM);
+    run.finish();
+    outcomes.push(outcome(events(&file).last().unwrap()));
+
     drop(held);
-    assert_eq!(events(&file).last().unwrap()["outcome"], "not_acquired");
-    assert_eq!(outcomes[0], ("child_exited".into(), 75.into(), ().into()));
-    assert_eq!(outcomes[1], ("child_killed".into(), ().into(), 9.into()));
+    let file = scratch.file("failed");
+    let mut run = service.run(["--event-file"]);
+    let program = scratch.write("program", "#!/no/such/interpreter\n", 0o755);
+    finish(run.arg(&file).arg(&lock).arg(program));
+    outcomes.push(outcome(events(&file).last().unwrap()));
+
+    // The exit code of azmutex, the command's, and the signal.
+    let expected = [
+        ("child_exited", Some(75), Some(75), None),
+        ("child_killed", None, None, Some(9)),
+        ("not_acquired", Some(9), None, None),
+        ("interrupted", None, None, Some(15)),
+        ("failed", Some(127), None, None),
+    ];
+    let expected =
+        expected.map(|(outcome, exit, code, signal)| (outcome.to_owned(), exit, code, signal));
+    assert_eq!(outcomes, expected);
+}
+
+fn outcome(exit: &Value) -> (String, Option<i64>, Option<i64>, Option<i64>) {
+    let number = |name: &str| exit[name].as_i64();
+    let outcome = exit["outcome"].as_str().unwrap().to_owned();
+    (outcome, number("exit"), number("code"), number("signal"))
 }

@@ -268,31 +268,43 @@ fn command_that_cannot_be_killed_is_not_waited_for_and_the_lock_not_released() {
         return;
     }
     let service = Service::emulator();
-    let lock = unique("unkillable");
-    let mut command = Command::new("setpriv");
-    service.prepare(&mut command);
-    command.args(nobody).arg(azmutex());
-    command.args(["run", "--on-lost=kill", "--lease", "15s", "--renew-every"]);
-    command.args(["1s", &*lock]).arg(&become_root);
-    // Its output is its own, or the end of this test would wait for it.
-    let script = "echo pid=$$.; exec cat >/dev/null 2>&1";
-    command.args(["--reuid=0", "sh", "-c", script]);
-    let mut run = Running::start(command.stdin(Stdio::piped()));
-    let pid = number(&run.out.wait_for("."), "pid");
-    service
-        .mutex()
-        .break_lease(&lock, Some(Duration::ZERO))
-        .unwrap();
-    let stdin = run.child.stdin.take();
-    let status = run.wait();
-    assert!(!is_dead(pid));
-    drop(stdin);
-    assert_dies(pid);
-    let done = run.finish();
-    assert_eq!(status.code(), Some(121), "{done:?}");
-    assert!(done.err.contains("is not released, since"), "{done:?}");
-    assert!(done.err.contains("; cannot send SIGKILL to "), "{done:?}");
-    assert!(!done.err.contains("sent SIGKILL"), "{done:?}");
+    let ends = ["kill", "terminate"].map(|on_lost| {
+        let lock = unique("unkillable");
+        let mut command = Command::new("setpriv");
+        service.prepare(&mut command);
+        command.args(nobody).arg(azmutex());
+        command.args([
+            "run",
+            "--on-lost",
+            on_lost,
+            "--lease",
+            "15s",
+            "--renew-every",
+        ]);
+        command.args(["1s", "-k", "1s", &*lock]).arg(&become_root);
+        // Its output is its own, or the end of this test would wait for it.
+        let script = "echo pid=$$.; exec cat >/dev/null 2>&1";
+        command.args(["--reuid=0", "sh", "-c", script]);
+        let run = Running::start(command.stdin(Stdio::piped()));
+        let pid = number(&run.out.wait_for("."), "pid");
+        service
+            .mutex()
+            .break_lease(&lock, Some(Duration::ZERO))
+            .unwrap();
+        (run, pid)
+    });
+    for (mut run, pid) in ends {
+        let stdin = run.child.stdin.take();
+        let status = run.wait();
+        assert!(!is_dead(pid));
+        drop(stdin);
+        assert_dies(pid);
+        let done = run.finish();
+        assert_eq!(status.code(), Some(121), "{done:?}");
+        assert!(done.err.contains("is not released, since"), "{done:?}");
+        assert!(done.err.contains("; cannot send SIG"), "{done:?}");
+        assert!(!done.err.contains("sent SIG"), "{done:?}");
+    }
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use azmutex::LeaseState;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::support::{
-    Running, Scratch, Service, assert_dies, azmutex, finish, is_dead, is_ignored, number, unique,
+    PATIENCE, Running, Scratch, Service, assert_dies, azmutex, eventually, finish, is_dead,
+    is_ignored, number, unique,
 };
 
 /// Says when it is ready, and what it hears. Its input is to be a pipe that nobody writes to.
@@ -119,7 +122,7 @@ fn grandchildren_are_ended_with_the_command() {
     let service = Service::emulator();
     for group in ["own", "shared", "session"] {
         // The shell waits, and would leave its child behind if it alone were signalled.
-        let script = "sh -c 'sleep 1000 & echo pid=$$.; wait; echo not reached'; echo not reached";
+        let script = "sh -c 'echo pid=$$.; sleep 1000; echo not reached'; echo not reached";
         let mut run = service.run([
             "--process-group",
             group,
@@ -135,9 +138,12 @@ fn grandchildren_are_ended_with_the_command() {
     }
 }
 
-/// Takes a while to end, and says when it has: `rollback DONE` after the file `go` is there.
+/// Takes a while to end, until the file `GO` is there, in a process that it starts for that, and
+/// says so.
 const ROLL_BACK: &str = "
-    trap 'until [ -e \"$GO\" ]; do sleep 0.02; done; echo rolled back; exit 0' TERM INT HUP
+    trap 'sh -c \"trap \\\"echo cut off\\\" TERM INT HUP
+        until [ -e \\\"$GO\\\" ]; do sleep 0.02; done\"
+        echo rolled back; exit 0' TERM INT HUP
     echo ready $$
     while :; do sleep 0.02; done";
 
@@ -172,6 +178,9 @@ fn lock_is_kept_for_the_rest(shell: &str, command: &str, signal: Signal, to_all:
         let done = run.finish();
         assert!(done.out.ends_with("rolled back\n"), "{group}: {done:?}");
         assert!(!done.out.contains("never"), "{group}: {done:?}");
+        // Nobody can tell who of a shared group has got a signal, so it is sent again.
+        let once = !(to_all && group == "shared");
+        assert!(!(once && done.out.contains("cut off")), "{group}: {done:?}");
         assert!(service.state(&lock).is_free(), "{group}");
     }
 }
@@ -202,6 +211,29 @@ fn lock_is_kept_after_a_signal_for_what_left_the_group_too() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn process_that_a_signal_has_missed_is_sent_it_once_nobody_else_ends_it() {
+    let service = Service::emulator();
+    for group in ["own", "shared", "session"] {
+        // The first process dies of the signal. What is left takes it, and leaves another process
+        // behind, as if that had been forked while the signal went round.
+        let inner = "trap 'sleep 0.3; sleep 1000 & exit' TERM
+            echo ready
+            while :; do sleep 0.02; done";
+        let scratch = Scratch::new();
+        let inner = scratch.write("inner.sh", inner, 0o644);
+        let mut run = service.run(["--process-group", group, &*unique("late"), "-c"]);
+        let script = format!("sh {}; echo never", inner.display());
+        let run = Running::start(run.arg(script));
+        run.out.wait_for("ready\n");
+        run.signal(Signal::TERM);
+        let done = run.finish();
+        assert_eq!(done.signal(), 15, "{group}: {done:?}");
+        assert_eq!(done.out, "ready\n", "{group}: {done:?}");
+    }
+}
+
 #[test]
 fn stopped_command_is_continued_to_take_a_term() {
     let service = Service::emulator();
@@ -217,6 +249,31 @@ fn stopped_command_is_continued_to_take_a_term() {
     run.signal(Signal::TERM);
     let done = run.finish();
     assert_eq!(done.code(), 7, "{done:?}");
+}
+
+#[test]
+fn signals_without_end_do_not_hold_up_the_end_of_the_command() {
+    let service = Service::emulator();
+    let script = "trap '' TERM; echo ready; read line; exit 3";
+    let mut run = service.run([&*unique("flood"), "-c", script]);
+    let mut run = Running::start(run.stdin(Stdio::piped()));
+    run.out.wait_for("ready");
+    let pid = Pid::from_child(&run.child);
+    let flooding = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while flooding.load(Ordering::Relaxed) {
+                // It may have ended.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        });
+        drop(run.child.stdin.take());
+        // Not waited for: the number stays its own until the flood is over.
+        let ended = eventually(PATIENCE, || is_dead(pid.as_raw_nonzero().get()));
+        flooding.store(false, Ordering::Relaxed);
+        assert!(ended, "{}", run.err.text());
+    });
+    assert_eq!(run.finish().code(), 3);
 }
 
 #[test]

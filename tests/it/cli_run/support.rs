@@ -16,6 +16,7 @@ use azmutex::{AzureMutex, LeaseState, Locker, MutexOptions};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cli::assert_valid;
 use crate::support::azurite::Azurite;
 
 /// Generous, for a loaded machine: nothing waits this long that works.
@@ -346,12 +347,14 @@ pub(super) fn number(text: &str, name: &str) -> i32 {
         .unwrap_or_else(|_| panic!("no number after {name}= in {text}"))
 }
 
-/// The events that a run wrote to `file`.
+/// The events that a run wrote to `file`, all of which hold to the schema.
+#[track_caller]
 pub(super) fn events(file: &Path) -> Vec<serde_json::Value> {
     let file = std::fs::File::open(file).expect("an event file");
     BufReader::new(file)
         .lines()
         .map(|line| serde_json::from_str(&line.expect("a line")).expect("a JSON object"))
+        .inspect(|event| drop(assert_valid(event)))
         .collect()
 }
 

@@ -142,7 +142,6 @@ fn sas_that_ended_while_in_use_is_told_with_its_end() {
     let sas = account.sas(Duration::from_secs(300));
     let emulator = azmutex::emulator::Emulator::builder()
         .clock(clock.clone())
-        .sas(&sas)
         .start()
         .expect("it starts");
     let options = |sas: &str| {

@@ -78,7 +78,7 @@ impl<'a> Setup<'a> {
 
     /// With the default lease of 60 seconds, of which 55 are claimed, and a renewal after 20.
     fn builder(&self) -> LockerBuilder {
-        Locker::builder(self.mutex(), KEY).backoff(10 * MILLI, 50 * MILLI)
+        Locker::builder(self.mutex(), KEY).poll_interval(10 * MILLI)
     }
 
     fn locker(&self) -> Locker {

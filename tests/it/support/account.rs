@@ -207,14 +207,24 @@ impl Account {
     ///
     /// Source: <https://learn.microsoft.com/rest/api/storageservices/create-service-sas>
     pub(crate) fn sas_of_container(&self, container: &str, lasts: Duration) -> String {
+        self.sas_that_allows("rcwl", container, lasts)
+    }
+
+    /// The same with these permissions.
+    pub(crate) fn sas_that_allows(
+        &self,
+        permissions: &str,
+        container: &str,
+        lasts: Duration,
+    ) -> String {
         let end = sas_time(OffsetDateTime::now_utc() + lasts);
         let resource = format!("/blob/{}/{container}", self.name);
         // Fields that are empty keep their line ends.
-        let text = format!("rcwl\n\n{end}\n{resource}\n\n\n\n{VERSION}\nc\n\n\n\n\n\n\n");
+        let text = format!("{permissions}\n\n{end}\n{resource}\n\n\n\n{VERSION}\nc\n\n\n\n\n\n\n");
         token(&[
             ("sv", VERSION),
             ("sr", "c"),
-            ("sp", "rcwl"),
+            ("sp", permissions),
             ("se", &end),
             ("sig", &self.sign(&text)),
         ])

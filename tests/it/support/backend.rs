@@ -8,7 +8,7 @@ use azmutex::{AzureMutex, Credential, MutexOptions};
 use uuid::Uuid;
 
 use super::account::Account;
-use super::azurite::{self, Azurite};
+use super::azurite::Azurite;
 use super::proxy::FaultProxy;
 
 /// A Blob service, and a container of it that no other test uses and that does not exist yet.
@@ -36,19 +36,14 @@ impl Backend {
 
     /// An embedded emulator that goes by this clock, as its clients do.
     pub(crate) fn emulator_by(clock: Clock) -> Self {
-        // It is told before it starts which signatures to take.
-        let account = Account::parse(&azurite::connection_string("http://127.0.0.1"));
+        let emulator = Emulator::builder().clock(clock).start();
+        let emulator = emulator.expect("the emulator starts");
+        let account = Account::parse(&emulator.connection_string());
         let container = unused_container();
         let (sas, sas_of_container) = both_sas(&account, &container);
-        let emulator = Emulator::builder()
-            .clock(clock)
-            .sas(&sas)
-            .sas(&sas_of_container)
-            .start()
-            .expect("the emulator starts");
         Self {
             connection_string: emulator.connection_string(),
-            account: Account::parse(&emulator.connection_string()),
+            account,
             service: Service::Emulator(emulator),
             container,
             sas,

@@ -165,7 +165,7 @@ fn play() {
         .expect("the parent's client is well-formed too");
     let builder = Locker::builder(mutex, &set(KEY))
         .lease_duration(Duration::from_secs(15))
-        .backoff(Duration::from_millis(100), Duration::from_millis(500))
+        .poll_interval(Duration::from_millis(100))
         .owner(OWNER)
         .fencing(true);
     let builder = match env::var(FAULT_WAIT) {

@@ -16,6 +16,7 @@ pub(crate) mod child;
 #[allow(dead_code, reason = "for the storms")]
 pub(crate) mod history;
 pub(crate) mod proxy;
+pub(crate) mod tunnel;
 #[allow(dead_code, reason = "for the storms")]
 pub(crate) mod weather;
 

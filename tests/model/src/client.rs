@@ -80,7 +80,7 @@ impl Manner {
             fault_wait: TICK,
             release_timeout: TICK,
             // Whoever waits may ask at any time.
-            poll: (Duration::ZERO, Duration::ZERO),
+            poll_interval: Duration::ZERO,
             create_missing: true,
             fencing: self.fencing,
             holder_delay: self.holder_delay.map(ticks),

@@ -115,16 +115,16 @@ impl Acquisition {
             // For what a caller or a log is told.
             attempts: _,
             look: _,
-            reported: _,
+            look_before: _,
+            told: _,
             held_by_another: _,
             failure: _,
-            // For 403s, which the model's service does not answer with.
-            accepted: _,
+            accepted,
             // Delays that are none in the model.
-            polls: _,
+            pace: _,
         } = self;
         proposal.fingerprint(terms.usable(), view, state);
-        next.hash(state);
+        (next, accepted).hash(state);
         (view.until(self.end()), view.until(*due), creations).hash(state);
         faults.fingerprint(view, state);
     }

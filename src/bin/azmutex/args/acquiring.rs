@@ -35,6 +35,15 @@ pub(crate) struct Waiting {
         overrides_with = "nonblock"
     )]
     pub(crate) wait: Option<Duration>,
+    /// How long to wait between attempts while somebody holds the lock, on average
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "AZMUTEX_POLL",
+        default_value = "625ms",
+        value_parser = value::poll_interval
+    )]
+    pub(crate) poll: Duration,
     /// Whether to create a missing container and lock blob
     #[arg(
         long,

@@ -102,6 +102,15 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) connection_string_file: Option<PathBuf>,
+    /// Use a file with a secret although everybody can read it, or others can write to it
+    #[arg(
+        long,
+        global = true,
+        env = "AZMUTEX_ALLOW_INSECURE_SECRET_FILE",
+        hide_short_help = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub(crate) allow_insecure_secret_file: bool,
     /// How long one request to the service may take, with another try if it is not answered
     #[arg(
         long,
@@ -113,6 +122,25 @@ pub(crate) struct Global {
         value_parser = value::request_timeout
     )]
     pub(crate) request_timeout: Duration,
+    /// A PEM file with certificate authorities to trust, besides those of the system
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AZMUTEX_CA_FILE",
+        hide_short_help = true
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Allow http:// to another machine: others on the network can read the locks, and answer for
+    /// the service
+    #[arg(
+        long,
+        global = true,
+        env = "AZMUTEX_ALLOW_INSECURE_HTTP",
+        hide_short_help = true,
+        value_parser = value::truth
+    )]
+    pub(crate) allow_insecure_http: bool,
     /// Use an emulator inside this process: nothing to set up, and nothing left when the process
     /// ends
     #[cfg(feature = "emulator")]
@@ -219,20 +247,31 @@ pub(crate) enum Command {
 }
 
 /// Variables that do not belong to an option.
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 10] = [
     (
         "AZURE_STORAGE_CONNECTION_STRING",
         "The account and its credential in one string",
     ),
     (
         "AZURE_STORAGE_ACCOUNT",
-        "The storage account, unless --account is given",
+        "The storage account, unless --account is given; AZURE_STORAGE_ACCOUNT_NAME is the same",
     ),
-    ("AZURE_STORAGE_KEY", "The account key"),
-    ("AZURE_STORAGE_SAS_TOKEN", "A SAS token"),
     (
-        "HTTPS_PROXY, NO_PROXY",
-        "The proxy to use, and the hosts to reach without it",
+        "AZURE_STORAGE_KEY",
+        "The account key; AZURE_STORAGE_ACCESS_KEY and AZURE_STORAGE_ACCOUNT_KEY are the same",
+    ),
+    (
+        "AZURE_STORAGE_SAS_TOKEN",
+        "A SAS token; AZURE_STORAGE_SAS is the same",
+    ),
+    (
+        "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY",
+        "The proxy to use, for https, http and both: http://, https://, socks4:// or socks5h://",
+    ),
+    ("NO_PROXY", "The hosts and networks to reach without it"),
+    (
+        "SSL_CERT_FILE, SSL_CERT_DIR",
+        "Where the system's certificates are, on Linux",
     ),
     (
         "NO_COLOR, CLICOLOR_FORCE",

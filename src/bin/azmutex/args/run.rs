@@ -56,7 +56,7 @@ pub(crate) struct RunArgs {
         long,
         value_name = "DURATION",
         env = "AZMUTEX_RENEW_EVERY",
-        value_parser = value::duration
+        value_parser = value::renewal_interval
     )]
     pub(crate) renew_every: Option<Duration>,
     /// How long before the end of the lease the command must be gone [default: 5s, less if the

@@ -116,9 +116,14 @@ pub(crate) struct BreakArgs {
         value_parser = value::duration
     )]
     pub(crate) wait: Option<Duration>,
-    /// Only if nobody has taken or written to the lock for this long
+    /// Only if the lease's holder has recorded that it has held the lock for this long, and nobody
+    /// has written to it since
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) if_stale: Option<Duration>,
+    /// With --if-stale, also break a lease of unknown age: its holder recorded nothing, and may have
+    /// taken the lock a moment ago
+    #[arg(long, requires = "if_stale")]
+    pub(crate) unknown_is_stale: bool,
 }
 
 /// Acquire a lock and print its lease ID
@@ -220,7 +225,7 @@ pub(crate) struct HoldArgs {
         long,
         value_name = "DURATION",
         env = "AZMUTEX_RENEW_EVERY",
-        value_parser = value::duration
+        value_parser = value::renewal_interval
     )]
     pub(crate) renew_every: Option<Duration>,
     #[command(flatten)]
@@ -244,9 +249,9 @@ pub(crate) struct HoldArgs {
 
 /// Check the configuration, the connection, the clock and the permissions
 ///
-/// Shows what would be used, and checks one step after the other: credential, endpoint, name,
-/// connection, TLS, clock, round trip and permissions, which are tried on the lock
-/// `azmutex-doctor`.
+/// Shows what is used and where it came from: account, endpoint, proxy, trust store, credential. Then
+/// tries one step after the other, up to the one that is wrong: name, connection, TLS, clock, round
+/// trip, credential, container, and the permissions, on the lock `azmutex-doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = examples::DOCTOR, after_long_help = examples::with_exit(examples::DOCTOR, false))]
 pub(crate) struct DoctorArgs {
@@ -258,6 +263,11 @@ pub(crate) struct DoctorArgs {
 /// Serve an emulator on this machine, until stdin ends or a signal arrives
 ///
 /// Prints the line that sets the environment of the processes that share it.
+///
+/// It implements containers, block blobs with metadata, and leases, as Azure Blob Storage does, for
+/// this tool, Azure's SDKs and their tests; everything else is refused with 400 or 501. It accepts
+/// the account key, shared access signatures made with it, and the bearer tokens of --bearer.
+/// Everything is in memory, and gone when it ends.
 #[cfg(feature = "emulator")]
 #[derive(Debug, Args)]
 #[command(after_help = examples::EMULATOR, after_long_help = examples::with_exit(examples::EMULATOR, false))]
@@ -270,6 +280,12 @@ pub(crate) struct EmulatorArgs {
         hide_default_value = true
     )]
     pub(crate) port: u16,
+    /// Print a shared access signature for a year, in place of the account key
+    #[arg(long)]
+    pub(crate) sas: bool,
+    /// Accept this bearer token; can be repeated
+    #[arg(long, value_name = "TOKEN", value_parser = value::bearer_token)]
+    pub(crate) bearer: Vec<String>,
 }
 
 /// Print completions for a shell

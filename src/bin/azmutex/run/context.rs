@@ -14,9 +14,9 @@ use super::worker::Worker;
 use crate::args::{Global, RunArgs};
 use crate::config::Lock;
 use crate::output::Object;
-use crate::waiting::Style;
+use crate::wait_display::Style;
 
-/// The supervisor's surroundings: it waits for nothing but these.
+/// What a run shares between its phases. It waits for nothing but these.
 pub(super) struct Context<'a> {
     pub(super) args: &'a RunArgs,
     pub(super) global: &'a Global,
@@ -32,9 +32,14 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The lock's name, as it can be shown.
+    /// The lock's name, safe to show.
     pub(super) fn name(&self) -> &'a str {
         &self.lock.name
+    }
+
+    /// The lock's exact name.
+    pub(super) fn key(&self) -> &'a str {
+        &self.lock.key
     }
 
     /// Waits for a signal, a message, or until `wait` is over.
@@ -49,8 +54,8 @@ impl<'a> Context<'a> {
         self.reporter.event(object);
     }
 
-    /// Releases without waiting for it; a message follows. Without a thread for it the guard is given
-    /// back: to drop it would wait for the network.
+    /// Releases in the background; a message follows. If no thread can be started, returns the
+    /// guard: dropping it would wait for the network.
     #[must_use]
     pub(super) fn release(&mut self, guard: LeaseGuard) -> Option<LeaseGuard> {
         let (hand, take) = mpsc::channel::<LeaseGuard>();

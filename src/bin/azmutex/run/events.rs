@@ -5,6 +5,7 @@ use std::time::Duration;
 use azmutex::{LeaseGuard, LeaseStatus};
 
 use super::status::Status;
+use crate::config::Lock;
 use crate::output::{Object, waiting_event};
 
 /// The beginning of every event.
@@ -25,9 +26,9 @@ pub(super) fn acquire_failed(lock: &str, error: &azmutex::Error, attempt: u32) -
 }
 
 /// The lock is held.
-pub(super) fn acquired(lock: &str, url: &str, guard: &LeaseGuard, waited: Duration) -> Object {
-    event("acquired", lock)
-        .text("url", url)
+pub(super) fn acquired(lock: &Lock, guard: &LeaseGuard, waited: Duration) -> Object {
+    event("acquired", &lock.key)
+        .exact("url", &lock.url)
         .maybe_number("fence", guard.fencing_token())
         .bool("previous_abandoned", guard.previous().is_abandoned())
         .seconds("waited_s", waited)
@@ -64,10 +65,13 @@ pub(super) fn terminating(lock: &str, signal: &str, kill_in: Option<Duration>) -
     }
 }
 
-/// How it all ended.
+/// How the run ended.
 pub(super) struct Exit<'a> {
     pub(super) outcome: &'a str,
+    /// The exit code of azmutex, unless it ends by a signal.
+    pub(super) exit: Option<u8>,
     pub(super) status: Option<Status>,
+    pub(super) fence: Option<i64>,
     pub(super) held: Option<Duration>,
     pub(super) waited: Duration,
     pub(super) released: bool,
@@ -82,8 +86,10 @@ impl Exit<'_> {
         };
         let object = event("exit", lock)
             .text("outcome", self.outcome)
+            .maybe_number("exit", self.exit)
             .maybe_number("code", code)
-            .maybe_number("signal", signal);
+            .maybe_number("signal", signal)
+            .maybe_number("fence", self.fence);
         let object = match self.held {
             Some(held) => object.seconds("held_s", held),
             None => object.maybe("held_s", None),
@@ -102,7 +108,9 @@ mod tests {
     fn exit_says_what_became_of_the_command() {
         let exit = Exit {
             outcome: "child_exited",
+            exit: Some(3),
             status: Some(Status::Exited(3)),
+            fence: Some(812),
             held: Some(Duration::from_millis(61_400)),
             waited: Duration::from_secs(47),
             released: true,
@@ -111,7 +119,7 @@ mod tests {
         let (_, text) = text.split_once(r#","event""#).unwrap();
         assert_eq!(
             text,
-            r#":"exit","lock":"prod/deploy","outcome":"child_exited","code":3,"signal":null,"held_s":61.400,"waited_s":47.000,"released":true}"#
+            r#":"exit","lock":"prod/deploy","outcome":"child_exited","exit":3,"code":3,"signal":null,"fence":812,"held_s":61.400,"waited_s":47.000,"released":true}"#
         );
     }
 }

@@ -11,17 +11,17 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, wai
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP};
 
 use super::guardian::{self, Duty, Guardian, Report, Surroundings};
-use super::process::{self, Process};
 use super::program::{Program, c_string};
 use super::status::Status;
 use super::sys::{self, Launch, SignalMask, Way};
 use super::terminal::{Group, Place, Terminal};
 use super::timer;
+use crate::processes::{self, Process};
 
 /// How often the processes of a command are listed for one signal.
 const ROUNDS: u32 = 8;
 
-/// How long it may be unknown what is left of a command.
+/// How long to wait for the guardian to say what is left of a command.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// What a command did.
@@ -36,7 +36,7 @@ pub(super) enum Change {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Left {
     Nothing,
-    /// Somebody is asked who tells in a moment.
+    /// The guardian was asked, and answers in a moment.
     Unknown,
     Some(Leftovers),
 }
@@ -44,9 +44,9 @@ pub(super) enum Left {
 /// The processes that a command left behind, as far as they can be listed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Leftovers {
-    /// There are some in its process group.
+    /// Whether any are in its process group.
     pub(super) in_group: bool,
-    /// Those.
+    /// Those in the group.
     pub(super) group: Vec<i32>,
     /// Those that left the group, such as daemons.
     pub(super) outside: Vec<i32>,
@@ -63,48 +63,48 @@ impl Leftovers {
 pub(super) struct Start<'a> {
     pub(super) program: &'a Program,
     pub(super) environment: Vec<std::ffi::CString>,
-    /// The mask from before this process changed its own.
+    /// This process's signal mask before it changed it.
     pub(super) mask: SignalMask,
     /// The signals that this process handles.
     pub(super) handled: Vec<c_int>,
     pub(super) dies_with_parent: bool,
-    /// What a guardian goes by, if there is to be one.
+    /// What to tell the guardian, if there is to be one.
     pub(super) guardian: Option<Duty>,
 }
 
-/// A command that was started.
+/// A running command.
 pub(super) struct Job {
     pid: Pid,
     guardian: Option<Guardian>,
-    /// It was killed, and nobody knows yet.
+    /// The guardian was killed, and [`Job::lost_guardian`] has not said so yet.
     lost_guardian: bool,
     group: Group,
     terminal: Option<Terminal>,
-    /// The terminal was given to the command, which may have given it to others.
+    /// The terminal was given to the command, which may have passed it on.
     lent: bool,
     ended: Option<Status>,
-    /// Its status was taken, and its number may be another's soon.
+    /// Its status was collected, so its process ID may be reused.
     reaped: bool,
     stopped: bool,
-    /// Orphans of the command become children of this process, unless they do of the guardian.
+    /// Orphans of the command become children of this process, if the guardian does not adopt them.
     adopts: bool,
-    /// Whether more is left than the first process, as the guardian says.
+    /// Whether the guardian said that processes other than the first are left.
     others_left: Option<bool>,
-    /// Since when it is not known what is left.
+    /// When the guardian was first asked what is left, without an answer yet.
     asked: Option<Duration>,
-    /// Children that this process had before, from the program that it took the place of.
+    /// Children of this process from before: those of the program that exec'd azmutex.
     others: Vec<i32>,
-    /// Those outside of the group that were asked to end.
+    /// The processes that received the latest signal that asks the command to end.
     told: Vec<i32>,
-    /// Processes outside of the group that were stopped here.
+    /// Processes outside the group that azmutex stopped.
     frozen: Vec<i32>,
-    /// Some child has moved since they were looked at.
+    /// A child has changed state since the last look.
     moved: bool,
 }
 
 impl Job {
-    /// Starts the command. To be called on the main thread: the system watches the thread that
-    /// starts a child, not its process.
+    /// Starts the command. Call it on the main thread: the parent-death signal is tied to the
+    /// thread that starts a child, not to its process.
     pub(super) fn start(start: Start<'_>, place: Place) -> io::Result<Self> {
         let others = if sys::ended_child().is_ok() {
             children()
@@ -112,7 +112,7 @@ impl Job {
             Vec::new()
         };
         let adopts = adopt_orphans(others.is_empty());
-        // Only a foreground group may pass the foreground on.
+        // Only the foreground group may hand the foreground over.
         let foreground =
             place.hands_over() && place.terminal.as_ref().is_some_and(Terminal::is_ours);
         let terminal: Option<OwnedFd> = match &place.terminal {
@@ -136,7 +136,7 @@ impl Job {
             way,
         );
         let surroundings = Surroundings {
-            // Its parent keeps a group of this session from being an orphaned one.
+            // With its parent in the session, the command's group is not an orphaned one.
             stays_in_session: place.is_controlled || place.group == Group::Shared,
             has_group: place.group != Group::Shared,
         };
@@ -174,13 +174,13 @@ impl Job {
         }
     }
 
-    /// The guardian that the command is a child of.
+    /// The guardian, if it is the command's parent.
     fn parent(&self) -> Option<&Guardian> {
         self.guardian.as_ref().filter(|_| guardian::IS_PARENT)
     }
 
-    /// The process whose descendants are of the command, if all of them are there: this one also
-    /// while there is a guardian, since that may be killed at any moment.
+    /// The process whose descendants are exactly the command's processes, if there is one. It is
+    /// this process even while there is a guardian, since that may be killed at any moment.
     fn root(&self) -> Option<i32> {
         let own = std::process::id() as i32;
         let guardian = self.parent().map(Guardian::pid);
@@ -194,14 +194,14 @@ impl Job {
         guardian == Some(process.parent) || (self.adopts && process.parent == own)
     }
 
-    /// Tells the guardian when all of the command has to be gone: a time since boot.
+    /// Tells the guardian by when the whole command must be gone: a time since boot.
     pub(super) fn set_deadline(&mut self, deadline: Duration) {
         if let Some(guardian) = &mut self.guardian {
             guardian.set_deadline(deadline);
         }
     }
 
-    /// Tells it only if that is sooner than what it was told before.
+    /// The same, but only if that is sooner than what it was told before.
     pub(super) fn bring_deadline_forward(&mut self, deadline: Duration) {
         if let Some(guardian) = &mut self.guardian {
             let sooner = deadline.min(guardian.deadline());
@@ -209,7 +209,7 @@ impl Job {
         }
     }
 
-    /// Whether the guardian was killed, if that was not told before.
+    /// Whether the guardian was killed. Says so once.
     pub(super) fn lost_guardian(&mut self) -> bool {
         mem::take(&mut self.lost_guardian)
     }
@@ -221,10 +221,9 @@ impl Job {
         }
     }
 
-    /// Readable when the guardian has news.
-    pub(super) fn guardian_fd(&self) -> io::Result<Option<OwnedFd>> {
-        let fd = self.guardian.as_ref().map(Guardian::fd);
-        fd.map(|fd| fd.try_clone_to_owned()).transpose()
+    /// Readable when the guardian has news. Can be taken once.
+    pub(super) fn take_guardian_fd(&mut self) -> Option<OwnedFd> {
+        self.guardian.as_mut()?.take_fd()
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -244,7 +243,7 @@ impl Job {
         self.stopped
     }
 
-    /// Whether the terminal decides about stopping and going on.
+    /// Whether a terminal controls when it stops and continues.
     pub(super) fn has_terminal(&self) -> bool {
         self.terminal.is_some()
     }
@@ -261,18 +260,22 @@ impl Job {
         }
     }
 
-    /// Puts this process in the foreground, if the command is there, or was and left it to nobody.
+    /// Puts this process in the foreground, if the command is there, or was and passed it to
+    /// nobody.
     pub(super) fn take_terminal(&mut self) {
         if let (Group::Own, Some(terminal)) = (self.group, &self.terminal) {
             self.lent &= !terminal.take_back(self.pid, self.lent);
         }
     }
 
-    /// Passes `signal` on to the command: those that end or stop it to its group, as a terminal
-    /// does, the rest to the first process, since helpers may not expect them.
-    pub(super) fn signal(&self, signal: c_int) {
+    /// Forwards `signal` to the command. Signals that end or stop it go to its group, as from a
+    /// terminal; others go to the first process alone, since helpers may not expect them.
+    pub(super) fn signal(&mut self, signal: c_int) {
         match signal {
-            SIGHUP | SIGINT | SIGQUIT | SIGTERM | SIGCONT | SIGTSTP => {
+            SIGHUP | SIGINT | SIGQUIT | SIGTERM => {
+                let _ = self.end_group(signal);
+            }
+            SIGCONT | SIGTSTP => {
                 let _ = self.signal_group(signal);
             }
             _ => {
@@ -288,12 +291,12 @@ impl Job {
         sys::kill(self.pid(), signal)
     }
 
-    /// Sends `signal` to the command's group; where that is ours, to the command's processes in it.
-    /// Fails if the first process did not get it.
+    /// Sends `signal` to the command's group, or, if it shares azmutex's group, to its processes in
+    /// that. Fails if the first process did not get it.
     pub(super) fn signal_group(&self, signal: c_int) -> io::Result<()> {
-        // A group keeps its number from being used again for as long as it has members: its first
-        // process for one, until that is reaped.
-        if self.has_group() && !(self.reaped && process::are_listed()) {
+        // A group's ID is not reused while the group has members. The first process is one until it
+        // is reaped.
+        if self.has_group() && !(self.reaped && processes::are_listed()) {
             return sys::kill(-self.pid(), signal);
         }
         let first = self.signal_first(signal);
@@ -301,10 +304,10 @@ impl Job {
         first
     }
 
-    /// Sends `signal` to the listed processes that are `wanted`, but for the first. Returns to which.
+    /// Sends `signal` to those listed processes that are `wanted`, except the first. Returns which.
     fn signal_listed(&self, signal: c_int, wanted: impl Fn(&Process) -> bool) -> Vec<i32> {
-        // A process may fork while the signal goes round: again, until nobody is new. But what a
-        // handler of another signal starts is to be left alone.
+        // A process may fork in the middle of this, so repeat until nothing is new. But for other
+        // signals, leave alone what their handlers start.
         let rounds = match signal {
             SIGKILL | SIGSTOP => ROUNDS,
             _ => 1,
@@ -320,7 +323,7 @@ impl Job {
                 break;
             }
             if signal == SIGKILL {
-                // Children before their parents.
+                // Children before parents.
                 new.reverse();
             }
             for process in new {
@@ -331,32 +334,56 @@ impl Job {
         told
     }
 
-    /// Asks all of the command to end by `signal`: its group, and outside of that the orphans and
-    /// the first of each other group, such as a timeout(1), which passes it on. What a nested
-    /// azmutex started is left to that.
-    pub(super) fn end(&mut self, signal: c_int) {
-        let _ = self.signal_group(signal);
-        self.told.clear();
-        self.end_outside(signal, |process| process.pid == process.group);
-        // A stopped process takes no other signal before it goes on.
+    /// Asks the command's group to end with `signal`, and notes which processes got it. Fails if
+    /// the first process did not.
+    fn end_group(&mut self, signal: c_int) -> io::Result<()> {
+        if self.has_group() && !self.reaped {
+            let sent = self.signal_group(signal);
+            self.told_by_system();
+            sent
+        } else {
+            let sent = self.signal_first(signal);
+            self.told = self.signal_listed(signal, |process| self.is_in_group(process));
+            sent
+        }
+    }
+
+    /// Notes that the system has just sent the whole group a signal that asks it to end. Processes
+    /// that appear from here on were started by one that handled the signal: a fork does not
+    /// complete while a signal is pending.
+    pub(super) fn told_by_system(&mut self) {
+        let mut told = self.members();
+        told.retain(|process| self.is_in_group(process));
+        self.told = told.iter().map(|process| process.pid).collect();
+    }
+
+    /// Asks the whole command to end with `signal`: its group, and outside the group each orphan
+    /// and each group leader, such as timeout(1), which forwards it. A nested azmutex ends what it
+    /// started itself. Fails if the signal is refused.
+    pub(super) fn end(&mut self, signal: c_int) -> io::Result<()> {
+        let sent = self.end_group(signal);
+        self.end_untold(signal, |process| process.pid == process.group);
+        // A stopped process handles no other signal until it is continued.
         self.thaw();
+        unless_missing(sent)
     }
 
-    /// Asks those to end that have become orphans since.
+    /// Sends `signal` to the orphans that have not had it: they were forked while it was being
+    /// sent, or were left behind later. A process whose parent is still cleaning up is left to its
+    /// parent.
     pub(super) fn end_orphans(&mut self, signal: c_int) {
-        self.end_outside(signal, |_| false);
+        self.end_untold(signal, |_| false);
     }
 
-    fn end_outside(&mut self, signal: c_int, wanted: impl Fn(&Process) -> bool) {
+    fn end_untold(&mut self, signal: c_int, wanted: impl Fn(&Process) -> bool) {
         let members = self.members();
         let nested = members.iter().filter(|process| process.is_azmutex);
         let sheltered: Vec<_> = nested
-            .flat_map(|nested| process::descendants(&members, nested.pid, &[]))
+            .flat_map(|nested| processes::descendants(&members, nested.pid, &[]))
             .collect();
         for process in members {
             if (self.is_orphan(&process) || wanted(&process))
                 && process.pid != self.pid()
-                && !self.is_in_group(&process)
                 && !sheltered.contains(&process)
                 && !self.told.contains(&process.pid)
             {
@@ -367,13 +394,13 @@ impl Job {
         }
     }
 
-    /// Stops all of the command.
+    /// Stops the whole command.
     pub(super) fn freeze(&mut self) {
         let _ = self.signal_group(SIGSTOP);
         self.freeze_outside();
     }
 
-    /// Stops what the suspend key does not reach.
+    /// Stops the processes that the suspend key does not reach.
     pub(super) fn freeze_outside(&mut self) {
         let frozen = self.signal_listed(SIGSTOP, |process| {
             !process.is_stopped && !self.is_in_group(process)
@@ -381,7 +408,7 @@ impl Job {
         self.frozen.extend(frozen);
     }
 
-    /// Lets the command go on. What is stopped outside of its group for reasons of its own stays so.
+    /// Continues the command. Processes outside its group that stopped on their own stay stopped.
     pub(super) fn thaw(&mut self) {
         let _ = self.signal_group(SIGCONT);
         let frozen = mem::take(&mut self.frozen);
@@ -392,21 +419,14 @@ impl Job {
 
     /// Kills all processes of the command. Fails if that is refused.
     ///
-    /// They are stopped first, so that nobody goes on with what comes next because a child has
-    /// ended; and children are killed before their parents, since the system continues a stopped
-    /// group when the last parent that it has in its session ends.
+    /// They are stopped first, so that no shell moves on to its next step because a child has
+    /// ended. Children are killed before their parents, since the system continues a stopped group
+    /// when it becomes orphaned.
     pub(super) fn kill_all(&self) -> io::Result<()> {
         let _ = self.signal_group(SIGSTOP);
         self.signal_listed(SIGSTOP, |_| true);
         self.signal_listed(SIGKILL, |_| true);
-        let killed = self.signal_group(SIGKILL);
-        killed.or_else(|error| {
-            if is_missing(&error) {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })
+        unless_missing(self.signal_group(SIGKILL))
     }
 
     fn is_in_group(&self, process: &Process) -> bool {
@@ -421,31 +441,31 @@ impl Job {
         self.group != Group::Shared
     }
 
-    /// Whether `pid` is of the command, so that what it sends to this process is no news to it.
+    /// Whether `pid` belongs to the command, so that a signal it sends must not be sent back to it.
     pub(super) fn contains(&self, pid: i32) -> bool {
         let own = pid == self.pid();
         match self.group {
             _ if own => true,
             Group::Own | Group::Session => sys::group_of(pid) == Some(self.pid()),
-            Group::Shared => process::descends(pid, self.pid()),
+            Group::Shared => processes::descends(pid, self.pid()),
         }
     }
 
-    /// Some child of this process has moved, says the system.
+    /// A child of this process has changed state (`SIGCHLD`).
     pub(super) fn child_moved(&mut self) {
         self.moved = true;
     }
 
-    /// What the command did since the last call. Does not wait.
+    /// What the command has done since the last call. Does not block.
     pub(super) fn poll(&mut self) -> Option<Change> {
         let moved = mem::take(&mut self.moved);
         if let Some(change) = self.take_report() {
-            // There may be more.
+            // There may be more reports.
             self.moved = moved;
             return Some(change);
         }
         if moved && self.guardian.as_ref().is_some_and(Guardian::has_ended) {
-            // What it guarded is adopted here now, or by nobody.
+            // What it guarded is now a child of this process, or of nobody here.
             self.guardian = None;
             self.lost_guardian = true;
             self.moved = true;
@@ -460,7 +480,7 @@ impl Job {
         if self.ended.is_some() {
             return None;
         }
-        // Its status is not taken yet, which keeps its number and its group's from being reused.
+        // Its status is not collected yet, so neither its ID nor its group's can be reused.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         match self.waitid(ended) {
             Ok(Some(status)) => {
@@ -469,8 +489,8 @@ impl Job {
                 }
             }
             Ok(None) => {}
-            // Its guardian was killed, and it was adopted elsewhere: nobody tells how it ended.
-            Err(Errno::CHILD) if process::of(self.pid()).is_none() => {
+            // Its guardian was killed and another process adopted it, so its status is unknown.
+            Err(Errno::CHILD) if processes::of(self.pid()).is_none() => {
                 self.reaped = true;
                 return Some(self.has_ended(Status::Killed {
                     signal: SIGKILL,
@@ -489,7 +509,7 @@ impl Job {
         Some(Change::Continued)
     }
 
-    /// What the guardian says that the command did.
+    /// The next change that the guardian reports.
     fn take_report(&mut self) -> Option<Change> {
         loop {
             return Some(match self.guardian.as_mut()?.take_report()? {
@@ -501,9 +521,9 @@ impl Job {
                     self.stopped = false;
                     Change::Continued
                 }
-                // It is old news if it was continued since, as it may have been from here.
+                // Out of date if it was continued meanwhile, perhaps by this process.
                 Report::Stopped(_)
-                    if process::of(self.pid()).is_some_and(|command| !command.is_stopped) =>
+                    if processes::of(self.pid()).is_some_and(|command| !command.is_stopped) =>
                 {
                     continue;
                 }
@@ -527,8 +547,7 @@ impl Job {
         waitid(WaitId::Pid(self.pid), options)
     }
 
-    /// Takes the status of the command's first process if it has ended, after which its number is
-    /// free.
+    /// Collects the status of the command's first process if it has ended, which frees its ID.
     pub(super) fn reap(&mut self) {
         if self.ended.is_none() || self.reaped {
             return;
@@ -540,10 +559,10 @@ impl Job {
         self.reaped = true;
     }
 
-    /// What is left of the command, whose first process has ended. Does not wait.
+    /// What is left of the command, whose first process has ended. Does not block.
     pub(super) fn left(&mut self) -> Left {
         self.reap();
-        // Without children there are no descendants, so that nobody has to be looked for.
+        // Without children there are no descendants, so there is nothing to look for.
         let any = match self.parent() {
             Some(_) => self.others_left,
             None if self.adopts => Some(self.reap_others()),
@@ -553,13 +572,13 @@ impl Job {
             return Left::Nothing;
         }
         let members = self.members();
-        // Some cannot be seen, or have ended since.
+        // There are children, but none is listed: they are hidden, or have ended since.
         let unseen = members.is_empty()
             && if self.root().is_some() {
                 self.others.is_empty() || self.parent().is_some()
             } else {
-                // Zombies are of no consequence. Where there is no list, the group counts.
-                self.has_group() && !process::are_listed() && self.group_exists()
+                // Zombies do not count. Without a list of processes, the group decides.
+                self.has_group() && !processes::are_listed() && self.group_exists()
             };
         if members.is_empty() && !unseen {
             return Left::Nothing;
@@ -583,7 +602,7 @@ impl Job {
         })
     }
 
-    /// Whether it is known in a moment what is left, which is nothing for the most part.
+    /// Whether the guardian is about to say what is left: usually nothing.
     pub(super) fn awaits_answer(&self) -> bool {
         self.asked
             .is_some_and(|asked| timer::now() < asked + ANSWER)
@@ -593,12 +612,12 @@ impl Job {
         !is_gone(&sys::kill(-self.pid(), 0))
     }
 
-    /// The processes of the command that run, as far as they can be listed.
+    /// The command's running processes, as far as they can be listed.
     fn members(&self) -> Vec<Process> {
-        let all = process::all();
+        let all = processes::all();
         let pid = self.pid();
         let root = self.root();
-        let mut found = process::descendants(&all, root.unwrap_or(pid), &self.others);
+        let mut found = processes::descendants(&all, root.unwrap_or(pid), &self.others);
         if root.is_none() && self.has_group() {
             let is_new = |process: &&Process| process.group == pid && !found.contains(process);
             let orphans: Vec<_> = all.iter().filter(is_new).copied().collect();
@@ -609,8 +628,8 @@ impl Job {
         found
     }
 
-    /// Takes the status of children other than the first, which are orphans. Returns whether there
-    /// are children then.
+    /// Collects the status of ended children other than the first: orphans. Returns whether any
+    /// children are left.
     fn reap_others(&mut self) -> bool {
         loop {
             let pid = match sys::ended_child() {
@@ -626,10 +645,10 @@ impl Job {
     }
 }
 
-/// Has orphans of descendants become children of this process. Returns whether they do.
+/// Makes this process adopt the orphans among its descendants. Returns whether it does.
 ///
-/// Not if it is not `alone` but has other children, whose orphans are not the command's; the first
-/// process has no choice.
+/// It does not if it has other children (`alone` is false), whose orphans are not the command's;
+/// process 1 adopts all in any case.
 fn adopt_orphans(alone: bool) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -646,17 +665,18 @@ fn adopt_orphans(alone: bool) -> bool {
 /// The children of this process.
 fn children() -> Vec<i32> {
     let own = std::process::id() as i32;
-    let all = process::all().into_iter();
+    let all = processes::all().into_iter();
     all.filter(|process| process.parent == own)
         .map(|process| process.pid)
         .collect()
 }
 
-/// Whether there was nobody to send a signal to. Not being allowed to means that there was.
+/// Whether there was no process to signal. If it was not permitted, there was one.
 fn is_gone(sent: &io::Result<()>) -> bool {
-    matches!(sent, Err(error) if is_missing(error))
+    matches!(sent, Err(error) if error.raw_os_error() == Some(libc::ESRCH))
 }
 
-fn is_missing(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ESRCH)
+/// Turns the failure to find any process into a success.
+fn unless_missing(sent: io::Result<()>) -> io::Result<()> {
+    if is_gone(&sent) { Ok(()) } else { sent }
 }

@@ -21,8 +21,6 @@ mod guardian;
 #[cfg(unix)]
 mod job;
 #[cfg(unix)]
-mod process;
-#[cfg(unix)]
 mod program;
 #[cfg(unix)]
 mod reporter;
@@ -50,14 +48,14 @@ pub(crate) use self::timer::now;
 #[cfg(not(unix))]
 pub(crate) use crate::times::since_start as now;
 
-/// Runs the command as `args` say, and returns what it returned.
+/// Runs the command as `args` say, and returns its exit code.
 #[cfg(unix)]
 pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     crate::output::never_wait_for_stderr();
     session::run(args, global)
 }
 
-/// There are no signals here, and processes are ended in another way: not written yet.
+/// Not supported yet: this platform has no signals, and ends processes in another way.
 #[cfg(not(unix))]
 pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     use crate::exit::Code;

@@ -83,7 +83,10 @@ fn cannot_start(name: &OsStr, error: &io::Error) -> Failure {
 }
 
 fn shown(name: &OsStr) -> String {
-    clean(&name.to_string_lossy())
+    match clean(&name.to_string_lossy()) {
+        empty if empty.is_empty() => "\"\"".to_owned(),
+        name => name,
+    }
 }
 
 /// As `execvp` looks for it, but without falling back on a shell.

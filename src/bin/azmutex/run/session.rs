@@ -30,21 +30,21 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, clean, print_line, with_cause};
 use crate::times::{rfc3339, short};
-use crate::waiting::{Since, Style, holder, not_acquired};
+use crate::wait_display::{Style, not_acquired};
 use crate::{chain, files};
 
-/// How long the release may take before it is left to the lease's end.
+/// How long to wait for the release before the lease is left to run out.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// How long a failure to acquire waits for the holder's name.
+/// How long to wait for the holder's name when the lock was not acquired.
 const NAME: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     if global.verbose == 0 {
-        // What the library warns of is said here, in terms of the command.
+        // azmutex reports what the library warns of itself, in terms of the command.
         log::set_max_level(log::LevelFilter::Error);
     }
-    // Before any thread is started, such as an emulator's, for all of them to inherit.
+    // Before any thread is started, such as an emulator's, so that all of them inherit it.
     let mask = SignalMask::block_terminal_output();
     let result = RealTimeSignals::block()
         .map_err(cannot_start)
@@ -52,14 +52,21 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     match result {
         Ok(end) => end.exit(),
         Err(mut failure) => {
-            failure.code = failure.code.in_run();
+            in_run(&mut failure, args);
             failure.report(global);
-            match failure.code {
-                Code::NotAcquired => args.conflict_exit_code.into(),
-                code => code.into(),
-            }
+            failure.exit().into()
         }
     }
+}
+
+/// Sets the exit code that the failure has in a run.
+fn in_run(failure: &mut Failure, args: &RunArgs) {
+    failure.code = failure.code.in_run();
+    failure.exit = match failure.code {
+        Code::NotAcquired => Some(args.conflict_exit_code),
+        Code::Lost => Some(args.lost_exit_code),
+        _ => None,
+    };
 }
 
 fn cannot_start(error: io::Error) -> Failure {
@@ -69,7 +76,7 @@ fn cannot_start(error: io::Error) -> Failure {
 /// How this process ends.
 enum End {
     Code(u8),
-    /// As by this signal, if that can be.
+    /// Killed by this signal, if possible.
     Signal(i32),
 }
 
@@ -79,14 +86,34 @@ impl End {
             Self::Code(code) => ExitCode::from(code),
             Self::Signal(signal) => {
                 crate::output::flush(crate::writer::soon());
-                // The system ignores it for the first process, unless that handles it.
-                if std::process::id() != 1 {
+                if self.code().is_none() {
                     sys::raise_default(signal);
                 }
-                ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+                ExitCode::from(in_shells(signal))
             }
         }
     }
+
+    /// The exit code, unless it ends by a signal.
+    fn code(&self) -> Option<u8> {
+        match *self {
+            Self::Code(code) => Some(code),
+            // Process 1 cannot be killed by a signal that it does not handle.
+            Self::Signal(signal) => (std::process::id() == 1).then(|| in_shells(signal)),
+        }
+    }
+}
+
+/// The exit code by which a shell says that a signal killed a process.
+fn in_shells(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// How far a run has come.
+struct Course {
+    started: Duration,
+    acquired: Option<Duration>,
+    fence: Option<i64>,
 }
 
 /// Everything that can be known before the lock is taken.
@@ -95,7 +122,7 @@ struct Plan<'a> {
     global: &'a Global,
     program: Program,
     budget: Budget,
-    /// Kept: an emulator within ends with it.
+    /// Kept alive, because an emulator in it ends with it.
     config: Config,
     lock: Lock,
 }
@@ -143,47 +170,58 @@ impl<'a> Plan<'a> {
         };
         let stop = StopToken::new();
         let locker = self.locker(&stop, &context)?;
-        let started = timer::now();
+        let mut course = Course {
+            started: timer::now(),
+            acquired: None,
+            fence: None,
+        };
         let limit = self.args.waiting.left();
         let heed = |_| ControlFlow::Continue(());
-        let guard = match waiting::wait(&mut context, &locker, &stop, limit, heed)
-            .map_err(cannot_start)?
-        {
-            Waited::Granted(guard) => guard,
-            Waited::Refused(error) => return self.refused(&mut context, &locker, error, started),
-            Waited::Signalled(signal) => {
-                self.conclude(&mut context, "interrupted", None, started, None, false);
-                return Ok(End::Signal(signal));
-            }
-            Waited::Abandoned => unreachable!("nobody abandons it"),
-        };
+        let guard =
+            match waiting::wait(&mut context, &locker, &stop, limit, heed).map_err(cannot_start)? {
+                Waited::Granted(guard) => guard,
+                Waited::Refused(error) => {
+                    return Err(self.refused(&mut context, &locker, error, &course));
+                }
+                Waited::Signalled(signal) => {
+                    let end = End::Signal(signal);
+                    let status = Status::Killed {
+                        signal,
+                        dumped: false,
+                    };
+                    self.conclude(
+                        &mut context,
+                        &course,
+                        "interrupted",
+                        end.code(),
+                        Some(status),
+                        false,
+                    );
+                    return Ok(end);
+                }
+                Waited::Abandoned => unreachable!("nobody abandons it"),
+            };
         let acquired = timer::now();
-        let waited = acquired - started;
-        let event = events::acquired(context.name(), &self.lock.url, &guard, waited);
+        course.acquired = Some(acquired);
+        course.fence = guard.fencing_token();
+        let event = events::acquired(&self.lock, &guard, acquired - course.started);
         context.event(&event);
         self.tell_previous(&mut context, &guard);
         let (start, place) = self.prepare(&mut context, &guard, mask);
         let checked = timer::now();
         if let Err(error) = guard.check() {
-            return Ok(self.too_late(&mut context, *guard, &error, started, acquired));
+            return Err(self.too_late(&mut context, *guard, &error, &course));
         }
-        let job = match Job::start(start, place) {
+        let mut job = match Job::start(start, place) {
             Ok(job) => job,
             Err(error) => {
                 let released = release(&mut context, *guard) == Release::Done;
-                self.conclude(
-                    &mut context,
-                    "failed",
-                    None,
-                    started,
-                    Some(acquired),
-                    released,
-                );
-                return Err(self.program.not_started(&error));
+                let failure = self.program.not_started(&error);
+                return Err(self.failed(&mut context, &course, "failed", failure, released));
             }
         };
-        context.guardian = job.guardian_fd().map_err(cannot_start)?;
-        let event = events::started(context.name(), job.pid());
+        context.guardian = job.take_guardian_fd();
+        let event = events::started(context.key(), job.pid());
         context.event(&event);
         let acquisition = Acquisition {
             locker: &locker,
@@ -199,7 +237,7 @@ impl<'a> Plan<'a> {
             job,
         );
         let ended = supervisor.run();
-        Ok(self.finish(&mut context, ended, started, acquired))
+        Ok(self.finish(&mut context, ended, course))
     }
 
     fn locker(&self, stop: &StopToken, context: &Context<'_>) -> Result<Locker, Failure> {
@@ -213,6 +251,7 @@ impl<'a> Plan<'a> {
             .lease_duration(self.args.lease.as_duration().unwrap_or_default())
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
+            .poll_interval(self.args.waiting.poll)
             .fault_wait(self.args.waiting.fault_wait.max(Duration::from_millis(1)))
             .release_timeout(RELEASE)
             .fencing(!self.args.no_fencing)
@@ -226,10 +265,11 @@ impl<'a> Plan<'a> {
     }
 
     fn open_events(&self) -> Result<Option<File>, Failure> {
-        let (file, flag) = match (self.args.event_fd, &self.args.event_file) {
+        let (file, flag, hint) = match (self.args.event_fd, &self.args.event_file) {
             (Some(fd), _) => (
                 sys::inherited_file(i32::from(fd)),
                 format!("--event-fd {fd}"),
+                "open a descriptor for it in the shell, as in: --event-fd 3 3>events",
             ),
             (None, Some(path)) => {
                 let patience = self.args.waiting.patience(self.global);
@@ -237,17 +277,17 @@ impl<'a> Plan<'a> {
                 (
                     file,
                     format!("--event-file {}", clean(&path.display().to_string())),
+                    "name a file in a directory that is there, and that this user may write to",
                 )
             }
             (None, None) => return Ok(None),
         };
         file.map(Some).map_err(|error| {
-            Failure::usage(format!("{flag}: cannot write to it: {error}"))
-                .hint("open a descriptor for it in the shell, as in: --event-fd 3 3>events")
+            Failure::usage(format!("{flag}: cannot write to it: {error}")).hint(hint)
         })
     }
 
-    /// Somebody died in the middle of the same work.
+    /// Mentions that the previous holder did not release the lock.
     fn tell_previous(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
         if let (true, Some(holder)) = (guard.previous().is_abandoned(), guard.previous().holder()) {
             let text = format!(
@@ -261,14 +301,14 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Everything that the command's start takes but the lock.
+    /// Prepares everything that the command's start needs besides the lock.
     fn prepare(
         &self,
         context: &mut Context<'_>,
         guard: &LeaseGuard,
         mask: SignalMask,
     ) -> (Start<'_>, Place) {
-        // ^Z stopped this process until now; from here on it goes by the command.
+        // Until now ^Z stopped this process alone; from here on it stops along with the command.
         let _ = context.signals.install_stop();
         let start = Start {
             program: &self.program,
@@ -281,13 +321,13 @@ impl<'a> Plan<'a> {
         (start, Place::find(self.args.process_group))
     }
 
-    /// Whether the command has a guardian: not one that is to live on.
+    /// Whether the command gets a guardian: not if it is meant to outlive azmutex or the lock.
     fn guards(&self) -> bool {
         let args = self.args;
         !args.no_guardian && !args.no_pdeathsig && args.on_lost != OnLost::Continue
     }
 
-    /// What the guardian goes by.
+    /// What the guardian is told at the start.
     fn duty(&self, context: &Context<'_>, guard: &LeaseGuard) -> Duty {
         let text = format!(
             "azmutex (pid {}) was killed; its command was ended before the lease of {} was over",
@@ -301,24 +341,21 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// This process, or the machine, stood still for so long that the lease ran out.
+    /// The lease ran out before the command was started, because this process or the machine was
+    /// suspended.
     fn too_late(
         &self,
         context: &mut Context<'_>,
         guard: LeaseGuard,
         error: &Error,
-        started: Duration,
-        acquired: Duration,
-    ) -> End {
+        course: &Course,
+    ) -> Failure {
         let why = cause(error);
-        context
-            .reporter
-            .error(&format!("{why}; the command was not started"));
-        let event = events::lost(context.name(), &why);
+        let event = events::lost(context.key(), &why);
         context.event(&event);
         let released = release(context, guard) == Release::Done;
-        self.conclude(context, "lost", None, started, Some(acquired), released);
-        End::Code(self.args.lost_exit_code)
+        let failure = Failure::new(Code::Lost, format!("{why}; the command was not started"));
+        self.failed(context, course, "lost", failure, released)
     }
 
     fn refused(
@@ -326,43 +363,56 @@ impl<'a> Plan<'a> {
         context: &mut Context<'_>,
         locker: &Locker,
         error: TryLockError,
-        started: Duration,
-    ) -> Result<End, Failure> {
-        let name = self.lock.name.clone();
-        let waited = timer::now() - started;
+        course: &Course,
+    ) -> Failure {
+        let waited = timer::now() - course.started;
         match error {
             TryLockError::WouldBlock => {
                 let status = waiting::look_for(context, locker, NAME);
-                let holder = holder(status.as_deref(), Since::Span);
-                let text = not_acquired(&name, &holder, self.args.waiting.limit());
-                context.reporter.error(&format!(
-                    "{text}\n  hint: azmutex status {name}; if the holder is gone: azmutex break \
-                     {name}"
-                ));
-                self.conclude(context, "not_acquired", None, started, None, false);
-                Ok(End::Code(self.args.conflict_exit_code))
+                let limit = self.args.waiting.limit();
+                let failure = not_acquired(&self.lock, status.as_deref(), limit);
+                self.failed(context, course, "not_acquired", failure, false)
             }
             TryLockError::Error(error) => {
-                self.conclude(context, "failed", None, started, None, false);
                 let mut failure = Failure::from(error);
                 failure.text = format!(
-                    "cannot acquire {name} (tried for {}): {}",
+                    "cannot acquire {} (tried for {}): {}",
+                    self.lock.name,
                     short(waited),
                     failure.text
                 );
-                Err(failure)
+                self.failed(context, course, "failed", failure, false)
             }
         }
     }
 
-    /// Releases, and says how it all ended.
-    fn finish(
+    /// Reports the end of a run whose command was not started. Returns the failure.
+    fn failed(
         &self,
         context: &mut Context<'_>,
-        ended: Ended,
-        started: Duration,
-        acquired: Duration,
-    ) -> End {
+        course: &Course,
+        outcome: &str,
+        mut failure: Failure,
+        released: bool,
+    ) -> Failure {
+        in_run(&mut failure, self.args);
+        self.conclude(
+            context,
+            course,
+            outcome,
+            Some(failure.exit()),
+            None,
+            released,
+        );
+        failure
+    }
+
+    /// Releases the lock, and reports how the run ended.
+    fn finish(&self, context: &mut Context<'_>, ended: Ended, mut course: Course) -> End {
+        if let Some(guard) = &ended.guard {
+            // A different one if the lock was acquired again.
+            course.fence = guard.fencing_token();
+        }
         let mut lost = ended.lost;
         let mut released = false;
         match ended.guard {
@@ -417,45 +467,48 @@ impl<'a> Plan<'a> {
                 "the command was killed by signal {signal} (core dumped)"
             ));
         }
-        self.conclude(
-            context,
-            outcome,
-            Some(ended.status),
-            started,
-            Some(acquired),
-            released,
-        );
-        match ended.status {
+        let end = match ended.status {
             _ if stopped => End::Code(self.args.lost_exit_code),
             Status::Exited(code) => End::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
             Status::Killed { signal, .. } => End::Signal(signal),
-        }
+        };
+        self.conclude(
+            context,
+            &course,
+            outcome,
+            end.code(),
+            Some(ended.status),
+            released,
+        );
+        end
     }
 
-    /// The last event.
+    /// Writes the last event.
     fn conclude(
         &self,
         context: &mut Context<'_>,
+        course: &Course,
         outcome: &str,
+        exit: Option<u8>,
         status: Option<Status>,
-        started: Duration,
-        acquired: Option<Duration>,
         released: bool,
     ) {
         let now = timer::now();
         let exit = Exit {
             outcome,
+            exit,
             status,
-            held: acquired.map(|acquired| now - acquired),
-            waited: acquired.unwrap_or(now) - started,
+            fence: course.fence,
+            held: course.acquired.map(|acquired| now - acquired),
+            waited: course.acquired.unwrap_or(now) - course.started,
             released,
         };
-        let event = exit.object(context.name());
+        let event = exit.object(context.key());
         context.event(&event);
         context.reporter.flush();
     }
 
-    /// What would be done.
+    /// Prints what would be done.
     fn describe(&self) -> Result<End, Failure> {
         let state = match self.lock.mutex.status(&self.lock.key) {
             Ok(status) => match status.holder() {
@@ -533,7 +586,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What a release came to.
+/// The result of a release.
 #[derive(Debug, PartialEq, Eq)]
 enum Release {
     Done,
@@ -542,10 +595,10 @@ enum Release {
     Failed(String),
 }
 
-/// Releases on a thread, and waits for it no longer than it may take.
+/// Releases on a thread, and waits for that for a limited time.
 fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
     if let Some(guard) = context.release(guard) {
-        // This process ends and renews no more.
+        // This process is about to end, which ends the renewals.
         std::mem::forget(guard);
         return Release::Failed("no thread can be started for it".to_owned());
     }
@@ -565,7 +618,8 @@ fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
             return Release::Failed("the service does not answer".to_owned());
         }
         context.sleep(Some(left));
-        // It is bounded, and given up it would keep others out for as long as the lease lasts.
+        // Signals do not cut the release short: it takes little time, and without it others would
+        // have to wait for the lease to run out.
         drop(context.signals.take());
     }
 }

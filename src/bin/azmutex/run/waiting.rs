@@ -17,16 +17,13 @@ use super::signals::Arrived;
 use super::timer;
 use crate::output::{clean, columns, say_object};
 use crate::times::span;
-use crate::waiting::{Since, Style, drawn, holder, line, moment};
+use crate::wait_display::{NAME, Since, Style, drawn, holder, line, moment};
 
 /// How long leases that may have been granted are waited for after the waiting was given up.
 const CLEAN_UP: Duration = Duration::from_secs(2);
 
-/// How long the first line waits for the holder's name.
-const NAME: Duration = Duration::from_secs(1);
-
-/// How often a line that is redrawn asks who holds the lock.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often a failure that lasts is reported again.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What the waiting came to.
 #[derive(Debug)]
@@ -58,7 +55,7 @@ pub(super) fn wait(
     })?;
     let mut shown = Shown::new(limit);
     let ended = 'waiting: loop {
-        let wait = shown.show(context, locker);
+        let wait = shown.show(context);
         context.sleep(wait);
         for arrived in context.signals.take() {
             if arrived.ends() {
@@ -76,7 +73,7 @@ pub(super) fn wait(
                 Message::Waited(result) => {
                     return Ok(match result {
                         Ok(guard) => {
-                            shown.acquired(context);
+                            shown.acquired(context, &guard);
                             Waited::Granted(guard)
                         }
                         Err(error) => {
@@ -155,8 +152,6 @@ struct Shown {
     /// Since when another client is known to hold the lock.
     waiting: bool,
     status: Option<Box<LeaseStatus>>,
-    looking: bool,
-    looked: Option<Duration>,
     /// How many lines were written.
     lines: u32,
     next: Duration,
@@ -170,8 +165,6 @@ impl Shown {
             limit,
             waiting: false,
             status: None,
-            looking: false,
-            looked: None,
             lines: 0,
             next: Duration::ZERO,
             failed: None,
@@ -180,26 +173,25 @@ impl Shown {
 
     fn note(&mut self, context: &mut Context<'_>, message: Message) {
         match message {
-            Message::Event(Event::Waiting { .. }) if !self.waiting => {
-                self.waiting = true;
-                self.next = timer::now() + NAME;
-                self.failed = None;
+            Message::Event(Event::Waiting { status, .. }) => {
+                if !self.waiting {
+                    self.waiting = true;
+                    self.next = timer::now() + NAME;
+                    self.failed = None;
+                }
+                // The first line has only waited for this.
+                if status.is_some() && self.lines == 0 {
+                    self.next = timer::now();
+                }
+                self.status = status.or_else(|| self.status.take());
             }
             Message::Event(Event::AcquireFailed { error, attempt, .. }) => {
-                context.event(&events::acquire_failed(context.name(), &error, attempt));
+                context.event(&events::acquire_failed(context.key(), &error, attempt));
                 let now = timer::now();
-                if self.failed.is_none_or(|last| now >= last + LOOK_EVERY) {
+                if self.failed.is_none_or(|last| now >= last + REPORT_EVERY) {
                     self.failed = Some(now);
                     let text = clean(&error.to_string());
                     context.reporter.warn(&format!("{text}; trying again"));
-                }
-            }
-            Message::Status(result) => {
-                self.looking = false;
-                self.status = result.ok();
-                // The first line has only waited for this.
-                if self.lines == 0 {
-                    self.next = timer::now();
                 }
             }
             _ => {}
@@ -207,28 +199,14 @@ impl Shown {
     }
 
     /// Shows what is due. Returns how long until the next.
-    fn show(&mut self, context: &mut Context<'_>, locker: &Locker) -> Option<Duration> {
+    fn show(&mut self, context: &mut Context<'_>) -> Option<Duration> {
         let heard = context.style != Style::Silent || context.reporter.has_events();
         if !self.waiting || !heard {
             return None;
         }
         let now = timer::now();
-        let stale = match context.style {
-            Style::Drawn => self.looked.is_none_or(|looked| now >= looked + LOOK_EVERY),
-            // Asked for shortly before it is shown.
-            _ => self.looked.is_none() || (now + NAME >= self.next && self.lines > 0),
-        };
-        if stale && !self.looking && self.looked.is_none_or(|looked| now > looked + NAME) {
-            self.looked = Some(now);
-            self.looking = look(context, locker);
-        }
         if now < self.next {
-            // Half a second at most, for the look ahead of a line.
-            return Some(
-                (self.next - now)
-                    .min(NAME / 2)
-                    .max(Duration::from_millis(1)),
-            );
+            return Some(self.next - now);
         }
         let waited = now - self.started;
         let event = events::waiting(&context.lock.key, self.status.as_deref(), waited);
@@ -256,15 +234,19 @@ impl Shown {
             Style::Drawn => now + Duration::from_secs(1),
             _ => self.started + moment(self.lines),
         };
-        let left = self.next.saturating_sub(now);
-        Some(if left > NAME { left - NAME } else { left })
+        Some(self.next.saturating_sub(now))
     }
 
-    fn acquired(&self, context: &mut Context<'_>) {
+    fn acquired(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
         context.reporter.clear();
-        if self.lines > 0 || context.global.verbose > 0 {
-            let waited = span(timer::now() - self.started);
-            let text = format!("acquired {} after {waited}", context.name());
+        if self.lines == 0 && context.global.verbose == 0 {
+            return;
+        }
+        let waited = timer::now() - self.started;
+        if context.style == Style::Objects {
+            say_object(&events::acquired(context.lock, guard, waited));
+        } else {
+            let text = format!("acquired {} after {}", context.name(), span(waited));
             context.reporter.note(&text);
         }
     }

@@ -17,7 +17,8 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, try_print, warn};
 use crate::signals;
-use crate::waiting::{self, Since, WaitDisplay};
+use crate::text::is_invisible;
+use crate::wait_display::{WaitDisplay, not_acquired};
 
 /// How long to wait for the release of a lease that may have been granted: after a signal, and
 /// after the time limit.
@@ -117,13 +118,16 @@ fn locker(
     Ok(Locker::builder(lock.mutex.clone(), &lock.key)
         // An infinite lease is acquired as a finite one first, and then made infinite.
         .lease_duration(args.lease.as_duration().unwrap_or(Duration::from_secs(60)))
+        .poll_interval(args.waiting.poll)
         .fault_wait(args.waiting.fault_wait.max(Duration::from_millis(1)))
         // The holder is written below. It is not this process, which is about to end.
         .holder_info(false)
         .fencing(true)
         .stop_token(stop)
         .observer(move |event| match event {
-            Event::Waiting { elapsed, .. } => shown.waiting(*elapsed),
+            Event::Waiting {
+                elapsed, status, ..
+            } => shown.waiting(*elapsed, status.as_deref()),
             Event::AcquireFailed { error, .. } if global.verbose > 0 => {
                 warn(&global, &format!("{error}; trying again"));
             }
@@ -158,7 +162,7 @@ fn wait(
     result.map_err(|error| match error {
         TryLockError::WouldBlock => {
             give_back(locker, None, SETTLE_LATE);
-            not_acquired(lock, display, args.waiting.limit())
+            not_acquired(lock, display.status().as_ref(), args.waiting.limit())
         }
         TryLockError::Error(error) => {
             give_back(locker, error.lease_id(), SETTLE_LATE);
@@ -234,18 +238,6 @@ fn end(guard: LeaseGuard, signal: i32) -> ! {
     signals::die(signal)
 }
 
-pub(crate) fn not_acquired(lock: &Lock, display: &WaitDisplay, limit: Option<Duration>) -> Failure {
-    let name = &lock.name;
-    let holder = display.holder(Since::Span);
-    Failure::new(
-        Code::NotAcquired,
-        waiting::not_acquired(name, &holder, limit),
-    )
-    .hint(format!(
-        "azmutex status {name}; if the holder is gone: azmutex break {name}"
-    ))
-}
-
 fn holder(args: &AcquireArgs) -> Holder {
     let Identity { owner, reason } = &args.identity;
     let mut holder = Holder::current(args.lease);
@@ -304,7 +296,11 @@ fn written(
     }
 }
 
-/// Quoted as one word for a shell.
+/// Quoted as one word for any POSIX shell, so that a terminal shows all of it.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    if !text.chars().any(is_invisible) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let octal: String = text.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("\"$(printf '{octal}')\"")
 }

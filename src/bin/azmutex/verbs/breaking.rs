@@ -41,7 +41,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
         return Ok(report(&lock, None, None, global));
     }
     if let Some(limit) = args.if_stale {
-        check_stale(&lock, &seen, limit)?;
+        check_stale(&lock, &seen, limit, args.unknown_is_stale)?;
     }
     confirm(args, &lock, &seen, period, global)?;
     match lock
@@ -68,10 +68,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
                         lock.name
                     ),
                 )
-                .hint(format!(
-                    "look again: azmutex status {}",
-                    shell_word(&lock.key)
-                ))
+                .hint(format!("look again: azmutex status {}", lock.word))
             }),
             _ => Err(error.into()),
         },
@@ -191,33 +188,40 @@ fn consequences(seen: &LeaseStatus, period: Duration) -> String {
 /// Refuses unless the holder is known to have held the lock for `limit`. Only its record tells
 /// since when: acquiring a lease does not change when the blob was last written. A lock whose blob
 /// was written to within `limit` is in use.
-fn check_stale(lock: &Lock, seen: &LeaseStatus, limit: Duration) -> Result<(), Failure> {
-    let Some(since) = seen.holder().and_then(Holder::since) else {
-        return Err(Failure::new(
-            Code::False,
-            format!(
-                "{} was not broken: how long it has been held is not known (--if-stale), since it \
-                 is held by {}",
-                lock.name,
-                status::holder(seen)
-            ),
-        ));
+fn check_stale(
+    lock: &Lock,
+    seen: &LeaseStatus,
+    limit: Duration,
+    unknown_is_stale: bool,
+) -> Result<(), Failure> {
+    let refused = |why: String| {
+        let text = format!("{} was not broken: {why}", lock.name);
+        Failure::new(Code::False, text)
     };
-    let age = ago(seen
-        .last_modified()
-        .map_or(since, |written| since.max(written)));
-    if age >= limit {
-        return Ok(());
+    let since = seen.holder().and_then(Holder::since);
+    if since.is_none() && !unknown_is_stale {
+        return Err(refused(format!(
+            "how long it has been held is not known (--if-stale), since it is held by {}",
+            status::holder(seen)
+        ))
+        .hint("to break it all the same: --unknown-is-stale"));
     }
-    Err(Failure::new(
-        Code::False,
-        format!(
-            "{} was not broken: held for {}, which is less than {} (--if-stale)",
-            lock.name,
-            span(age),
-            span(limit)
-        ),
-    ))
+    let age = since.max(seen.last_modified()).map(ago);
+    match age {
+        Some(age) if age < limit => {
+            let what = if since.is_some() {
+                "held"
+            } else {
+                "not written to"
+            };
+            Err(refused(format!(
+                "{what} for {}, which is less than {} (--if-stale)",
+                span(age),
+                span(limit)
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn confirm(
@@ -249,7 +253,8 @@ fn confirm(
             ),
         )
         .hint(format!(
-            "pass --yes, or --confirm {}",
+            "pass --yes, or --confirm{}{}",
+            if lock.key.starts_with('-') { "=" } else { " " },
             shell_word(&lock.key)
         )))
     };

@@ -46,31 +46,24 @@ struct Report {
 }
 
 pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
-    let config = Config::load(global)?;
-    let mutex = config.mutex()?;
     let mut report = Report {
         json: global.json,
         verbose: global.verbose > 0,
         checks: Vec::new(),
     };
-    let (kind, from) = config.credential();
-    report.ok("credential", format!("{kind}, from {from}"));
-    let url = mutex.url("");
-    report.ok(
-        "container",
-        format!(
-            "{} (account {})",
-            clean(url.trim_end_matches('/')),
-            clean(mutex.account())
-        ),
-    );
-    if connect(&mut report, &url) && service(&mut report, &mutex) {
-        list(&mut report, &mutex);
-        if args.read_only {
-            report.add("lease", Level::Skip, "not tried (--read-only)".to_owned());
-        } else {
-            lease(&mut report, &mutex);
-        }
+    let refused = match Config::load(global) {
+        Err(failure) => Some(("credential", failure)),
+        Ok(config) => match config.mutex() {
+            Err(failure) => Some(("configuration", failure)),
+            Ok(mutex) => {
+                examine(&mut report, &config, &mutex, args)?;
+                None
+            }
+        },
+    };
+    if let Some((name, failure)) = refused {
+        report.fail(name, failure.code, failure.text.clone());
+        failure.say(global);
     }
     let worst = report
         .checks
@@ -87,24 +80,98 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
     Ok(code)
 }
 
-/// Name resolution and a connection, unless a proxy makes them.
-fn connect(report: &mut Report, url: &str) -> bool {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
-    let authority = rest.split('/').next().unwrap_or_default();
-    let port = if scheme == "http" { 80 } else { 443 };
-    let bare = authority
-        .rsplit_once(']')
-        .map_or(authority, |(_, tail)| tail);
-    let target = if bare.contains(':') {
-        authority.to_owned()
+/// Makes one check after the other, up to the first that leaves nothing to try.
+fn examine(
+    report: &mut Report,
+    config: &Config,
+    mutex: &AzureMutex,
+    args: &DoctorArgs,
+) -> Result<(), Failure> {
+    let endpoint = config.endpoint()?;
+    report.ok(
+        "account",
+        format!("{}, from {}", clean(mutex.account()), config.account_from()),
+    );
+    report.ok(
+        "endpoint",
+        format!("{}, from {}", clean(&endpoint), config.endpoint_from()),
+    );
+    let (kind, from) = config.credential();
+    let credential = format!("{kind}, from {from}");
+    let proxy = mutex.proxy();
+    report.ok("proxy", proxy.as_deref().unwrap_or("none").to_owned());
+    let mut trusted = trust_store(&endpoint).to_owned();
+    if let Some(file) = config.ca_file() {
+        trusted = format!("{trusted}, and {file}");
+    }
+    report.ok("trust store", trusted);
+    if !connect(report, mutex, &endpoint, proxy.as_deref()) || !service(report, mutex) {
+        report.add(
+            "credential",
+            Level::Skip,
+            format!("{credential}: not tried"),
+        );
+        return Ok(());
+    }
+    if !authenticate(report, mutex, &credential, &config.unused()) {
+        return Ok(());
+    }
+    if args.read_only {
+        report.add("lease", Level::Skip, "not tried (--read-only)".to_owned());
     } else {
-        format!("{authority}:{port}")
-    };
-    let local = target
+        lease(report, mutex);
+    }
+    list(report, mutex);
+    Ok(())
+}
+
+/// Whether the endpoint is on this machine.
+fn is_loopback(endpoint: &str) -> bool {
+    let target = target(endpoint);
+    target
         .parse()
-        .is_ok_and(|address: SocketAddr| address.ip().is_loopback());
-    if let Some(proxy) = proxy().filter(|_| !local) {
-        let detail = format!("not tried: {proxy} is set, so the proxy does this");
+        .is_ok_and(|address: SocketAddr| address.ip().is_loopback())
+}
+
+/// Host and port of an endpoint. Names below `localhost` are this machine, whatever DNS says.
+fn target(endpoint: &str) -> String {
+    let (host, port) = host_and_port(endpoint);
+    let name = format!(".{}", host.to_ascii_lowercase());
+    let host = if name.ends_with(".localhost") {
+        "127.0.0.1"
+    } else {
+        host
+    };
+    format!("{host}:{port}")
+}
+
+fn host_and_port(endpoint: &str) -> (&str, &str) {
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let default = if scheme == "http" { "80" } else { "443" };
+    match authority.rsplit_once(':') {
+        // The last colon of an address in brackets is none of a port.
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, default),
+    }
+}
+
+/// What decides which certificates of servers are trusted.
+fn trust_store(endpoint: &str) -> &'static str {
+    if endpoint.starts_with("http://") {
+        "none: plain http"
+    } else if cfg!(any(feature = "platform-verifier", not(feature = "rustls"))) {
+        "the system's"
+    } else {
+        "Mozilla's, which is built in"
+    }
+}
+
+/// Name resolution and a connection, unless a proxy makes them.
+fn connect(report: &mut Report, mutex: &AzureMutex, endpoint: &str, proxy: Option<&str>) -> bool {
+    let target = target(endpoint);
+    if let Some(proxy) = proxy {
+        let detail = format!("not tried: the proxy {proxy} does this");
         report.add("name", Level::Skip, detail.clone());
         report.add("connection", Level::Skip, detail);
         return true;
@@ -113,7 +180,15 @@ fn connect(report: &mut Report, url: &str) -> bool {
     let addresses: Vec<SocketAddr> = match target.to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
         Err(error) => {
-            report.fail("name", Code::Unavailable, format!("{target}: {error}"));
+            report.fail(
+                "name",
+                Code::Unavailable,
+                format!(
+                    "{target}: {error}; check the account's name ({}), and whether this network \
+                     looks up names of the Internet itself or leaves that to a proxy",
+                    clean(mutex.account())
+                ),
+            );
             return false;
         }
     };
@@ -141,21 +216,13 @@ fn connect(report: &mut Report, url: &str) -> bool {
             Err(error) => why = format!("{address}: {error}"),
         }
     }
-    report.fail("connection", Code::Unavailable, why);
+    let hint = if is_loopback(endpoint) {
+        "is the emulator running, at this port?"
+    } else {
+        "does a firewall stand between, or is a proxy needed (HTTPS_PROXY)?"
+    };
+    report.fail("connection", Code::Unavailable, format!("{why}; {hint}"));
     false
-}
-
-fn proxy() -> Option<&'static str> {
-    [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "HTTP_PROXY",
-        "http_proxy",
-    ]
-    .into_iter()
-    .find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// A first answer, which includes TLS; the clock; and the time of later answers.
@@ -212,6 +279,78 @@ fn service(report: &mut Report, mutex: &AzureMutex) -> bool {
     true
 }
 
+/// Whether the service accepts the credential and finds the container. Reads the scratch lock,
+/// which may be missing.
+fn authenticate(
+    report: &mut Report,
+    mutex: &AzureMutex,
+    credential: &str,
+    unused: &[&str],
+) -> bool {
+    let url = mutex.url("");
+    let container = format!(
+        "{} (account {})",
+        clean(url.trim_end_matches('/')),
+        clean(mutex.account())
+    );
+    let accepted = |report: &mut Report| {
+        let others = match unused {
+            [] => String::new(),
+            unused => format!(" (also set, but not used: {})", unused.join(", ")),
+        };
+        report.ok("credential", format!("{credential}: accepted{others}"));
+    };
+    let error = match mutex.status(SCRATCH) {
+        Ok(_) => {
+            accepted(report);
+            report.ok("container", container);
+            return true;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            accepted(report);
+            let missing = match error.service_code() {
+                Some("ContainerNotFound") => {
+                    "; it does not exist yet, and the first lock creates it"
+                }
+                _ => "",
+            };
+            report.ok("container", format!("{container}{missing}"));
+            return true;
+        }
+        Err(error) => error,
+    };
+    if lacks_permission(&error) {
+        accepted(report);
+        report.error("read", &error);
+        return true;
+    }
+    // That reply has no body, and the one to a list has: it may say more.
+    let error = match mutex.list(SCRATCH).next() {
+        Some(Err(longer)) if longer.service_code() == error.service_code() => longer,
+        _ => error,
+    };
+    let failure = Failure::from(error);
+    report.push(Check {
+        name: "credential",
+        level: Level::Fail,
+        detail: format!("{credential}: {}", failure.text),
+        code: failure.code,
+        request_id: failure.request_id,
+    });
+    false
+}
+
+/// Whether the service knows the credential, and only does not let it do this.
+fn lacks_permission(error: &Error) -> bool {
+    error.kind() == ErrorKind::Auth
+        && matches!(
+            error.service_code(),
+            // What a SAS says about itself is refused before it is sent.
+            None | Some("AuthorizationPermissionMismatch" | "InsufficientAccountPermissions")
+                | Some("AuthorizationResourceTypeMismatch")
+        )
+}
+
 fn list(report: &mut Report, mutex: &AzureMutex) {
     match mutex.list(SCRATCH).next() {
         None | Some(Ok(_)) => report.ok("list", "permitted".to_owned()),
@@ -222,7 +361,7 @@ fn list(report: &mut Report, mutex: &AzureMutex) {
                 "the container does not exist yet; the first lock creates it".to_owned(),
             ),
             // Locks work without it.
-            ErrorKind::Auth if error.status() == Some(403) => report.add(
+            ErrorKind::Auth => report.add(
                 "list",
                 Level::Warn,
                 format!(

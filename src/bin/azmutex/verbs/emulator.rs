@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use azmutex::emulator::Emulator;
 
@@ -13,6 +14,9 @@ use crate::exit::Code;
 use crate::output::{Failure, Object, print_line, say};
 use crate::signals;
 use crate::stdin::{self, Stdin};
+
+/// A year.
+const SAS_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
@@ -27,6 +31,9 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
                 .hint("leave it out for a free one"),
                 _ => Failure::new(Code::Bug, format!("cannot start the emulator: {error}")),
             })?;
+    for token in &args.bearer {
+        emulator.expect_bearer(token.as_str());
+    }
     let (sender, ended) = mpsc::channel();
     let on_signal = sender.clone();
     signals::watch(move |_| {
@@ -47,13 +54,21 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
     })
     .map_err(|error| Failure::new(Code::Bug, format!("cannot watch for the end: {error}")))?;
 
-    // The key in it is the published one of every emulator: no secret.
-    let connection = emulator.connection_string();
+    // The key in it is the published one of every emulator: neither it nor what it signs is secret.
+    let sas = args.sas.then(|| emulator.sas(SAS_LIFETIME));
+    let endpoint = emulator.endpoint();
+    let connection = match &sas {
+        Some(sas) => format!("BlobEndpoint={endpoint};SharedAccessSignature={sas}"),
+        None => emulator.connection_string(),
+    };
     if global.json {
-        let object = Object::event("serving")
-            .text("endpoint", &emulator.endpoint())
+        let mut object = Object::event("serving")
+            .text("endpoint", &endpoint)
             .text("account", emulator.account())
             .exact("connection_string", &connection);
+        if let Some(sas) = &sas {
+            object = object.exact("sas", sas);
+        }
         print_line(&object.to_string());
     } else {
         print_line(&format!(
@@ -61,8 +76,8 @@ pub(crate) fn emulator(args: &EmulatorArgs, global: &Global) -> Outcome {
         ));
         if !global.quiet {
             say(&format!(
-                "serving {} until stdin ends or Ctrl-C; paste the line above into other terminals",
-                emulator.endpoint()
+                "serving {endpoint} until stdin ends or Ctrl-C; paste the line above into other \
+                 terminals"
             ));
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use azmutex::{ErrorKind, Event, LeaseGuard, LeaseId, Locker, StopToken, TryLockError};
 
 use super::Outcome;
-use super::acquire::{SETTLE, SETTLE_LATE, not_acquired};
+use super::acquire::{SETTLE, SETTLE_LATE};
 use super::give_back::give_back;
 use crate::args::{Global, HoldArgs};
 use crate::chain;
@@ -25,7 +25,7 @@ use crate::signals;
 use crate::stdin::{self, Stdin};
 use crate::times::short;
 use crate::value::Signal;
-use crate::waiting::WaitDisplay;
+use crate::wait_display::{WaitDisplay, not_acquired};
 
 use self::signal::{CONT, KILL, STOP};
 
@@ -85,7 +85,7 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
         Ok(guard) => guard,
         Err(TryLockError::WouldBlock) => {
             give_back(&locker, None, SETTLE_LATE);
-            return Err(not_acquired(&lock, &display, limit));
+            return Err(not_acquired(&lock, display.status().as_ref(), limit));
         }
         Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Stopped => {
             return given_up(&lock, &locker, error.lease_id(), &told);
@@ -152,12 +152,15 @@ fn locker(
     let quiet = global.verbose > 0;
     let mut builder = Locker::builder(lock.mutex.clone(), &lock.key)
         .lease_duration(args.lease.as_duration().unwrap_or_default())
+        .poll_interval(args.waiting.poll)
         .fault_wait(args.waiting.fault_wait.max(Duration::from_millis(1)))
         .release_timeout(SETTLE)
         .fencing(true)
         .stop_token(stop)
         .observer(move |event| match event {
-            Event::Waiting { elapsed, .. } => display.waiting(*elapsed),
+            Event::Waiting {
+                elapsed, status, ..
+            } => display.waiting(*elapsed, status.as_deref()),
             Event::AcquireFailed { error, .. } if !quiet => {
                 warn(&global, &format!("{error}; trying again"));
             }

@@ -65,7 +65,7 @@ fn not_holder(verb: &str, lock: &Lock) -> Failure {
     )
     .hint(format!(
         "stop all work under the lock; to see who has it: azmutex status {}",
-        lock.name
+        lock.word
     ))
 }
 

@@ -1,6 +1,6 @@
 //! `azmutex status`: who holds locks.
 
-use azmutex::{ErrorKind, Lease, LeaseState, LeaseStatus};
+use azmutex::{ErrorKind, Holder, Lease, LeaseState, LeaseStatus};
 
 use super::Outcome;
 use crate::args::{Check, Create, Global, StatusArgs};
@@ -8,7 +8,7 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line};
 use crate::times::rfc3339;
-use crate::waiting::{HeldBy, Since};
+use crate::wait_display::{HeldBy, Since};
 
 pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     if args.check == Some(Check::Mine) && args.lease_id.is_none() {
@@ -108,8 +108,11 @@ fn describe(status: &LeaseStatus) -> String {
              that is",
             holder(status)
         ),
-        LeaseState::Available if status.last_holder().is_some() => "free (released)".to_owned(),
-        LeaseState::Available => "free".to_owned(),
+        // A holder that notices that its lease was broken releases it all the same.
+        LeaseState::Available if status.last_holder().is_some_and(Holder::released) => {
+            "free (released)".to_owned()
+        }
+        LeaseState::Available => format!("free{}", last_recorded(status)),
         LeaseState::Expired => format!(
             "free: the last holder's lease ran out{}",
             last_recorded(status)

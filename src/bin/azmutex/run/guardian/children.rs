@@ -16,7 +16,7 @@ pub(super) struct Children {
     /// What the command's first process does, and what azmutex was told of that.
     state: Report,
     told: Report,
-    /// Its status may be taken.
+    /// Its status may be collected.
     reaps: bool,
     /// Whether there are children, and what azmutex was told of that.
     any: bool,
@@ -37,7 +37,7 @@ impl Children {
         }
     }
 
-    /// From here on the command's first process is one of many.
+    /// From here on the command's first process is collected like any other.
     pub(super) fn reap_all(&mut self) {
         self.reaps = true;
     }
@@ -47,7 +47,8 @@ impl Children {
         self.any
     }
 
-    /// Looks at what the children did. While they are `frozen`, that the command stopped is no news.
+    /// Looks at what the children did. While they are `frozen`, a stop of the command is not
+    /// reported.
     pub(super) fn look(&mut self, frozen: bool) {
         if !matches!(self.state, Report::Ended(_)) {
             self.look_at_command(frozen);
@@ -78,7 +79,7 @@ impl Children {
         }
     }
 
-    /// Takes the status of orphans that have ended.
+    /// Collects the status of orphans that have ended.
     fn reap_others(&self) {
         while let Ok(Some(pid)) = sys::ended_child() {
             let command = self.command.as_raw_nonzero().get();
@@ -88,7 +89,7 @@ impl Children {
         }
     }
 
-    /// Tells azmutex what is new. Returns whether it could be told: it may be stopped itself.
+    /// Tells azmutex what is new. Returns whether that worked: azmutex may be stopped.
     pub(super) fn tell(&mut self) -> bool {
         if self.told != self.state {
             if write(&self.reports, &self.state.encode()).is_err() {
@@ -106,7 +107,7 @@ impl Children {
     }
 }
 
-/// Takes the status of all children that have ended. Returns whether there are others.
+/// Collects the status of all children that have ended. Returns whether others are left.
 fn reap_all() -> bool {
     loop {
         match wait(WaitOptions::NOHANG) {

@@ -1,15 +1,15 @@
-//! The guardian: a small process that ends the command if azmutex itself dies or stands still.
+//! The guardian: a small process that ends the command if azmutex itself dies or hangs.
 //!
-//! It is forked when the lock is held, and does no network I/O. azmutex tells it through a pipe by
-//! when all of the command has to be gone; the deadline moves with each renewal. When the pipe
-//! ends without a goodbye, azmutex is gone: the guardian asks all of the command to end, and kills
-//! at the deadline what is left. When the deadline passes and azmutex does nothing, since somebody
-//! stopped it, the guardian stops the command until azmutex goes on.
+//! It is forked once the lock is held, and does no network I/O. Through a pipe azmutex tells it by
+//! when the whole command must be gone; each renewal moves that deadline. When the pipe closes
+//! without a goodbye, azmutex is gone: the guardian asks the whole command to end, and at the
+//! deadline kills what is left. When the deadline passes and azmutex does nothing, for example
+//! because it was stopped, the guardian stops the command until azmutex continues.
 //!
-//! On Linux the guardian is the command's parent and adopts its orphans, so that whatever becomes
-//! of azmutex, and however often the command forks and leaves its session, all of it stays the
-//! guardian's. azmutex in turn adopts them if the guardian is killed. Elsewhere the guardian is a
-//! process beside the command that knows the command's process group.
+//! On Linux the guardian is the command's parent and adopts its orphans. Whatever happens to
+//! azmutex, and however often the command forks or leaves its session, every process of it remains
+//! a descendant of the guardian. If the guardian is killed, azmutex adopts them. On other systems
+//! the guardian is a sibling of the command, and knows only its process group.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod children;
@@ -19,7 +19,7 @@ mod tree;
 mod watch;
 
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -36,31 +36,31 @@ use self::watch::Watch;
 use super::sys::{self, Launch};
 use super::timer;
 
-/// How far a deadline has to move for it to be told.
+/// The smallest change of the deadline that is worth telling the guardian.
 const STEP: Duration = Duration::from_millis(1);
 
-/// How long a guardian may take to end when it is asked to.
+/// How long to wait for a guardian to leave before it is killed.
 const LEAVE: Duration = Duration::from_millis(200);
 
-/// Whether a guardian is the command's parent, rather than a process beside it.
+/// Whether a guardian is the command's parent rather than its sibling.
 pub(super) const IS_PARENT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// What a guardian goes by.
+/// What a guardian is told at the start.
 #[derive(Debug, Clone)]
 pub(super) struct Duty {
-    /// When all of the command has to be gone: a time since boot.
+    /// By when the whole command must be gone: a time since boot.
     pub(super) deadline: Duration,
-    /// How long after it azmutex may still act: less than what the lease lasts longer.
+    /// How long after the deadline azmutex may still act. The lease lasts longer than that.
     pub(super) slack: Duration,
     /// What the guardian writes to stderr if azmutex died and it ended the command.
     pub(super) message: String,
 }
 
-/// Where a guardian and its command are.
+/// The session and group of a guardian and its command.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings {
-    /// The guardian does not leave the session: the command's group is of that, and without a
-    /// parent there it would be an orphaned one, which cannot be stopped by a terminal.
+    /// The guardian does not leave the session. Otherwise the command's group would be an orphaned
+    /// one, which a terminal cannot stop.
     pub(super) stays_in_session: bool,
     /// The command has a process group of its own.
     pub(super) has_group: bool,
@@ -71,9 +71,11 @@ pub(super) struct Guardian {
     pid: Pid,
     orders: PipeWriter,
     reports: PipeReader,
-    /// The deadline that it was told last.
+    /// The same pipe, for whoever waits for a report.
+    waited_for: Option<OwnedFd>,
+    /// The latest deadline that it was told.
     deadline: Duration,
-    /// It is still to be told that the command may be reaped.
+    /// It has yet to be told that the command may be reaped.
     reap: bool,
 }
 
@@ -91,6 +93,7 @@ impl Guardian {
         ioctl_fionbio(&reports, true)?;
         ioctl_fionbio(&their_reports, true)?;
         let keep = [their_orders.as_raw_fd(), their_reports.as_raw_fd()];
+        let waited_for = Some(reports.as_fd().try_clone_to_owned()?);
         let deadline = duty.deadline;
         let watch = Watch {
             plan: Plan::new(deadline, duty.slack),
@@ -106,6 +109,7 @@ impl Guardian {
             pid,
             orders,
             reports,
+            waited_for,
             deadline,
             reap: false,
         };
@@ -116,20 +120,20 @@ impl Guardian {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Readable when there is a report, or when the guardian is gone.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.reports.as_fd()
+    /// Readable when there is a report, or when the guardian is gone. Can be taken once.
+    pub(super) fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.waited_for.take()
     }
 
-    /// When all of the command has to be gone, as far as it was told.
+    /// The latest deadline that it was told.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Tells it when all of the command has to be gone, if that is news.
+    /// Tells it by when the whole command must be gone, if that has changed.
     pub(super) fn set_deadline(&mut self, deadline: Duration) {
         let moved = deadline.abs_diff(self.deadline) >= STEP;
-        // If it cannot be told, since it is stopped, it is the next time.
+        // If the pipe is full because the guardian is stopped, it is told the next time.
         if moved && self.order(Order::Deadline(deadline)) {
             self.deadline = deadline;
         }
@@ -138,8 +142,8 @@ impl Guardian {
         }
     }
 
-    /// Tells it that the status and the number of the command's first process are needed no longer.
-    /// It answers whether others are left.
+    /// Tells it that the status and the ID of the command's first process are no longer needed. It
+    /// answers whether other processes are left.
     pub(super) fn reap(&mut self) {
         self.reap = !self.order(Order::Reap);
     }
@@ -148,7 +152,7 @@ impl Guardian {
         write(&self.orders, &order.encode()) == Ok(LENGTH)
     }
 
-    /// The next report, if there is one. Does not wait.
+    /// The next report, if there is one. Does not block.
     pub(super) fn take_report(&mut self) -> Option<Report> {
         loop {
             let mut record = [0; LENGTH];
@@ -164,7 +168,7 @@ impl Guardian {
         }
     }
 
-    /// Whether it has ended, which it does not by itself. One that is stopped goes on.
+    /// Whether it was killed: it does not end by itself. If it is stopped, continues it.
     pub(super) fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         match waitid(WaitId::Pid(self.pid), options) {
@@ -177,9 +181,9 @@ impl Guardian {
         }
     }
 
-    /// Ends it: there is nothing to guard any more. What is left of the command lives on.
+    /// Ends it: there is nothing left to guard. What is left of the command lives on.
     pub(super) fn dismiss(self) {
-        // What it has stopped goes on first. It may be stopped itself, and is not waited for then.
+        // It first continues what it has stopped. If it is stopped itself, do not wait for it.
         if !(self.order(Order::Leave) && self.ends_within(LEAVE)) {
             let _ = kill_process(self.pid, Signal::KILL);
         }

@@ -1,13 +1,13 @@
 //! PURE: what a guardian does about the command, and when.
 //!
-//! While azmutex runs, it ends the command in time by itself, and the guardian acts only if the
-//! deadline passes without that: azmutex is stopped, or hangs. Once azmutex is gone, nobody renews
-//! the lease any more, and the command is ended.
+//! While azmutex runs, it ends the command in time, and the guardian acts only if the deadline
+//! passes because azmutex is stopped or hangs. Once azmutex is gone, nobody renews the lease, so
+//! the guardian ends the command.
 
 use std::time::Duration;
 
-/// How soon processes that were killed are looked for again, and how rarely in the end: some
-/// cannot be killed.
+/// The shortest and the longest time between attempts to kill what is left: some processes cannot
+/// be killed.
 const KILL_AGAIN: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
 /// What to do to the command now.
@@ -15,9 +15,9 @@ const KILL_AGAIN: [Duration; 2] = [Duration::from_millis(20), Duration::from_sec
 pub(super) enum Act {
     /// Nothing, until the next step.
     Nothing,
-    /// Stop all of it, until azmutex has cleared up whether the lock is held.
+    /// Stop all of it, until azmutex has found out whether the lock is held.
     Freeze,
-    /// Let what was stopped go on.
+    /// Continue what was stopped.
     Thaw,
     /// Ask all of it to end.
     Terminate,
@@ -30,14 +30,14 @@ enum State {
     Watching,
     Frozen,
     Terminated,
-    /// Killed, and looked for again after this time.
+    /// Killed. What is left is killed again after this time.
     Killed(Duration),
 }
 
 /// Decides what is done to the command. Instants are times since boot.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// When all of the command has to be gone, unless azmutex moves that.
+    /// By when the whole command must be gone, unless azmutex moves it.
     deadline: Duration,
     /// How long after the deadline azmutex may still act on it: less than the lease's margin.
     slack: Duration,
@@ -100,7 +100,7 @@ impl Plan {
                 self.state = State::Frozen;
                 Act::Freeze
             }
-            // It stands still because the lock may be another's: there is nothing to clean up.
+            // Another holder may have the lock, so it gets no time to clean up.
             State::Frozen if self.azmutex_is_gone => {
                 self.state = State::Killed(KILL_AGAIN[0]);
                 Act::Kill

@@ -10,11 +10,11 @@ pub(super) const LENGTH: usize = 16;
 /// What azmutex tells the guardian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// When all of the command has to be gone: a time since boot.
+    /// By when the whole command must be gone: a time since boot.
     Deadline(Duration),
-    /// The status of the command's first process is no longer needed, nor its number.
+    /// The status of the command's first process is no longer needed, nor its ID.
     Reap,
-    /// There is nothing to guard any more.
+    /// There is nothing left to guard.
     Leave,
 }
 

@@ -12,13 +12,13 @@ mod linux {
     use rustix::process::{Pid, getpid};
     use signal_hook::consts::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 
-    use crate::run::process::{self, Process};
+    use crate::processes::{self, Process};
     use crate::run::sys;
 
-    /// How many processes are signalled at a time. Of more, the rest is next.
+    /// How many processes are signalled at a time. The rest follow once those are gone.
     const CAPACITY: usize = 1024;
 
-    /// How often the processes are listed for one signal: they may fork while it goes round.
+    /// How often the processes are listed for one signal: they may fork in the meantime.
     const ROUNDS: u32 = 8;
 
     /// All descendants of this process.
@@ -30,7 +30,7 @@ mod linux {
     }
 
     impl Tree {
-        /// To be made before the fork.
+        /// Call it before the fork: it allocates.
         pub(in crate::run) fn new(_: bool) -> Self {
             Self {
                 command: 0,
@@ -43,24 +43,25 @@ mod linux {
             self.command = command.as_raw_nonzero().get();
         }
 
-        /// The command's first process was reaped, and its number may be another's.
+        /// The command's first process was reaped, so its ID may be reused.
         pub(in crate::run) fn forget_command(&mut self) {
             self.command = 0;
         }
 
-        /// Stops all that is not stopped already.
+        /// Stops every process that is not stopped yet.
         pub(in crate::run) fn freeze(&mut self) {
             self.stopped.clear();
             for _ in 0..ROUNDS {
-                self.list();
                 let before = self.stopped.len();
-                for process in &self.found {
-                    let is_new = !process.is_stopped && !self.stopped.contains(&process.pid);
-                    if is_new && self.stopped.len() < CAPACITY {
+                let stopped = &mut self.stopped;
+                // As soon as it is seen: by the end of the list it could have forked and ended.
+                list(&mut self.found, |process| {
+                    let is_new = !process.is_stopped && !stopped.contains(&process.pid);
+                    if is_new && stopped.len() < CAPACITY {
                         let _ = sys::kill(process.pid, SIGSTOP);
-                        self.stopped.push(process.pid);
+                        stopped.push(process.pid);
                     }
-                }
+                });
                 if self.stopped.len() == before {
                     break;
                 }
@@ -68,9 +69,9 @@ mod linux {
             self.signal_unlisted(SIGSTOP);
         }
 
-        /// Lets those go on that were stopped here.
+        /// Continues the processes that `freeze` stopped.
         pub(in crate::run) fn thaw(&mut self) {
-            self.list();
+            list(&mut self.found, |_| {});
             for process in &self.found {
                 if self.stopped.contains(&process.pid) {
                     let _ = sys::kill(process.pid, SIGCONT);
@@ -79,13 +80,13 @@ mod linux {
             self.signal_unlisted(SIGCONT);
         }
 
-        /// Asks all to end, but for those that another azmutex started, which asks them itself.
+        /// Asks all to end, except those that a nested azmutex started: it asks them itself.
         pub(in crate::run) fn terminate(&mut self) {
-            self.list();
+            list(&mut self.found, |_| {});
             for process in &self.found {
                 if !self.is_sheltered(process) {
                     let _ = sys::kill(process.pid, SIGTERM);
-                    // A stopped process takes no other signal before it goes on.
+                    // A stopped process handles no other signal until it is continued.
                     let _ = sys::kill(process.pid, SIGCONT);
                 }
             }
@@ -93,48 +94,25 @@ mod linux {
             self.signal_unlisted(SIGCONT);
         }
 
-        /// Kills all that there are now.
+        /// Kills all processes that exist now.
         ///
-        /// They are stopped first, so that nobody goes on with what comes next because a child has
-        /// ended; and children are killed before their parents, since the system continues a
-        /// stopped group when the last parent that it has in its session ends.
+        /// They are stopped first, so that no shell moves on to its next step because a child has
+        /// ended. Children are killed before their parents, since the system continues a stopped
+        /// group when it becomes orphaned.
         pub(in crate::run) fn kill(&mut self) {
             self.freeze();
-            self.list();
+            list(&mut self.found, |_| {});
             for process in self.found.iter().rev() {
                 let _ = sys::kill(process.pid, SIGKILL);
             }
             self.signal_unlisted(SIGKILL);
         }
 
-        /// Where processes cannot be listed, the command's group has to do.
+        /// Where processes cannot be listed, signals the command's group.
         fn signal_unlisted(&self, signal: c_int) {
             if self.found.is_empty() && self.command > 0 {
                 let _ = sys::kill(-self.command, signal);
                 let _ = sys::kill(self.command, signal);
-            }
-        }
-
-        fn list(&mut self) {
-            let own = getpid().as_raw_nonzero().get();
-            let found = &mut self.found;
-            found.clear();
-            if !process::are_listed() {
-                return;
-            }
-            loop {
-                let before = found.len();
-                process::for_each(|process| {
-                    let is_ours = process.parent == own
-                        || found.iter().any(|known| known.pid == process.parent);
-                    let is_new = !found.iter().any(|known| known.pid == process.pid);
-                    if is_ours && is_new && !process.is_zombie && found.len() < CAPACITY {
-                        found.push(process);
-                    }
-                });
-                if found.len() == before {
-                    return;
-                }
             }
         }
 
@@ -155,6 +133,31 @@ mod linux {
             false
         }
     }
+
+    /// Finds all descendants of this process that have not ended, and calls `show` with each as
+    /// soon as it is found.
+    fn list(found: &mut Vec<Process>, mut show: impl FnMut(&Process)) {
+        let own = getpid().as_raw_nonzero().get();
+        found.clear();
+        if !processes::are_listed() {
+            return;
+        }
+        loop {
+            let before = found.len();
+            processes::for_each(|process| {
+                let is_ours =
+                    process.parent == own || found.iter().any(|known| known.pid == process.parent);
+                let is_new = !found.iter().any(|known| known.pid == process.pid);
+                if is_ours && is_new && !process.is_zombie && found.len() < CAPACITY {
+                    show(&process);
+                    found.push(process);
+                }
+            });
+            if found.len() == before {
+                return;
+            }
+        }
+    }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -166,8 +169,8 @@ mod other {
 
     use crate::run::sys;
 
-    /// The command's process group, or its first process where it has none of its own: the system
-    /// does not tell of more.
+    /// The command's process group, or its first process if it shares a group: the system lists no
+    /// others.
     pub(in crate::run) struct Tree {
         has_group: bool,
         target: i32,

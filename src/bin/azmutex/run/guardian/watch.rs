@@ -1,5 +1,5 @@
-//! What the guardian does: a process that was forked from one with threads, so it keeps to system
-//! calls and to memory that was prepared before, and never allocates, locks or prints.
+//! What the guardian does. It was forked from a process with threads, so it only makes system calls
+//! on memory that was prepared before the fork, and never allocates, locks or prints.
 
 use std::ffi::c_int;
 use std::io::{PipeReader, PipeWriter};
@@ -15,20 +15,21 @@ use super::children::Children;
 use super::plan::{Act, Plan};
 use super::records::{LENGTH, Order};
 use super::tree::Tree;
+use crate::output::renew_time;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use crate::run::process::GUARDIAN;
+use crate::processes::GUARDIAN;
 use crate::run::sys;
 use crate::run::timer::{self, Timer};
 
-/// How often it is looked whether the command is gone.
+/// How often to check whether the command is gone.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How soon azmutex is told again what it could not be told.
+/// How soon to repeat a report that azmutex could not take.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const TELL_AGAIN: Duration = Duration::from_millis(100);
 
-/// What a guardian needs, all of it made before the fork.
+/// What a guardian needs, prepared before the fork.
 #[cfg_attr(
     not(any(target_os = "linux", target_os = "android")),
     allow(
@@ -39,13 +40,13 @@ const TELL_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Watch {
     pub(super) plan: Plan,
     pub(super) tree: Tree,
-    /// From azmutex: it ends when that does. Does not block.
+    /// From azmutex. Closes when azmutex ends. Non-blocking.
     pub(super) orders: PipeReader,
-    /// To azmutex, which knows by its end that the guardian is gone. Does not block.
+    /// To azmutex, which learns from its closing that the guardian is gone. Non-blocking.
     pub(super) reports: PipeWriter,
     /// Whether it stays in the session of azmutex, and only leaves its process group.
     pub(super) stays_in_session: bool,
-    /// What it is called where arguments are shown.
+    /// Its name where arguments are shown, as in `ps`.
     pub(super) line: Vec<u8>,
     /// What it says if azmutex ended and the command had to be ended.
     pub(super) message: Vec<u8>,
@@ -58,7 +59,7 @@ impl Watch {
         self.leave();
         sys::rename_process(GUARDIAN, &self.line);
         let (Ok(signals), Ok(timer)) = (sys::child_signals(), Timer::new()) else {
-            // azmutex notices that it is gone.
+            // azmutex notices that the guardian is gone.
             return 1;
         };
         self.tree.set_command(command);
@@ -95,6 +96,7 @@ impl Watch {
                 Orders::None => {}
             }
         }
+        renew_time(&mut self.message);
         say(&self.message);
         0
     }
@@ -112,7 +114,7 @@ impl Watch {
                 if self.tree.is_gone() {
                     break;
                 }
-                // Nobody tells when it is gone, and the number should not be another's.
+                // Nothing reports its end, and its ID may be reused after that.
                 timer.wait(
                     &[],
                     Some(wait.map_or(LOOK_AGAIN, |wait| wait.min(LOOK_AGAIN))),
@@ -127,16 +129,18 @@ impl Watch {
                 return 0;
             }
         }
+        renew_time(&mut self.message);
         say(&self.message);
         0
     }
 
-    /// Leaves what a signal to azmutex's group would reach too, and the descriptors of others.
+    /// Leaves azmutex's process group, so that signals to that spare it, and closes stdin and
+    /// stdout.
     fn leave(&self) {
         if self.stays_in_session || rustix::process::setsid().is_err() {
             let _ = rustix::process::setpgid(None, None);
         }
-        // Nobody should wait for the end of a pipe because of this process.
+        // No reader of a pipe should wait because this process still has it open.
         sys::leave_input_and_output();
     }
 }
@@ -161,7 +165,7 @@ enum Orders {
     Over,
 }
 
-/// Reads what azmutex tells.
+/// Reads what azmutex has written.
 fn take_orders(orders: &PipeReader, plan: &mut Plan) -> Orders {
     let mut taken = Orders::None;
     if plan.azmutex_is_gone() {
@@ -186,7 +190,7 @@ fn take_orders(orders: &PipeReader, plan: &mut Plan) -> Orders {
     }
 }
 
-/// Writes to stderr, if that takes it at once.
+/// Writes to stderr, unless that would block.
 fn say(text: &[u8]) {
     let stderr = std::io::stderr();
     let mut polled = [PollFd::new(&stderr, PollFlags::OUT)];

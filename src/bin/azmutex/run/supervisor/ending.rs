@@ -12,13 +12,13 @@ use crate::run::timer;
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// How often processes are looked at that this one is not told about when they end.
+/// How often to look for processes whose end the system does not report to this one.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How often it is said again what the lock is held for.
+/// How often to repeat what the lock is held for.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// How far the processes that the command left behind are dealt with.
+/// What has been done about the processes that the command left behind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leftovers {
     Unknown,
@@ -26,14 +26,14 @@ pub(super) enum Leftovers {
     Signalled {
         kill_at: Duration,
     },
-    /// The lock is kept for them, which was last said at this time.
+    /// The lock is kept for them; the user was last told at `said`.
     Awaited {
         said: Duration,
     },
     Done,
 }
 
-/// How far the end is.
+/// Whether supervision is over.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Over { dead: bool },
@@ -66,7 +66,7 @@ impl Supervisor<'_, '_> {
         Progress::Over { dead: true }
     }
 
-    /// The rest of a command that was stopped because of the lock has to be gone.
+    /// Sees to the end of what is left of a command that was ended because of the lock.
     fn bury(&mut self, now: Duration) -> Option<Progress> {
         let left = match self.job.left() {
             Left::Nothing => return None,
@@ -78,7 +78,7 @@ impl Supervisor<'_, '_> {
             return Some(Progress::Look(Some(LOOK)));
         };
         if now < killed + DEATH {
-            // A process may have been forked while the signal went round.
+            // A process may have been forked while the signals were sent.
             let _ = self.job.kill_all();
             return Some(Progress::Look(Some(LOOK)));
         }
@@ -87,26 +87,24 @@ impl Supervisor<'_, '_> {
         Some(Progress::Over { dead: false })
     }
 
-    /// What a command left behind when it ended by itself, or because somebody asked it to.
+    /// Deals with what a command left behind that ended by itself or was asked to.
     fn clear_up(&mut self, now: Duration) -> Option<Progress> {
         let left = match self.job.left() {
             Left::Nothing => return None,
             Left::Unknown => return Some(Progress::Look(Some(LOOK))),
-            // It stands still until it is known whether the lock is held, and is killed if not.
+            // It stays stopped until it is known whether the lock is held, and is killed if not.
             Left::Some(_) if self.fence.is_frozen() => return Some(Progress::Look(Some(LOOK))),
             Left::Some(left) => left,
         };
         match self.context.args.stragglers {
             Stragglers::Kill => self.kill_leftovers(&left, now),
-            Stragglers::Wait => Some(self.await_leftovers(&left, &left.pids(), now)),
-            // Somebody wants the work to end, and it has not: what goes on may still be that work.
+            Stragglers::Wait => Some(self.await_leftovers(&left.pids(), now)),
+            // The work was asked to end and has not: what still runs may be part of it.
             Stragglers::Warn if self.asked_to_end.is_some() => {
-                Some(self.await_leftovers(&left, &left.pids(), now))
+                Some(self.await_leftovers(&left.pids(), now))
             }
             // What is still in the command's group never left it on purpose.
-            Stragglers::Warn if left.in_group => {
-                Some(self.await_leftovers(&left, &left.group, now))
-            }
+            Stragglers::Warn if left.in_group => Some(self.await_leftovers(&left.group, now)),
             Stragglers::Warn => {
                 let text = format!(
                     "the command left {} behind, which the lock does not cover any more \
@@ -119,10 +117,9 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Keeps the lock for the processes `pids` of those that are `left`.
-    fn await_leftovers(&mut self, left: &job::Leftovers, pids: &[i32], now: Duration) -> Progress {
-        if let (Some(signal), false) = (self.asked_to_end, left.outside.is_empty()) {
-            // The signal that went to the group has not reached them.
+    /// Keeps the lock for the processes `pids` that are left.
+    fn await_leftovers(&mut self, pids: &[i32], now: Duration) -> Progress {
+        if let Some(signal) = self.asked_to_end {
             self.job.end_orphans(signal);
         }
         let said = match self.leftovers {
@@ -146,7 +143,7 @@ impl Supervisor<'_, '_> {
     fn kill_leftovers(&mut self, left: &job::Leftovers, now: Duration) -> Option<Progress> {
         let pids = left.pids();
         let Leftovers::Signalled { kill_at } = self.leftovers else {
-            self.job.end(SIGTERM);
+            let _ = self.job.end(SIGTERM);
             let text = format!(
                 "sent SIGTERM to {} that the command left behind",
                 count(&pids)
@@ -174,9 +171,9 @@ impl Supervisor<'_, '_> {
 fn unended(killed: Option<Duration>, lost: bool, now: Duration) -> Progress {
     match killed.map(|at| at + DEATH) {
         Some(end) if now < end => Progress::Look(Some(end - now)),
-        // One that cannot be killed is in the system's hands. Nothing is kept for it any more.
+        // It cannot be killed, and there is no lock to keep for it.
         Some(_) if lost => Progress::Over { dead: false },
-        // There is a signal when it ends.
+        // `SIGCHLD` tells when it ends.
         _ => Progress::Look(None),
     }
 }

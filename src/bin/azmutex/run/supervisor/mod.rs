@@ -1,10 +1,11 @@
-//! The command's time under the lock. Runs on the main thread, and does nothing that waits for the
-//! network, for a lock, or for somebody to read what it says.
+//! Supervises the command while the lock is held. Runs on the main thread, and never waits for the
+//! network, a lock, or a reader of its output.
 
 mod ending;
 mod suspension;
 
 use std::ffi::c_int;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
@@ -32,48 +33,47 @@ use crate::times::short;
 /// A second interrupt within this time kills the command.
 const TWICE: Duration = Duration::from_secs(2);
 
-/// How the lock is acquired, for a second time after it was released for a suspended command.
+/// How to acquire the lock again, after it was released for a suspended command.
 pub(super) struct Acquisition<'a> {
     pub(super) locker: &'a Locker,
     pub(super) stop: &'a StopToken,
 }
 
-/// What the supervision came to.
+/// The result of supervision.
 pub(super) struct Ended {
     pub(super) status: Status,
     /// The lock was lost, or not proven to be held, before the command ended.
     pub(super) lost: bool,
-    /// All of the command's processes that have to be gone are.
+    /// Every process of the command that must be gone is gone.
     pub(super) dead: bool,
     /// The guard, unless it was released and not acquired again.
     pub(super) guard: Option<LeaseGuard>,
 }
 
-/// Keeps watch over the command and the lock.
+/// Watches the command and the lock.
 pub(super) struct Supervisor<'c, 'a> {
     context: &'c mut Context<'a>,
     acquisition: Acquisition<'c>,
     job: Job,
     budget: Budget,
     fence: Fence,
-    /// Not dropped on a panic, which would release the lock while the command still runs.
+    /// Not dropped on a panic: that would release the lock while the command still runs.
     guard: Option<ManuallyDrop<LeaseGuard>>,
     watch: LeaseWatch,
     acquired: Duration,
     lost: bool,
     failures: Failures,
     interrupted: Option<Duration>,
-    /// When a signal of the user's turns into `SIGKILL`.
+    /// When the user's signal is followed by `SIGKILL`.
     kill_at: Option<Duration>,
     killed: Option<Duration>,
     stopped_note: Option<Duration>,
-    /// How far it is known that nobody else had the lock while this process was stopped.
+    /// Whether it is known that nobody else had the lock while this process was stopped.
     proof: Proof,
     leftovers: Leftovers,
-    /// Somebody wants it to end: the lock is not kept any longer than needed.
+    /// The run was asked to end: the lock is kept no longer than needed.
     hurried: bool,
-    /// The signal by which somebody asked for the end of the work. Until all of it has ended the
-    /// lock is kept.
+    /// The signal that asked the command to end. The lock is kept until all of it has ended.
     asked_to_end: Option<c_int>,
 }
 
@@ -122,14 +122,15 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// Watches until the command is over, and what has to be over with it.
+    /// Supervises until the command has ended, with everything that must end with it.
     pub(super) fn run(mut self) -> Ended {
         loop {
-            // First, since this process may have slept.
+            // First, since this process may have been suspended.
             let mut wait = self.guard_lock();
             self.tell_guardian();
             if self.listen() {
-                continue;
+                wait = self.guard_lock();
+                self.tell_guardian();
             }
             while let Some(change) = self.job.poll() {
                 self.heed(change);
@@ -146,7 +147,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// Takes what has arrived. Returns whether there was anything.
+    /// Handles the signals and messages that have arrived. Returns whether there were any.
     fn listen(&mut self) -> bool {
         let mut heard = false;
         for arrived in self.context.signals.take() {
@@ -166,13 +167,13 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     /// Tells the guardian until when the command may be at work.
     fn tell_guardian(&mut self) {
-        // One that is frozen goes on when it is known that the lock is held, and not before.
+        // A stopped command continues only when the lock is known to be held.
         if self.fence.is_frozen() {
             return;
         }
         let deadline = timer::now() + self.view().remaining;
         if self.fence.has_struck() {
-            // Only ever sooner: what the guardian has stopped must not go on without the lock.
+            // Only ever sooner: what the guardian has stopped must not continue without the lock.
             let deadline = self.fence.kill_at().unwrap_or(deadline);
             self.job.bring_deadline_forward(deadline);
         } else {
@@ -180,13 +181,13 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// Nothing is left to guard.
+    /// Dismisses the guardian: nothing is left to guard.
     fn end_guard(&mut self) {
         self.context.guardian = None;
         self.job.dismiss_guardian();
     }
 
-    /// Without a guardian nothing would end the command if this process were killed as well.
+    /// Ends the command: without a guardian it would outlive this process if that were killed too.
     fn guardian_ended(&mut self) {
         self.context.guardian = None;
         if self.fence.has_struck() || self.killed.is_some() {
@@ -195,13 +196,16 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         let done = if self.fence.is_frozen() {
             self.kill()
         } else {
-            self.job.end(SIGTERM);
+            let asked = self.job.end(SIGTERM);
             self.asked_to_end.get_or_insert(SIGTERM);
             self.hurried = true;
             let kill_at = timer::now() + self.budget.grace;
             self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
             let grace = short(self.budget.grace);
-            format!("sent SIGTERM to {}, SIGKILL in {grace}", self.target())
+            format!(
+                "{}, SIGKILL in {grace}",
+                sent("SIGTERM", &self.target(), asked)
+            )
         };
         let text = format!(
             "the guardian of the command was killed, and without it the command could outlive \
@@ -228,7 +232,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// Does what the lock asks for. Returns how long that holds.
+    /// Does what the state of the lock requires. Returns how long until it has to be called again.
     fn guard_lock(&mut self) -> Option<Duration> {
         let is_over = self.leftovers == Leftovers::Done || self.job.awaits_answer();
         if self.killed.is_some() || is_over {
@@ -245,7 +249,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             Act::Kill => {
                 let done = self.kill();
                 self.tell_loss(&done);
-                let event = events::terminating(self.context.name(), "SIGKILL", None);
+                let event = events::terminating(self.context.key(), "SIGKILL", None);
                 self.context.event(&event);
             }
             Act::Freeze => {
@@ -282,29 +286,22 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     fn terminate(&mut self, grace: Duration) {
         let signal = self.context.args.signal;
-        self.job.end(signal.0);
-        let text = format!(
-            "sent {signal} to {}, SIGKILL in {}",
-            self.target(),
-            short(grace)
-        );
-        self.tell_loss(&text);
+        let asked = self.job.end(signal.0);
         let name = signal.to_string();
-        let event = events::terminating(self.context.name(), &name, Some(grace));
+        let done = sent(&name, &self.target(), asked);
+        self.tell_loss(&format!("{done}, SIGKILL in {}", short(grace)));
+        let event = events::terminating(self.context.key(), &name, Some(grace));
         self.context.event(&event);
     }
 
-    /// Kills all of the command. Returns what was done, in words.
+    /// Kills the whole command. Returns what was done, in words.
     fn kill(&mut self) -> String {
         let killed = self.job.kill_all();
         self.killed.get_or_insert_with(timer::now);
-        match killed {
-            Ok(()) => format!("sent SIGKILL to {}", self.target()),
-            Err(error) => format!("cannot send SIGKILL to {}: {error}", self.target()),
-        }
+        sent("SIGKILL", &self.target(), killed)
     }
 
-    /// Says why, and what is done about it.
+    /// Reports the loss: why, and what was done about it.
     fn tell_loss(&mut self, done: &str) {
         let name = self.context.name();
         let stays = self.fence.has_struck();
@@ -333,7 +330,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             self.context.reporter.warn(&text);
         }
         if !self.lost {
-            let event = events::lost(name, &reason);
+            let event = events::lost(self.context.key(), &reason);
             self.context.event(&event);
         }
         self.lost = true;
@@ -348,15 +345,15 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// What happened to the lock, as far as it is news for people.
+    /// Reports an event of the lock, if people should know about it.
     fn hear(&mut self, event: &Event) {
-        let name = self.context.name();
+        let (name, key) = (self.context.name(), self.context.key());
         match event {
             Event::Renewed => self.failures = Failures::default(),
             Event::RenewalFailed {
                 error, remaining, ..
             } => {
-                let object = events::renewal_failed(name, error, *remaining);
+                let object = events::renewal_failed(key, error, *remaining);
                 self.context.event(&object);
                 self.failures.count += 1;
                 let now = timer::now();
@@ -378,25 +375,25 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 }
             }
             Event::Unproven => {
-                let object = events::plain("unproven", name);
+                let object = events::plain("unproven", key);
                 self.context.event(&object);
             }
             Event::HeldAgain => {
-                let object = events::plain("held_again", name);
+                let object = events::plain("held_again", key);
                 self.context.event(&object);
             }
             _ => {}
         }
     }
 
-    /// What the command did.
+    /// Handles what the command did.
     fn heed(&mut self, change: Change) {
         match change {
             Change::Stopped(signal) => self.child_stopped(signal),
             Change::Continued => self.stopped_note = None,
             Change::Ended(_) => {
                 self.stopped_note = None;
-                // Whatever it did at the end, it did without the lock.
+                // What it did last, it did without the lock.
                 if !self.lost && !self.watch.is_held() && self.guard.is_some() {
                     self.tell_loss("the command had just ended");
                 }
@@ -404,7 +401,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// A signal to this process.
+    /// Handles a signal to this process.
     fn receive(&mut self, arrived: Arrived) {
         let signal = arrived.signal;
         match signal {
@@ -413,7 +410,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 return;
             }
             SIGCONT if self.job.has_terminal() => {
-                // `fg`, or `bg`. A frozen command goes on when the lock is known to be held.
+                // From `fg` or `bg`. A frozen command continues once the lock is known to be held.
                 if !self.fence.is_frozen() {
                     self.job.give_terminal();
                     if self.job.is_stopped() {
@@ -422,7 +419,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 }
                 return;
             }
-            // It goes on when the lock is known to be held.
+            // It continues once the lock is known to be held.
             SIGCONT if self.fence.is_frozen() => return,
             _ => {}
         }
@@ -431,13 +428,16 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             self.asked_to_end = Some(signal);
         }
         if !self.forwards(arrived) {
+            if asks_to_end {
+                self.job.told_by_system();
+            }
             return;
         }
         if arrived.ends() {
             self.hurried = true;
         }
         if self.leftovers == Leftovers::Done {
-            // Its numbers may be others' by now.
+            // Its process IDs may belong to others by now.
             return;
         }
         let now = timer::now();
@@ -452,17 +452,17 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             self.interrupted = Some(now);
         }
         if self.job.ended().is_some() {
-            // What it left behind.
+            // For what it left behind.
             if asks_to_end {
-                self.job.end(signal);
+                let _ = self.job.end(signal);
                 self.promise_kill(now);
             }
             return;
         }
         self.job.signal(signal);
         if asks_to_end {
-            // A stopped process takes no other signal before it goes on; one that is frozen
-            // because of the lock does later.
+            // A stopped process handles no other signal until it is continued. One that is frozen
+            // because of the lock is continued later.
             if self.job.is_stopped() && !self.fence.is_frozen() {
                 let _ = self.job.signal_group(SIGCONT);
             }
@@ -481,17 +481,17 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         matches!(arrived.origin, Sender::Process(pid) if pid > 0 && self.job.contains(pid))
     }
 
-    /// Whether the command has not heard of a signal already.
+    /// Whether to forward the signal: not if the command has received it already.
     fn forwards(&self, arrived: Arrived) -> bool {
         let shared = self.job.group() == Group::Shared;
         match arrived.origin {
-            // It sends these to the whole group, but a hang-up to who leads the session.
+            // These go to the whole group, except a hang-up, which goes to the session's leader.
             Sender::Kernel => match arrived.signal {
                 SIGINT | SIGQUIT | SIGTSTP | SIGWINCH | SIGCONT => !shared,
                 SIGHUP => !shared || leads_session(),
                 _ => true,
             },
-            // Where the system does not say, keys on a terminal are the likely origin of these.
+            // The system does not say, so assume that these come from keys on a terminal.
             Sender::Unknown => {
                 let key = matches!(arrived.signal, SIGINT | SIGQUIT | SIGTSTP | SIGWINCH);
                 !(shared && key && self.job.is_foreground())
@@ -500,7 +500,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
     }
 
-    /// Does what was announced for a time. Returns how long until the next of it.
+    /// Does what is due by now. Returns how long until the next.
     fn keep_promises(&mut self) -> Option<Duration> {
         let now = timer::now();
         if self.leftovers == Leftovers::Done {
@@ -531,6 +531,14 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             .flatten()
             .min();
         next.map(|at| at.saturating_sub(now))
+    }
+}
+
+/// Whether a signal to the command was sent, in words.
+fn sent(signal: &str, target: &str, result: io::Result<()>) -> String {
+    match result {
+        Ok(()) => format!("sent {signal} to {target}"),
+        Err(error) => format!("cannot send {signal} to {target}: {error}"),
     }
 }
 

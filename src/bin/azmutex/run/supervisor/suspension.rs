@@ -1,4 +1,4 @@
-//! Commands that are stopped and go on, and whether the lock is still held then.
+//! Commands that are stopped and continued, and whether the lock is still held then.
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
@@ -11,19 +11,19 @@ use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
 
 use super::{Acquisition, Supervisor};
 use crate::args::{self, OnSuspend};
+use crate::processes;
 use crate::run::channel::Message;
 use crate::run::events;
 use crate::run::job::Job;
-use crate::run::process;
 use crate::run::terminal::Group;
 use crate::run::timer;
 use crate::run::waiting::{self, Waited};
 use crate::times::short;
 
-/// How often it is said again that the command is stopped.
+/// How often to repeat that the command is stopped.
 const STOPPED_NOTE: Duration = Duration::from_secs(60);
 
-/// How long after a failure the service is asked again whether the lease is still ours.
+/// How long after a failure to ask the service again whether this process still has the lease.
 const VERIFY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known after a suspension, until a renewal is confirmed.
@@ -83,13 +83,13 @@ impl Supervisor<'_, '_> {
         self.stopped_note = Some(timer::now() + STOPPED_NOTE);
     }
 
-    /// Stops with the command, as the shell expects of a job.
+    /// Stops along with the command, as the shell expects of a job.
     fn suspend(&mut self) {
         self.fence.freeze(timer::now());
         self.job.freeze_outside();
         self.job.take_terminal();
         let name = self.context.name();
-        let event = events::plain("suspended", name);
+        let event = events::plain("suspended", self.context.key());
         self.context.event(&event);
         if self.context.args.on_suspend == OnSuspend::Release {
             self.context
@@ -107,7 +107,7 @@ impl Supervisor<'_, '_> {
         }
         self.context.reporter.flush();
         stop(&mut self.job);
-        // Here it goes on, a moment or a day later.
+        // It continues here, a moment or a day later.
         self.fence.freeze(timer::now());
         if self.guard.is_none() {
             self.acquire_again();
@@ -116,8 +116,8 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Releases the lock for a command that stands still. Returns the signal that asked for the end
-    /// meanwhile.
+    /// Releases the lock while the command is stopped. Returns a signal that asked it to end in the
+    /// meantime.
     fn release(&mut self) -> Option<c_int> {
         let guard = ManuallyDrop::into_inner(self.guard.take()?);
         if let Some(guard) = self.context.release(guard) {
@@ -140,13 +140,13 @@ impl Supervisor<'_, '_> {
                     self.job.child_moved();
                 }
             }
-            // It is looked at again when this is over.
+            // The result is looked at when this is over.
             let _ = is_over(&mut self.job);
         }
         asked
     }
 
-    /// Waits for the lock again before the command goes on.
+    /// Acquires the lock again before the command continues.
     fn acquire_again(&mut self) {
         self.job.freeze();
         if is_over(&mut self.job).is_break() {
@@ -157,6 +157,7 @@ impl Supervisor<'_, '_> {
             stop: token,
         } = self.acquisition;
         let limit = self.context.args.waiting.limit();
+        let started = timer::now();
         let job = &mut self.job;
         let waited = waiting::wait(self.context, locker, token, limit, |arrived| {
             match arrived.map(|arrived| arrived.signal) {
@@ -168,18 +169,21 @@ impl Supervisor<'_, '_> {
         });
         match waited {
             Ok(Waited::Granted(guard)) => {
+                let waited = timer::now() - started;
+                let event = events::acquired(self.context.lock, &guard, waited);
+                self.context.event(&event);
                 self.watch = guard.watch();
                 self.guard = Some(ManuallyDrop::new(*guard));
                 self.fence.freeze(timer::now());
             }
-            // It was killed where it stood, and did nothing without the lock.
+            // It was killed while stopped, and did nothing without the lock.
             Ok(Waited::Abandoned) => {}
             Ok(Waited::Signalled(signal)) => self.give_up(Some(signal)),
             Ok(Waited::Refused(_)) | Err(_) => self.give_up(None),
         }
     }
 
-    /// Ends a command that stands still and has no lock to go on under.
+    /// Ends a stopped command that has no lock to continue under.
     fn give_up(&mut self, signal: Option<c_int>) {
         if let Some(signal) = signal {
             self.job.signal(signal);
@@ -188,15 +192,15 @@ impl Supervisor<'_, '_> {
         self.tell_loss(&format!("it was not acquired again; {done}"));
     }
 
-    /// Lets a command go on that was stopped because of the lock, or with this process.
+    /// Continues a command that was stopped because of the lock, or along with this process.
     pub(super) fn resume(&mut self) {
         self.job.give_terminal();
         self.job.thaw();
-        let event = events::plain("resumed", self.context.name());
+        let event = events::plain("resumed", self.context.key());
         self.context.event(&event);
     }
 
-    /// Asks the service whether the lease is still ours.
+    /// Asks the service whether this process still has the lease.
     pub(super) fn verify(&mut self) {
         let mutex = self.context.lock.mutex.clone();
         let lease = Lease::new(&self.context.lock.key, self.watch.lease_id());
@@ -222,7 +226,7 @@ impl Supervisor<'_, '_> {
     }
 }
 
-/// Stops this process, and whoever started it in the same group and waits for the terminal too.
+/// Stops this process, along with a parent in the same group that waits for the terminal too.
 fn stop(job: &mut Job) {
     let shared = job.group() == Group::Shared;
     let _ = if shared {
@@ -231,17 +235,17 @@ fn stop(job: &mut Job) {
         kill_current_process_group(Signal::STOP)
     };
     if shared {
-        // The shell has continued the command as well, which is too early.
+        // The shell has continued the command too, which is too early.
         job.freeze();
     }
 }
 
 /// Whether nobody could ever continue this process.
 fn is_orphaned() -> bool {
-    process::is_orphaned(getpid().as_raw_nonzero().get())
+    processes::is_orphaned(getpid().as_raw_nonzero().get())
 }
 
-/// Looks at what the command did. Breaks if it ended.
+/// Takes note of what the command did. Breaks if it has ended.
 fn is_over(job: &mut Job) -> ControlFlow<()> {
     while job.poll().is_some() {}
     match job.ended() {

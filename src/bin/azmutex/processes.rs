@@ -1,34 +1,64 @@
-//! The processes of this machine, as far as the system shows them without a library: on Linux.
+//! The processes of this machine, as Linux lists them. On other systems none are listed.
 
 use std::ffi::CStr;
 use std::io::Write as _;
 
-pub(super) use self::listing::for_each;
+pub(crate) use self::listing::for_each;
 use self::listing::of_path;
 
-/// What a guardian is called. Not azmutex, for `pkill azmutex` not to take both.
+/// The name of a guardian. Not azmutex, so that `pkill azmutex` does not kill both.
 #[cfg_attr(
     not(any(target_os = "linux", target_os = "android")),
     allow(dead_code, reason = "only there a process can be renamed")
 )]
-pub(super) const GUARDIAN: &CStr = c"lease-guardian";
+pub(crate) const GUARDIAN: &CStr = c"lease-guardian";
 
 /// One process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) parent: i32,
-    pub(super) group: i32,
-    pub(super) session: i32,
-    /// It has ended, and nobody has asked for its status yet.
-    pub(super) is_zombie: bool,
-    pub(super) is_stopped: bool,
-    /// It ends what it started by itself.
-    pub(super) is_azmutex: bool,
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+    /// It has ended, and its status was not collected yet. A process whose first thread has ended
+    /// while others run is not a zombie.
+    pub(crate) is_zombie: bool,
+    pub(crate) is_stopped: bool,
+    /// It is an azmutex or a guardian, which ends what it started itself.
+    pub(crate) is_azmutex: bool,
+    /// When it was started, in ticks since boot. Together with the ID this identifies it.
+    pub(crate) started: u64,
+}
+
+impl Process {
+    /// Whether it has not ended, and its ID was not reused.
+    pub(crate) fn still_runs(&self) -> bool {
+        started(self.pid) == Some(self.started)
+    }
+}
+
+/// When the process `pid` was started, in ticks since boot, if it runs and the system tells.
+pub(crate) fn started(pid: i32) -> Option<u64> {
+    of(pid)
+        .filter(|process| !process.is_zombie)
+        .map(|process| process.started)
+}
+
+/// The time now, as [`Process::started`] counts it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // A hundred a second on every platform, as user space sees them.
+    now.tv_sec.cast_unsigned() * 100 + now.tv_nsec.cast_unsigned() / 10_000_000
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn ticks() -> u64 {
+    0
 }
 
 /// All processes; none where they cannot be listed.
-pub(super) fn all() -> Vec<Process> {
+pub(crate) fn all() -> Vec<Process> {
     let mut found = Vec::new();
     if are_listed() {
         for_each(|process| found.push(process));
@@ -36,14 +66,14 @@ pub(super) fn all() -> Vec<Process> {
     found
 }
 
-/// Whether processes can be listed, by the numbers that they have for this one.
-pub(super) fn are_listed() -> bool {
-    // In a namespace of its own it may see the list of another one.
+/// Whether processes can be listed, with the IDs that this process knows them by.
+pub(crate) fn are_listed() -> bool {
+    // In a PID namespace of its own it may see the list of another namespace.
     of_path(c"/proc/self/stat").is_some_and(|own| own.pid == std::process::id() as i32)
 }
 
 /// The process `pid`, if it exists and can be seen. Allocates nothing.
-pub(super) fn of(pid: i32) -> Option<Process> {
+pub(crate) fn of(pid: i32) -> Option<Process> {
     let mut path = [0; 32];
     let mut rest = &mut path[..];
     write!(rest, "/proc/{pid}/stat").ok()?;
@@ -61,7 +91,7 @@ mod listing {
     use super::Process;
 
     /// Calls `look` with each process. Allocates nothing.
-    pub(in crate::run) fn for_each(mut look: impl FnMut(Process)) {
+    pub(crate) fn for_each(mut look: impl FnMut(Process)) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(directory) = open(c"/proc", flags, Mode::empty()) else {
             return;
@@ -78,7 +108,7 @@ mod listing {
 
     pub(super) fn of_path(path: &CStr) -> Option<Process> {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        // What is read here comes first, and takes far less.
+        // The fields that are read come first, and take less.
         let mut stat = [0; 512];
         let length = read(&file, &mut stat).ok()?;
         super::parse(&stat[..length])
@@ -91,7 +121,7 @@ mod listing {
 
     use super::Process;
 
-    pub(in crate::run) fn for_each(_: impl FnMut(Process)) {}
+    pub(crate) fn for_each(_: impl FnMut(Process)) {}
 
     pub(super) fn of_path(_: &CStr) -> Option<Process> {
         None
@@ -104,7 +134,7 @@ mod listing {
     allow(dead_code, reason = "only there processes are listed")
 )]
 fn parse(stat: &[u8]) -> Option<Process> {
-    // The name is in parentheses, and may hold any byte itself.
+    // The name is in parentheses, and may contain any byte.
     let (from, to) = (
         stat.iter().position(|&byte| byte == b'(')?,
         stat.iter().rposition(|&byte| byte == b')')?,
@@ -115,20 +145,42 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
+    let (parent, group, session) = (number()?, number()?, number()?);
+    // The 20th field; six were read.
+    let threads: i32 = fields.nth(13)?.parse().ok()?;
     Some(Process {
         pid: pid.parse().ok()?,
-        parent: number()?,
-        group: number()?,
-        session: number()?,
-        is_zombie: matches!(state, "Z" | "X" | "x"),
+        parent,
+        group,
+        session,
+        is_zombie: matches!(state, "Z" | "X" | "x") && threads <= 1,
         is_stopped: matches!(state, "T" | "t"),
         is_azmutex: name == b"azmutex" || name == GUARDIAN.to_bytes(),
+        started: fields.nth(1)?.parse().ok()?,
     })
 }
 
-/// Those of `all` that descend from `root`, without it, and without `others` and what descends from
-/// them.
-pub(super) fn descendants(all: &[Process], root: i32, others: &[i32]) -> Vec<Process> {
+/// The children of `pid` that run.
+pub(crate) fn children(pid: i32) -> Vec<Process> {
+    let is_child = |process: &Process| process.parent == pid && !process.is_zombie;
+    // Not all kernels list them.
+    if !std::path::Path::new("/proc/thread-self/children").exists() {
+        return all().into_iter().filter(is_child).collect();
+    }
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let lists = tasks.into_iter().flatten().flatten();
+    let lists = lists.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let mut children = Vec::new();
+    for list in lists {
+        let pids = list.split_ascii_whitespace();
+        let found = pids.filter_map(|pid| of(pid.parse().ok()?));
+        children.extend(found.filter(is_child));
+    }
+    children
+}
+
+/// Those of `all` that descend from `root`, without `root`, `others` and what descends from these.
+pub(crate) fn descendants(all: &[Process], root: i32, others: &[i32]) -> Vec<Process> {
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
@@ -144,7 +196,7 @@ pub(super) fn descendants(all: &[Process], root: i32, others: &[i32]) -> Vec<Pro
 }
 
 /// Whether `pid` is `ancestor` or descends from it.
-pub(super) fn descends(pid: i32, ancestor: i32) -> bool {
+pub(crate) fn descends(pid: i32, ancestor: i32) -> bool {
     let mut at = pid;
     for _ in 0..1024 {
         if at == ancestor {
@@ -158,9 +210,9 @@ pub(super) fn descends(pid: i32, ancestor: i32) -> bool {
     false
 }
 
-/// Whether nobody is there to continue the process group of `pid` once it is stopped: none of its
-/// members has a parent in another group of the same session.
-pub(super) fn is_orphaned(pid: i32) -> bool {
+/// Whether the process group of `pid` is an orphaned one, which nobody continues once it is
+/// stopped: no member has a parent in another group of the same session.
+pub(crate) fn is_orphaned(pid: i32) -> bool {
     let Some(own) = of(pid) else { return false };
     let mut at = own;
     for _ in 0..1024 {
@@ -180,13 +232,19 @@ mod tests {
 
     #[test]
     fn names_may_hold_anything() {
-        let process = parse(b"42 (a) b (c\xff) S 7 41 40 0 -1").unwrap();
+        let rest = "7 41 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 123456 9 9";
+        let line = [b"42 (a) b (c\xff) S ", rest.as_bytes()].concat();
+        let process = parse(&line).unwrap();
         assert_eq!(
             (process.pid, process.parent, process.group, process.session),
             (42, 7, 41, 40)
         );
+        assert_eq!((process.is_zombie, process.started), (false, 123_456));
+        let zombie = parse(format!("42 (x) Z {rest}").as_bytes()).unwrap();
+        assert!(zombie.is_zombie);
+        let threads = rest.replace(" 20 0 1 ", " 20 0 3 ");
+        let process = parse(format!("42 (x) Z {threads}").as_bytes()).unwrap();
         assert!(!process.is_zombie);
-        assert!(parse(b"42 (x) Z 7 41 40").unwrap().is_zombie);
         assert_eq!(parse(b"42 (x"), None);
     }
 
@@ -200,6 +258,7 @@ mod tests {
             is_zombie: false,
             is_stopped: false,
             is_azmutex: false,
+            started: 0,
         };
         let all = [process(2, 1), process(3, 2), process(4, 3), process(5, 1)];
         let pids = |root, others: &[i32]| {

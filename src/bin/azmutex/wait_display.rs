@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use azmutex::LeaseStatus;
 
 use crate::args::{Global, LogFormat, When};
 use crate::config::Lock;
-use crate::output::{Object, clean, columns, draw, say, say_object, waiting_event};
+use crate::exit::Code;
+use crate::output::{Failure, Object, clean, columns, draw, say, say_object, waiting_event};
 use crate::text::{shorten, width};
 use crate::times::{ago, rfc3339, short, span};
 
@@ -106,8 +108,20 @@ pub(crate) fn line(name: &str, holder: &str, waited: Duration, limit: Option<Dur
     format!("waiting for {name}: {holder} (waited {waited}{limit})")
 }
 
-/// Why the wait ended without the lock.
-pub(crate) fn not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
+/// The failure to acquire the lock in time. `status`: `None` if the service could not be asked.
+pub(crate) fn not_acquired(
+    lock: &Lock,
+    status: Option<&LeaseStatus>,
+    limit: Option<Duration>,
+) -> Failure {
+    let Lock { name, word, .. } = lock;
+    let text = why_not_acquired(name, &holder(status, Since::Span), limit);
+    Failure::new(Code::NotAcquired, text).hint(format!(
+        "azmutex status {word}; if the holder is gone: azmutex break {word}"
+    ))
+}
+
+fn why_not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
     let within = match limit {
         Some(limit) if !limit.is_zero() => format!("not acquired within {}", short(limit)),
         _ => "somebody holds it".to_owned(),
@@ -195,26 +209,25 @@ fn what_is_known(status: &LeaseStatus) -> String {
     }
 }
 
-/// How often the holder is read while waiting on a terminal.
-const REFRESH: Duration = Duration::from_secs(5);
+/// How long the first line waits for the holder's name.
+pub(crate) const NAME: Duration = Duration::from_secs(1);
 
-/// Shows the wait for one lock. Shared by the thread that waits and the one that ends the wait.
+/// Shows the wait for one lock, on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct WaitDisplay {
     lock: Lock,
     limit: Option<Duration>,
     style: Style,
     state: Mutex<State>,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether it had to wait at all.
-    waited: bool,
-    /// When the next line is due, counted from the start of the wait.
-    due: Duration,
-    lines: u32,
+    /// When the wait began, if it had to wait at all.
+    began: Option<Instant>,
     status: Option<LeaseStatus>,
+    over: bool,
 }
 
 impl WaitDisplay {
@@ -225,49 +238,76 @@ impl WaitDisplay {
             limit,
             style: Style::of(global),
             state: Mutex::default(),
+            changed: Condvar::new(),
         }
     }
 
-    /// Reports that another client still holds the lock after `waited`. May be called at any rate:
-    /// it asks the service who holds the lock only when there is something to show.
-    pub(crate) fn waiting(&self, waited: Duration) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waited = true;
-        if self.style == Style::Silent {
+    /// Another client holds the lock after `waited`. `status`: what the service says of it, if that
+    /// is known.
+    pub(crate) fn waiting(self: &Arc<Self>, waited: Duration, status: Option<&LeaseStatus>) {
+        let mut state = self.state();
+        if let Some(status) = status {
+            state.status = Some(status.clone());
+            self.changed.notify_all();
+        }
+        if state.began.is_some() {
             return;
         }
-        let due = waited >= state.due;
-        if due {
-            state.lines += 1;
-            state.due = match self.style {
-                Style::Drawn => waited + REFRESH,
-                _ => moment(state.lines),
-            };
-        }
-        let name = &self.lock.name;
-        if due {
-            state.status = self.lock.mutex.status(&self.lock.key).ok();
-        }
-        let status = state.status.as_ref();
-        match self.style {
-            Style::Drawn => draw(&drawn(name, status, waited, columns())),
-            Style::Lines if due => {
-                say(&line(
-                    name,
-                    &holder(status, Since::Time),
-                    waited,
-                    self.limit,
-                ));
-            }
-            Style::Objects if due => {
-                say_object(&waiting_event(&self.lock.key, status, waited));
-            }
-            _ => {}
+        let now = Instant::now();
+        let began = now.checked_sub(waited).unwrap_or(now);
+        state.began = Some(began);
+        if self.style != Style::Silent {
+            let this = Arc::clone(self);
+            // Without a thread to show it, the wait goes on unseen.
+            let _ = thread::Builder::new()
+                .name("azmutex-waiting".to_owned())
+                .spawn(move || this.show(began));
         }
     }
 
-    /// Erases the line from the terminal, before something else is written.
+    /// Shows the wait until it is over.
+    fn show(&self, began: Instant) {
+        let mut state = self.state();
+        let mut lines = 0;
+        let mut due = began.elapsed() + NAME;
+        loop {
+            let left = due.saturating_sub(began.elapsed());
+            if state.over {
+                return;
+            }
+            // The first line has only waited for the name.
+            if !left.is_zero() && (lines > 0 || state.status.is_none()) {
+                let waited = self.changed.wait_timeout(state, left);
+                (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (name, status, waited) = (&self.lock.name, state.status.as_ref(), began.elapsed());
+            match self.style {
+                Style::Drawn => draw(&drawn(name, status, waited, columns())),
+                Style::Lines => {
+                    let holder = holder(status, Since::Time);
+                    say(&line(name, &holder, waited, self.limit));
+                }
+                Style::Objects => say_object(&waiting_event(&self.lock.key, status, waited)),
+                Style::Silent => {}
+            }
+            lines += 1;
+            due = match self.style {
+                Style::Drawn => waited + Duration::from_secs(1),
+                _ => moment(lines),
+            };
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wait is over: erases its line from the terminal.
     pub(crate) fn clear(&self) {
+        let mut state = self.state();
+        state.over = true;
+        self.changed.notify_all();
         if self.style == Style::Drawn {
             draw("");
         }
@@ -276,8 +316,7 @@ impl WaitDisplay {
     /// Reports that the lock is acquired, if there was a wait, or with `-v`.
     pub(crate) fn acquired(&self, waited: Duration, verbose: bool) {
         self.clear();
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.waited && !verbose {
+        if self.state().began.is_none() && !verbose {
             return;
         }
         match self.style {
@@ -295,10 +334,9 @@ impl WaitDisplay {
         }
     }
 
-    /// Who holds the lock, as `held by ...`; asks the service.
-    pub(crate) fn holder(&self, style: Since) -> String {
-        let status = self.lock.mutex.status(&self.lock.key);
-        holder(status.as_ref().ok(), style)
+    /// Who holds the lock; asks the service.
+    pub(crate) fn status(&self) -> Option<LeaseStatus> {
+        self.lock.mutex.status(&self.lock.key).ok()
     }
 }
 
@@ -325,7 +363,7 @@ mod tests {
             "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
         );
         assert_eq!(
-            not_acquired("prod/deploy", &holder, limit),
+            why_not_acquired("prod/deploy", &holder, limit),
             "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
         );
     }

@@ -1,0 +1,90 @@
+//! PURE: which of the environment's variables are used.
+
+use crate::azure::credential::Credential;
+use crate::error::Error;
+
+const ACCOUNT: [&str; 2] = ["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"];
+const KEY: [&str; 3] = [
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+];
+const SAS: [&str; 2] = ["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS"];
+
+/// Variables of other programs that may hold what is missing, and the ones to set from them. They
+/// are not read: their account may be another one.
+const FOREIGN: [(&str, &str); 3] = [
+    ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+    ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
+    ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
+];
+
+/// What the environment names.
+#[derive(Debug)]
+pub(super) enum Named {
+    /// A connection string, and an account that was named next to it.
+    ConnectionString(String, Option<String>),
+    Account(String, Credential),
+}
+
+/// Reads the variables. `var`: the value of a variable that is set and not empty.
+pub(super) fn read(var: impl Fn(&str) -> Result<Option<String>, Error>) -> Result<Named, Error> {
+    let account = first(&ACCOUNT, &var)?;
+    if let Some(text) = var("AZURE_STORAGE_CONNECTION_STRING")? {
+        return Ok(Named::ConnectionString(text, account.map(|(_, name)| name)));
+    }
+    let named = |error: Error, name: &str| Error::config(format!("{name}: {error}"));
+    let credential = match first(&KEY, &var)? {
+        Some((name, key)) => Some(Credential::shared_key(&key).map_err(|e| named(e, name))?),
+        None => match first(&SAS, &var)? {
+            Some((name, token)) => Some(Credential::sas(&token).map_err(|e| named(e, name))?),
+            None => None,
+        },
+    };
+    let missing = match (account, credential) {
+        (Some((_, account)), Some(credential)) => {
+            return Ok(Named::Account(account, credential));
+        }
+        (None, _) => {
+            "no storage account in the environment: set AZURE_STORAGE_CONNECTION_STRING, or \
+             AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
+                .to_owned()
+        }
+        (Some((name, _)), None) => {
+            format!("{name} is set, but neither AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN is")
+        }
+    };
+    for (foreign, ours) in FOREIGN {
+        if var(foreign)?.is_some() {
+            return Err(Error::config(format!(
+                "{missing} ({foreign} is set, but not read; to use it, set {ours} to its value)"
+            )));
+        }
+    }
+    Err(Error::config(missing))
+}
+
+/// The first of these names that is set, and its value.
+///
+/// # Errors
+///
+/// If another of them has another value: which one is meant is not for us to guess.
+fn first<'a>(
+    names: &[&'a str],
+    var: &impl Fn(&str) -> Result<Option<String>, Error>,
+) -> Result<Option<(&'a str, String)>, Error> {
+    let mut found: Option<(&str, String)> = None;
+    for name in names {
+        let Some(value) = var(name)? else { continue };
+        match &found {
+            None => found = Some((name, value)),
+            Some((_, known)) if *known == value => {}
+            Some((other, _)) => {
+                return Err(Error::config(format!(
+                    "{other} and {name} have different values: unset one of them"
+                )));
+            }
+        }
+    }
+    Ok(found)
+}
