@@ -1,9 +1,8 @@
 //! What the library's threads share, in the hands of a scheduler.
 //!
-//! In the form of `parking_lot`, as far as the library uses it. A wait with an end never blocks: it
-//! lets the others go on, and then has ended in time or not, as the scheduler pleases. One without an
-//! end, as all by a clock that stands still, blocks until somebody wakes it, so that a wait that nobody
-//! wakes is found.
+//! In the form of `parking_lot`, as far as the library uses it. A short wait never blocks: it lets the
+//! others go on, and then has ended in time or not, as the scheduler pleases. A long one, as all by a
+//! clock that stands still, blocks until somebody wakes it, so that a wait that nobody wakes is found.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -60,8 +59,8 @@ pub(crate) mod thread {
 /// The longest pause between attempts in a scene.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// A wait for so long has no end.
-const NEVER: Duration = Duration::from_secs(1 << 32);
+/// Nobody in a scene needs a wait for so long to end by itself.
+const LONG: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttled::Mutex<T>);
@@ -156,7 +155,7 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         timeout: Duration,
     ) -> WaitTimeoutResult {
-        if timeout >= NEVER {
+        if timeout >= LONG {
             let locked = guard.guard.take().expect("locked but in `unlocked`");
             let locked = self.0.wait(locked);
             *guard.guard = Some(locked.unwrap_or_else(|poisoned| poisoned.into_inner()));
