@@ -23,6 +23,9 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 /// A short wait does not look who holds the lease.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 
+/// After so long a wait for others in this process it is told for the first time.
+const FIRST_TOLD: Duration = Duration::from_secs(1);
+
 /// How often a waiter looks who holds the lease, or less often if the service is overloaded; and how
 /// long after an attempt at most.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -39,6 +42,8 @@ pub(crate) struct Acquisition {
     pub(super) terms: Terms,
     pub(super) limit: WaitLimit,
     pub(super) started: Moment,
+    /// When it was the caller's turn to ask the service.
+    pub(super) begun: Tick,
     pub(super) proposal: Proposal,
     pub(super) next: Request,
     /// When to send `next`, by the system's clock.
@@ -94,6 +99,7 @@ impl Acquisition {
             terms,
             limit,
             started: now,
+            begun: now.lease,
             proposal: Proposal::default(),
             next: Request::Acquire,
             due: now.real,
@@ -109,6 +115,35 @@ impl Acquisition {
             held_by_another: None,
             failure: None,
         }
+    }
+
+    /// The caller waits for others in this process, and asks the service from `now` on.
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.begun = now.lease;
+        self.due = now.real;
+        self.look = now.real + FIRST_LOOK;
+    }
+
+    /// The caller waits for others in this process first.
+    pub(crate) fn in_line(self) -> Self {
+        Self {
+            look: self.started.real + FIRST_TOLD,
+            ..self
+        }
+    }
+
+    /// The caller waits for others in this process. Returns until when, or what to tell at `now`.
+    pub(crate) fn wait_in_line(&mut self, now: Moment) -> Result<Notice, Moment> {
+        if now.real < self.look {
+            return Err(Moment {
+                lease: self.limit.end(),
+                real: self.look,
+            });
+        }
+        self.look = now.real + LOOK_EVERY;
+        Ok(Notice::InLine {
+            elapsed: now.lease.since(self.started.lease),
+        })
     }
 
     /// What to do at `now`.
@@ -217,8 +252,9 @@ impl Acquisition {
         self.limit == WaitLimit::Once
     }
 
-    /// The lease was granted, and its fencing token could not be stored. That is tried again.
-    pub(crate) fn token_failed(&mut self, error: Error, now: Moment) -> Notice {
+    /// The lease is not ready yet: its fencing token could not be stored, or its ID not changed. That
+    /// is tried again.
+    pub(crate) fn not_ready(&mut self, error: Error, now: Moment) -> Notice {
         self.failure = Some(error.clone());
         Notice::AcquireFailed {
             attempt: self.attempts,
@@ -242,13 +278,18 @@ impl Acquisition {
         self.faults.limit()
     }
 
+    /// When a limited wait for others in this process is over.
+    pub(crate) fn end_in_line(&self) -> Tick {
+        self.limit.end()
+    }
+
     /// When a limited wait is over.
     pub(crate) fn end(&self) -> Tick {
         let end = self.limit.end();
         if self.concluded {
             end
         } else {
-            end.max(self.started.lease + FIRST_ATTEMPT)
+            end.max(self.begun + FIRST_ATTEMPT)
         }
     }
 

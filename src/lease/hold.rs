@@ -87,12 +87,39 @@ impl Hold {
         }
     }
 
+    /// The same lease for its next user in this process, who goes by `terms` and has it from `now` on.
+    /// Its deadline is still measured from the last confirmed request: nothing was confirmed since.
+    pub(crate) fn passed_on(&self, terms: Terms, now: Tick) -> Self {
+        Self {
+            terms,
+            acquired: now,
+            confirmed: self.confirmed,
+            due: self.due.min(self.confirmed + terms.renew_every),
+            announced: Claim::Held,
+            lost: self.lost,
+        }
+    }
+
+    /// Has the lease renewed at once if less than a quarter of it is left. Returns whether that is so.
+    pub(crate) fn renew_if_short(&mut self, now: Tick) -> bool {
+        let is_short = self.deadline().since(now) < self.terms.duration / 4;
+        if is_short {
+            self.due = now;
+        }
+        is_short
+    }
+
     /// From this instant on the lease is no longer claimed, unless it is renewed before.
     pub(crate) fn deadline(&self) -> Tick {
         match self.lost {
             Some(_) => Tick::default(),
             None => self.confirmed + self.terms.usable(),
         }
+    }
+
+    /// Since when its user has the lease.
+    pub(crate) fn acquired(&self) -> Tick {
+        self.acquired
     }
 
     /// When the last confirmed request was sent.

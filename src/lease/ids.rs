@@ -40,6 +40,11 @@ impl LeaseId {
         Ok(Self(uuid::Builder::from_random_bytes(bytes).into_uuid()))
     }
 
+    /// Another ID, which no lease has.
+    pub(crate) fn unused(self) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128() ^ 1))
+    }
+
     /// Half of it, as a number that differs from ID to ID.
     pub(crate) fn bits(self) -> u64 {
         self.0.as_u64_pair().1

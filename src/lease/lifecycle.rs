@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::acquisition::{self, Acquisition, Progress};
+use super::change::Change;
 use super::hold::{self, Claim, Hold, Renewal};
 use super::release::Release;
 use super::step::{Answer, Metadata, Notice, Request, Step};
@@ -32,6 +33,8 @@ pub(crate) struct Lifecycle {
 
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
+    /// Others in this process are served before.
+    InLine,
     Acquiring,
     Held(Box<Held>),
     Releasing {
@@ -63,6 +66,56 @@ pub(super) struct Held {
     pub(super) writing: Writing,
     pub(super) announced: bool,
     pub(super) handed_over: bool,
+    /// Since when this process has the lease.
+    pub(super) granted: Tick,
+    /// How many users in this process had it before.
+    pub(super) hand_overs: u32,
+    /// The ID is to be changed before the user may have it.
+    pub(super) change: Option<Change>,
+    /// It is to be renewed before the user may have it.
+    pub(super) short: bool,
+}
+
+/// A held lease on its way to its next user in this process.
+#[derive(Debug)]
+pub(crate) struct PassedLease {
+    hold: Hold,
+    metadata: Option<Metadata>,
+    granted: Tick,
+    hand_overs: u32,
+}
+
+impl Held {
+    fn is_passed_on(&self) -> bool {
+        self.hand_overs > 0
+    }
+
+    /// The user has it from now on.
+    fn hand_over(&mut self, terms: &Terms, now: Moment) {
+        self.handed_over = true;
+        if let Some(delay) = terms.holder_delay
+            && !self.writing.written()
+        {
+            // With no delay, a first try before the hand-over has failed.
+            let delay = if delay.is_zero() {
+                terms.renew_every
+            } else {
+                delay
+            };
+            self.writing.write_holder(Moment {
+                lease: now.lease + delay,
+                ..Moment::NEVER
+            });
+        }
+    }
+
+    /// Whether a user in this process who waits for it may have it.
+    fn is_ready(&self, now: Tick) -> bool {
+        self.change.is_none()
+            && !self.short
+            && self.writing.due().is_none()
+            && self.hold.claim(now) == Claim::Held
+    }
 }
 
 impl Lifecycle {
@@ -78,6 +131,26 @@ impl Lifecycle {
         }
     }
 
+    /// A lease that others in this process are served before. [`begin`](Self::begin) or
+    /// [`take_over`](Self::take_over) follows.
+    pub(crate) fn in_line(terms: Terms, limit: WaitLimit, now: Moment) -> Self {
+        Self {
+            acquisition: Acquisition::new(terms, limit, now).in_line(),
+            phase: Phase::InLine,
+            ..Self::new(terms, limit, now)
+        }
+    }
+
+    pub(crate) fn is_in_line(&self) -> bool {
+        matches!(self.phase, Phase::InLine)
+    }
+
+    /// It is this one's turn to ask the service.
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.acquisition.begin(now);
+        self.phase = Phase::Acquiring;
+    }
+
     /// What to do at `now`. Every `Send` is followed by [`answered`](Self::answered), and `Restart`
     /// by [`restart`](Self::restart).
     pub(crate) fn step(&mut self, now: Moment) -> Step {
@@ -85,6 +158,10 @@ impl Lifecycle {
             return Step::Announce(notice);
         }
         match &mut self.phase {
+            Phase::InLine => match self.acquisition.wait_in_line(now) {
+                Ok(notice) => Step::Announce(notice),
+                Err(until) => Step::Wait(until),
+            },
             Phase::Acquiring => match self.acquisition.step(now) {
                 acquisition::Step::Send(request, timeout) => {
                     self.acquire_in_flight = request == Request::Acquire;
@@ -123,6 +200,26 @@ impl Lifecycle {
         let Phase::Held(held) = &mut self.phase else {
             return Step::End;
         };
+        if held.is_passed_on() && !held.handed_over && held.hold.claim(now.lease) == Claim::Unproven
+        {
+            // The service has to say whose it is.
+            self.let_go(Then::Restart, now);
+            return self.step(now);
+        }
+        if let Some(change) = &mut held.change {
+            let deadline = held.hold.deadline();
+            let left = deadline.since(now.lease);
+            return match change.step(now, self.terms.attempt_timeout.min(left)) {
+                Ok(timeout) => Step::Send {
+                    request: Request::Change,
+                    timeout,
+                },
+                Err(real) => Step::Wait(Moment {
+                    lease: deadline,
+                    real,
+                }),
+            };
+        }
         let until = match held.hold.step(now.lease) {
             hold::Step::Renew { timeout } => {
                 let request = Request::Renew;
@@ -169,27 +266,18 @@ impl Lifecycle {
                 let (request, timeout) = held.writing.send(now, longest);
                 Step::Send { request, timeout }
             }
+            // Its user takes it: see `accept`.
+            None if held.is_passed_on() && !held.handed_over => Step::Wait(Moment {
+                lease: until,
+                ..Moment::NEVER
+            }),
             None if is_held && !held.announced => {
                 held.announced = true;
                 let elapsed = now.lease.since(self.acquisition.started().lease);
                 Step::Announce(Notice::Acquired { elapsed })
             }
             None if is_held && !held.handed_over => {
-                held.handed_over = true;
-                if let Some(delay) = self.terms.holder_delay
-                    && !held.writing.written()
-                {
-                    // With no delay, a first try before the hand-over has failed.
-                    let delay = if delay.is_zero() {
-                        self.terms.renew_every
-                    } else {
-                        delay
-                    };
-                    held.writing.write_holder(Moment {
-                        lease: now.lease + delay,
-                        ..Moment::NEVER
-                    });
-                }
+                held.hand_over(&self.terms, now);
                 let token = held.writing.token();
                 Step::HandOver { token }
             }
@@ -231,13 +319,14 @@ impl Lifecycle {
             Phase::Held(_) if *request == Request::Renew => {
                 self.renewed(sent, now, &result, random);
             }
+            Phase::Held(_) if *request == Request::Change => self.changed(now, result, random),
             Phase::Held(held) => {
                 let pace = self.terms.renew_every;
                 let outcome = held.writing.answered(request, now, pace, result, random);
                 self.wrote(outcome, now);
             }
             Phase::Releasing { release, then } => match request {
-                Request::Release | Request::WriteReleased => {
+                Request::Release | Request::ReleaseFormer | Request::WriteReleased => {
                     if let (Request::WriteReleased, Err(error), Then::Report) =
                         (request, &result, *then)
                         && error.loss_reason().is_none()
@@ -262,7 +351,7 @@ impl Lifecycle {
                 }
                 _ => {}
             },
-            Phase::Restarting | Phase::Over(_) => {}
+            Phase::InLine | Phase::Restarting | Phase::Over(_) => {}
         }
     }
 
@@ -303,6 +392,85 @@ impl Lifecycle {
         };
     }
 
+    /// Whether the user's lease may go to another user of this process who goes by `terms`, at `now`:
+    /// only while it is held for certain, and if the service has it on the same terms.
+    pub(crate) fn may_pass_on(&self, terms: &Terms, now: Moment) -> bool {
+        let Phase::Held(held) = &self.phase else {
+            return false;
+        };
+        let fits = (terms.duration, terms.fencing) == (self.terms.duration, self.terms.fencing);
+        fits && held.handed_over && held.hold.claim(now.lease) == Claim::Held
+    }
+
+    /// The user ends a hold, and another user of this process who goes by `terms` has the lease from
+    /// then on. `None` if it [may not](Self::may_pass_on).
+    pub(crate) fn pass_on(&mut self, terms: &Terms, now: Moment) -> Option<PassedLease> {
+        if !self.may_pass_on(terms, now) {
+            return None;
+        }
+        let Phase::Held(held) = &self.phase else {
+            return None;
+        };
+        let hand_overs = held.hand_overs + 1;
+        let passed = PassedLease {
+            hold: held.hold.passed_on(*terms, now.lease),
+            metadata: held.writing.passed_on(),
+            granted: held.granted,
+            hand_overs,
+        };
+        self.ended = Some(LossReason::Released);
+        self.notices.clear();
+        self.notices.push_back(Notice::HandedOver {
+            hand_overs,
+            held: now.lease.since(held.granted),
+        });
+        self.phase = Phase::Over(Ok(()));
+        Some(passed)
+    }
+
+    /// A lease that another user of this process had is this one's. `exposed`: others may know its ID,
+    /// which is to be changed then. Returns whether it is.
+    pub(crate) fn take_over(&mut self, passed: PassedLease, exposed: bool, now: Moment) -> bool {
+        let PassedLease {
+            mut hold,
+            metadata,
+            granted,
+            hand_overs,
+        } = passed;
+        let short = hold.renew_if_short(now.lease);
+        let limit = self.acquisition.fault_wait();
+        let change = exposed || self.terms.fencing;
+        self.hold(
+            Held {
+                hold,
+                // Whoever knows the ID can have written to the blob.
+                writing: Writing::new(limit, metadata.filter(|_| !exposed)),
+                announced: true,
+                handed_over: false,
+                granted,
+                hand_overs,
+                change: change.then(|| Change::new(limit, now)),
+                short,
+            },
+            now,
+        );
+        change
+    }
+
+    /// The user takes the lease that was passed on to it, if it is ready. Returns the fencing token,
+    /// and what to tell.
+    pub(crate) fn accept(&mut self, now: Moment) -> Option<(Option<i64>, Notice)> {
+        let Phase::Held(held) = &mut self.phase else {
+            return None;
+        };
+        if !held.is_passed_on() || held.handed_over || !held.is_ready(now.lease) {
+            return None;
+        }
+        held.hand_over(&self.terms, now);
+        let elapsed = now.lease.since(self.acquisition.started().lease);
+        Some((held.writing.token(), Notice::Acquired { elapsed }))
+    }
+
     /// The user keeps the lease, and nobody renews it any more.
     pub(crate) fn detach(&mut self) {
         self.ended = Some(LossReason::Released);
@@ -321,7 +489,12 @@ impl Lifecycle {
     pub(crate) fn wait_end(&self) -> Tick {
         match self.phase {
             Phase::Acquiring => self.acquisition.end(),
-            Phase::Held(ref held) if self.terms.fencing && held.writing.due().is_some() => {
+            Phase::InLine => self.acquisition.end_in_line(),
+            Phase::Held(ref held)
+                if (self.terms.fencing && held.writing.due().is_some())
+                    || held.change.is_some()
+                    || held.short =>
+            {
                 self.acquisition.end()
             }
             Phase::Restarting => self.acquisition.end(),
@@ -335,6 +508,10 @@ impl Lifecycle {
 
     /// What to report to a caller whose time is up.
     pub(crate) fn unmet(&self) -> Error {
+        if self.is_in_line() {
+            let text = "others in this process have the lock or wait for it";
+            return Error::new(ErrorKind::WouldBlock, text);
+        }
         let failure = self.failure.clone();
         failure.unwrap_or_else(|| self.acquisition.unmet())
     }
@@ -374,6 +551,19 @@ impl Lifecycle {
         }
     }
 
+    /// For how long failures in a row are retried while the lease is asked for.
+    pub(crate) fn fault_wait(&self) -> Duration {
+        self.acquisition.fault_wait()
+    }
+
+    /// For how long the user has had the lease.
+    pub(crate) fn held_for(&self, now: Tick) -> Duration {
+        match &self.phase {
+            Phase::Held(held) => now.since(held.hold.acquired()),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// How long ago the last confirmed request was sent.
     pub(crate) fn unconfirmed_for(&self, now: Tick) -> Duration {
         match &self.phase {
@@ -391,22 +581,56 @@ impl Lifecycle {
     }
 
     fn granted(&mut self, since: Tick, metadata: Option<Metadata>, now: Moment, random: u64) {
-        let mut writing = Writing::new(self.acquisition.fault_wait(), metadata);
+        let held = Held {
+            hold: Hold::new(self.terms, since, random),
+            writing: Writing::new(self.acquisition.fault_wait(), metadata),
+            announced: false,
+            handed_over: false,
+            granted: since,
+            hand_overs: 0,
+            change: None,
+            short: false,
+        };
+        self.hold(held, now);
+    }
+
+    /// Holds a lease from now on, and writes what has to be written before the user may have it.
+    fn hold(&mut self, mut held: Held, now: Moment) {
         let outcome = match self.terms.holder_delay {
-            _ if self.terms.fencing => writing.write_token(now),
+            _ if self.terms.fencing => held.writing.write_token(now),
             Some(Duration::ZERO) => {
-                writing.write_holder(now);
+                held.writing.write_holder(now);
                 Outcome::GoesOn
             }
             _ => Outcome::GoesOn,
         };
-        self.phase = Phase::Held(Box::new(Held {
-            hold: Hold::new(self.terms, since, random),
-            writing,
-            announced: false,
-            handed_over: false,
-        }));
+        self.phase = Phase::Held(Box::new(held));
         self.wrote(outcome, now);
+    }
+
+    /// Goes on after an attempt to change the ID.
+    fn changed(&mut self, now: Moment, result: Result<Answer, Error>, random: u64) {
+        let Phase::Held(held) = &mut self.phase else {
+            return;
+        };
+        match result {
+            Ok(_) => held.change = None,
+            Err(error) => {
+                if let Some(reason) = error.loss_reason() {
+                    held.change = None;
+                    held.hold.lose(reason);
+                } else if held
+                    .change
+                    .as_mut()
+                    .is_some_and(|change| change.failed(&error, now, random))
+                {
+                    let notice = self.acquisition.not_ready(error, now);
+                    self.notices.push_back(notice);
+                } else {
+                    self.let_go(Then::Restart, now);
+                }
+            }
+        }
     }
 
     fn renewed(&mut self, sent: Moment, now: Moment, result: &Result<Answer, Error>, random: u64) {
@@ -423,6 +647,7 @@ impl Lifecycle {
                 },
             },
         };
+        held.short &= renewal != Renewal::Confirmed;
         let change = held.hold.renewed(sent.lease, now.lease, renewal, random);
         let remaining = held.hold.deadline().since(now.lease);
         match (result, renewal) {
@@ -447,7 +672,7 @@ impl Lifecycle {
         match outcome {
             Outcome::GoesOn => {}
             Outcome::Retried(error) => {
-                let notice = self.acquisition.token_failed(error, now);
+                let notice = self.acquisition.not_ready(error, now);
                 self.notices.push_back(notice);
             }
             Outcome::HolderFailed(error) => {
@@ -519,19 +744,24 @@ impl Lifecycle {
 
     /// Releases what nobody has, if it may have been granted.
     fn let_go(&mut self, then: Then, now: Moment) {
+        let mut former = false;
         let granted = match &mut self.phase {
             Phase::Acquiring => self.acquisition.may_be_granted() || self.acquire_in_flight,
-            Phase::Held(_) => true,
+            Phase::Held(held) => {
+                former = held.change.is_some();
+                true
+            }
             Phase::Releasing { then: before, .. } => {
                 *before = then;
                 return;
             }
-            Phase::Restarting | Phase::Over(_) => false,
+            Phase::InLine | Phase::Restarting | Phase::Over(_) => false,
         };
         self.phase = if granted {
             let timeout = self.terms.release_timeout;
             Phase::Releasing {
-                release: Release::new(timeout, Tick::default(), None, false, now),
+                release: Release::new(timeout, Tick::default(), None, false, now)
+                    .with_former(former),
                 then,
             }
         } else {

@@ -1,6 +1,7 @@
 //! PURE: one lease, from the first request for it to the last.
 
 mod acquisition;
+mod change;
 pub(crate) mod hold;
 pub(crate) mod ids;
 pub(crate) mod lifecycle;

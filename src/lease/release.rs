@@ -18,6 +18,8 @@ pub(crate) struct Release {
     pub(super) lost: Option<LossReason>,
     /// Whether to write first that the holder released.
     pub(super) write: bool,
+    /// Whether the lease may still have the ID that its user before had.
+    pub(super) former: bool,
     /// When the next request is due, by the system's clock.
     pub(super) due: Tick,
     pub(super) retry: Retry,
@@ -39,10 +41,17 @@ impl Release {
             held_until,
             lost,
             write,
+            former: false,
             due: now.real,
             retry: Retry::started(timeout, now.real),
             unanswered: false,
         }
+    }
+
+    /// The lease may still have the ID that its user before had. That is released first, since a late
+    /// copy of the change could otherwise come in between.
+    pub(crate) fn with_former(self, former: bool) -> Self {
+        Self { former, ..self }
     }
 
     /// What to send at `now`, and for how long to wait for the answer; or when to look again.
@@ -58,7 +67,12 @@ impl Release {
             });
         }
         let timeout = self.retry.attempt(now.real, self.timeout / 2);
-        Ok((Request::Release, timeout))
+        let request = if self.former {
+            Request::ReleaseFormer
+        } else {
+            Request::Release
+        };
+        Ok((request, timeout))
     }
 
     /// Takes in an answer. Returns what became of the release once it is over.
@@ -78,6 +92,10 @@ impl Release {
             (Ok(_), Some(reason)) => return Some(Err(Error::lost(reason))),
             (Err(error), _) => error,
         };
+        if error.loss_reason().is_some() && *request == Request::ReleaseFormer {
+            self.former = false;
+            return None;
+        }
         if error.loss_reason().is_some() {
             // While the lease was held for certain, it can only be an earlier attempt that ended it.
             let released = self.unanswered && self.lost.is_none() && now.lease < self.held_until;

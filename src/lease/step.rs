@@ -43,9 +43,13 @@ pub(crate) enum Request {
     WriteHolder {
         if_match: String,
     },
+    /// Change the lease from the ID that its user before had to this one.
+    Change,
     Renew,
     /// Write that the holder released.
     WriteReleased,
+    /// Release the ID that the user before had.
+    ReleaseFormer,
     Release,
 }
 
@@ -78,6 +82,10 @@ pub(crate) struct Metadata {
 /// What happened, for those who listen.
 #[derive(Debug, Clone)]
 pub(crate) enum Notice {
+    /// Others in this process are served before.
+    InLine {
+        elapsed: Duration,
+    },
     /// Another client holds the lease, or still does.
     HeldByAnother {
         attempt: u32,
@@ -105,5 +113,10 @@ pub(crate) enum Notice {
     Unproven,
     HeldAgain,
     Lost(LossReason),
+    /// The next user in this process has the lease.
+    HandedOver {
+        hand_overs: u32,
+        held: Duration,
+    },
     Released,
 }

@@ -88,6 +88,14 @@ impl Writing {
         self.token
     }
 
+    /// What the blob holds, for the next user of the lease in this process.
+    pub(crate) fn passed_on(&self) -> Option<Metadata> {
+        self.metadata.clone().map(|metadata| Metadata {
+            token: self.token.or(metadata.token),
+            ..metadata
+        })
+    }
+
     /// Whether the metadata may name this holder.
     pub(crate) fn recorded(&self) -> bool {
         self.recorded

@@ -36,6 +36,7 @@ pub struct LockerBuilder {
     named: bool,
     holder_delay: Duration,
     fencing: bool,
+    hand_over_for: Duration,
     observer: Option<Observer>,
     stop: Option<StopToken>,
 }
@@ -57,6 +58,7 @@ impl LockerBuilder {
             named: true,
             holder_delay: Duration::from_millis(250),
             fencing: false,
+            hand_over_for: Duration::from_secs(15),
             observer: None,
             stop: None,
         }
@@ -203,6 +205,30 @@ impl LockerBuilder {
         self
     }
 
+    /// For how long threads of this process hand the lock over to each other before other processes
+    /// get a chance. Defaults to 15 seconds. With zero they do not: each of them asks the service, as
+    /// if it were alone.
+    ///
+    /// Those who wait in one process for the same lock stand in one line, whatever lockers and mutexes
+    /// they use, and only the first of them asks the service. When a guard ends and another thread
+    /// waits, that one gets the lease, which takes no request and some microseconds. Once the process has
+    /// had the lock for this time the lease is released, and the process does not ask for it again for
+    /// 0.75 seconds, if somebody in it still waits. So a client elsewhere waits for about this time and a
+    /// second at most, unless a single hold takes longer.
+    ///
+    /// A hand-over takes one request if somebody may know the lease's ID, which is changed then: after
+    /// [`lease_id`](crate::LeaseGuard::lease_id), [`read`](crate::LeaseGuard::read),
+    /// [`write`](crate::LeaseGuard::write) or `Debug`. With [`fencing`](Self::fencing) it takes two.
+    ///
+    /// The lease is released instead, and the next in line asks for it, if the lock is not held for
+    /// certain or its guard is dropped by a panic, or if the next one's locker differs in its
+    /// [`lease_duration`](Self::lease_duration) or in [`fencing`](Self::fencing). In all else each guard
+    /// goes by the settings of its own locker.
+    pub fn hand_over_for(mut self, time: Duration) -> Self {
+        self.hand_over_for = time;
+        self
+    }
+
     /// Calls `observer` with everything that happens to the lock, for logs and metrics.
     ///
     /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB;
@@ -280,6 +306,7 @@ impl LockerBuilder {
             recorder: Recorder::new(self.owner, self.reason, duration, self.named),
             events,
             stop: self.stop,
+            hand_over_for: self.hand_over_for,
             abandoned: AbandonedLeases::default(),
             stack: Settings::STACK,
         })

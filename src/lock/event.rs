@@ -5,7 +5,6 @@ use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, LossReason};
 use crate::holder::record::Holder;
-use crate::lease::ids::LeaseId;
 
 /// What happens to a lock, as an observer hears it.
 ///
@@ -14,16 +13,19 @@ use crate::lease::ids::LeaseId;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another client holds the lock. There are attempts to acquire it until it is free.
+    /// Another client holds the lock. There are attempts to acquire it until it is free. Or others in
+    /// this process are served before.
     ///
     /// Told at first, whenever the holder changes, and then every 10 seconds, if nothing else
-    /// happens.
+    /// happens; while others in this process are served before, after a second and then every 10.
     #[non_exhaustive]
     Waiting {
         /// How many attempts were made so far.
         attempt: u32,
-        /// The time since the first.
+        /// The time since the wait began.
         elapsed: Duration,
+        /// How many in this process are served before. Zero for the one that asks the service.
+        ahead: usize,
         /// Who holds the lock, if that is known. The service is asked within the first second of
         /// waiting, and then every 10 seconds, or less often if it is overloaded.
         holder: Option<Holder>,
@@ -41,9 +43,7 @@ pub enum Event {
     /// The lock is held.
     #[non_exhaustive]
     Acquired {
-        /// The ID of its lease.
-        lease_id: LeaseId,
-        /// The time since the first attempt.
+        /// The time since the wait began.
         elapsed: Duration,
     },
     /// The service confirmed a renewal.
@@ -73,6 +73,15 @@ pub enum Event {
         /// Why.
         reason: LossReason,
     },
+    /// The guard ended, and the next who waits in this process has the lock. The lease was not
+    /// released.
+    #[non_exhaustive]
+    HandedOver {
+        /// How often that has happened to the lease since the service granted it.
+        hand_overs: u32,
+        /// How long ago that was.
+        held: Duration,
+    },
     /// The lock was released.
     Released,
 }
@@ -81,16 +90,23 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting {
-                elapsed, holder, ..
+                elapsed,
+                holder,
+                ahead,
+                ..
             } => {
                 match holder {
                     Some(holder) => write!(f, "waiting: held by {holder}")?,
+                    None if *ahead > 0 => f.write_str("waiting")?,
                     None => f.write_str("waiting: another client holds it")?,
+                }
+                if *ahead > 0 {
+                    write!(f, ", {ahead} ahead in this process")?;
                 }
                 write!(f, ", {} s so far", elapsed.as_secs())
             }
             Self::AcquireFailed { error, .. } => write!(f, "{error}; trying again"),
-            Self::Acquired { elapsed, .. } => {
+            Self::Acquired { elapsed } => {
                 write!(f, "acquired after {:.1} s", elapsed.as_secs_f64())
             }
             Self::Renewed => f.write_str("renewed"),
@@ -106,6 +122,11 @@ impl fmt::Display for Event {
             ),
             Self::HeldAgain => f.write_str("held again; nobody else held it in between"),
             Self::Lost { reason } => write!(f, "lost: {reason}"),
+            Self::HandedOver { hand_overs, held } => write!(
+                f,
+                "handed over in this process ({hand_overs} times in {:.1} s)",
+                held.as_secs_f64()
+            ),
             Self::Released => f.write_str("released"),
         }
     }
@@ -172,9 +193,10 @@ mod tests {
             pid: Some(42),
             ..Holder::unknown()
         };
-        let waiting = |holder| Event::Waiting {
+        let waiting = |holder, ahead| Event::Waiting {
             attempt: 3,
             elapsed: 12 * SEC,
+            ahead,
             holder,
             status: None,
         };
@@ -185,12 +207,20 @@ mod tests {
         let error = silence();
         let rows = [
             (
-                waiting(Some(holder)),
+                waiting(Some(holder.clone()), 0),
                 "waiting: held by ci@build-07 (pid 42), 12 s so far",
             ),
             (
-                waiting(None),
+                waiting(None, 0),
                 "waiting: another client holds it, 12 s so far",
+            ),
+            (
+                waiting(Some(holder), 2),
+                "waiting: held by ci@build-07 (pid 42), 2 ahead in this process, 12 s so far",
+            ),
+            (
+                waiting(None, 3),
+                "waiting, 3 ahead in this process, 12 s so far",
             ),
             (
                 Event::AcquireFailed { attempt: 1, error },
@@ -213,6 +243,13 @@ mod tests {
                     reason: LossReason::Broken,
                 },
                 "lost: the lease was broken by another client",
+            ),
+            (
+                Event::HandedOver {
+                    hand_overs: 7,
+                    held: 2 * SEC,
+                },
+                "handed over in this process (7 times in 2.0 s)",
             ),
             (Event::Released, "released"),
         ];

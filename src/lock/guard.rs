@@ -2,8 +2,7 @@ use std::fmt;
 use std::process;
 use std::time::{Duration, Instant};
 
-use super::renewal::LeaseThread;
-use super::state::Granted;
+use super::state::{Granted, LeaseThread};
 use super::watch::LeaseWatch;
 use crate::azure::client::MAX_CONTENT;
 use crate::callback::no_panic;
@@ -280,6 +279,7 @@ impl LeaseGuard {
         let lease = Lease::new(self.key(), self.lease_id())?;
         self.released = true;
         self.lease.detach();
+        self.lease.end_turn();
         Ok(lease)
     }
 
@@ -287,7 +287,14 @@ impl LeaseGuard {
     fn finish(&mut self) -> Result<(), Error> {
         self.released = true;
         self.check_process()?;
-        self.lease.release()
+        let started = self.lease.state.now();
+        if self.lease.hand_over(started) {
+            return Ok(());
+        }
+        self.lease.prepare_end();
+        let result = self.lease.release(started);
+        self.lease.end_turn();
+        result
     }
 
     /// In a forked child not even the locks of its copy can be used: a thread that is gone may have
@@ -307,7 +314,7 @@ impl Drop for LeaseGuard {
             return;
         }
         let Err(error) = self.finish() else { return };
-        let target = &self.lease.settings.events.target;
+        let target = &self.lease.locker.settings.events.target;
         // A second panic while unwinding would end the process.
         no_panic(|| match error.kind() {
             ErrorKind::System => {}

@@ -2,10 +2,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use once_cell::race::OnceBox;
+
 use super::builder::LockerBuilder;
 use super::guard::LeaseGuard;
-use super::renewal::LeaseThread;
-use super::settings::Settings;
+use super::queue::Queues;
+use super::state::{LeaseThread, LockerInner};
 use crate::error::{Error, TryLockError};
 use crate::lease::terms::WaitLimit;
 use crate::mutex::azure_mutex::AzureMutex;
@@ -18,7 +20,9 @@ use crate::mutex::options::MutexOptions;
 ///
 /// # Fairness
 ///
-/// None: a lease has no queue. Whoever asks first after a release gets it.
+/// First come, first served within a process; see
+/// [`hand_over_for`](LockerBuilder::hand_over_for). None between processes: a lease has no queue, and
+/// whoever asks first after a release gets it.
 ///
 /// # Examples
 ///
@@ -41,7 +45,10 @@ use crate::mutex::options::MutexOptions;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Locker(Arc<Settings>);
+pub struct Locker(Arc<LockerInner>);
+
+/// Set without a lock, since a forked child could wait for one for ever.
+static QUEUES: OnceBox<Queues<LeaseThread>> = OnceBox::new();
 
 impl Locker {
     /// The lock `key` with the default settings. Sends nothing.
@@ -139,7 +146,7 @@ impl Locker {
         if timeout.is_zero() {
             return self.try_lock();
         }
-        let clock = self.0.mutex.operations().client.clock();
+        let clock = self.0.settings.mutex.operations().client.clock();
         self.acquire(WaitLimit::Until(clock.now() + timeout))
     }
 
@@ -156,13 +163,13 @@ impl Locker {
     /// The key: the blob's name.
     #[must_use]
     pub fn key(&self) -> &str {
-        &self.0.key
+        &self.0.settings.key
     }
 
     /// The client that this locker uses.
     #[must_use]
     pub fn mutex(&self) -> &AzureMutex {
-        &self.0.mutex
+        &self.0.settings.mutex
     }
 
     /// Waits until leases that abandoned attempts may have left behind are released, for at most
@@ -175,7 +182,7 @@ impl Locker {
     /// ever: such a lease runs out by itself.
     #[must_use]
     pub fn settle(&self, timeout: Duration) -> bool {
-        self.0.abandoned.settle(timeout)
+        self.0.settings.abandoned.settle(timeout)
     }
 
     fn acquire(&self, limit: WaitLimit) -> Result<LeaseGuard, TryLockError> {
@@ -187,8 +194,8 @@ impl Locker {
 impl fmt::Debug for Locker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Locker")
-            .field("lock", &self.0.events.target)
-            .field("lease_duration", &self.0.duration)
+            .field("lock", &self.0.settings.events.target)
+            .field("lease_duration", &self.0.settings.duration)
             .finish_non_exhaustive()
     }
 }
@@ -202,7 +209,13 @@ impl LockerBuilder {
     /// infinite, a time is zero, or the renewal interval and the margin leave less than a quarter
     /// of the lease for retries.
     pub fn build(self) -> Result<Locker, Error> {
-        Ok(Locker(Arc::new(self.settings()?)))
+        let settings = self.settings()?;
+        let client = &settings.mutex.operations().client;
+        let queue = (!settings.hand_over_for.is_zero()).then(|| {
+            let queues = QUEUES.get_or_init(|| Box::new(Queues::new()));
+            queues.of((client.url(&settings.key), client.clock().id()))
+        });
+        Ok(Locker(Arc::new(LockerInner { settings, queue })))
     }
 }
 
@@ -223,7 +236,10 @@ mod tests {
         drop(builder(&emulator).build().unwrap().lock().unwrap());
         let requests = emulator.requests();
         let mut locker = builder(&emulator).build().unwrap();
-        Arc::get_mut(&mut locker.0).expect("it is new").stack = usize::MAX / 2;
+        Arc::get_mut(&mut locker.0)
+            .expect("it is new")
+            .settings
+            .stack = usize::MAX / 2;
 
         let error = locker.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::System);

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
-use super::settings::Settings;
-use super::state::{Granted, GuardState, Shared};
+use super::line::Next;
+use super::state::{Granted, GuardState, LeaseThread, LockerInner, Shared};
+use super::stop::Wake;
 use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
@@ -23,13 +24,6 @@ use crate::mutex::leased_blob::{LeasedBlob, Seen};
 use crate::sync::{MutexGuard, thread};
 use crate::time::tick::{Moment, Tick};
 
-/// A lease and its thread.
-#[derive(Debug, Clone)]
-pub(crate) struct LeaseThread {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) state: Arc<GuardState>,
-}
-
 /// Who carries out the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Driver {
@@ -41,74 +35,133 @@ enum Driver {
 impl LeaseThread {
     /// Acquires the lease, and waits for it within `limit`.
     pub(crate) fn acquire(
-        settings: &Arc<Settings>,
+        locker: &Arc<LockerInner>,
         limit: WaitLimit,
     ) -> Result<(Self, Granted), Error> {
+        let settings = &locker.settings;
         let target = &settings.events.target;
         let id = LeaseId::random()?;
         let clock = settings.mutex.operations().client.clock().clone();
-        let lifecycle = Lifecycle::new(settings.terms, limit, clock.moment());
+        let now = clock.moment();
+        let lifecycle = match limit {
+            WaitLimit::Once => Lifecycle::new(settings.terms, limit, now),
+            _ => Lifecycle::in_line(settings.terms, limit, now),
+        };
         let lease = Self {
-            settings: Arc::clone(settings),
-            state: Arc::new(GuardState::new(clock, id, lifecycle)),
+            locker: Arc::clone(locker),
+            state: Arc::new(GuardState::new(clock, id, lifecycle, now)),
         };
         if let Some(stop) = &settings.stop {
-            stop.register(&lease.state);
+            let state: Arc<dyn Wake> = Arc::<GuardState>::clone(&lease.state);
+            stop.register(Arc::downgrade(&state));
             if stop.is_stopped() {
                 return Err(stopped(target));
             }
         }
-        let thread = lease.clone();
-        thread::Builder::new()
-            .name(format!("azmutex:{}", settings.key))
-            .stack_size(settings.stack)
-            .spawn(move || thread.run())
-            .map_err(|error| {
-                Error::new(ErrorKind::System, "no thread to renew the lease from")
-                    .with_source(error)
-                    .during("acquire lease on", target)
-            })?;
-        let granted = lease.wait()?;
-        Ok((lease, granted))
+        if !lease.join(limit) {
+            let text = "another thread of this process holds the lock";
+            let error = Error::new(ErrorKind::WouldBlock, text);
+            return Err(error.during("acquire lease on", target));
+        }
+        let asks = limit == WaitLimit::Once;
+        let started = if asks { lease.start() } else { Ok(()) };
+        match started.and_then(|()| lease.wait()) {
+            Ok(granted) => {
+                lease.begin_turn();
+                Ok((lease, granted))
+            }
+            Err(error) => {
+                lease.fail_others(limit, &error);
+                lease.end_turn();
+                Err(error)
+            }
+        }
     }
 
-    /// Waits for the thread to acquire the lease, until the time is up or somebody stops it.
+    /// Waits for the lease, until the time is up or somebody stops it.
     fn wait(&self) -> Result<Granted, Error> {
-        let stop = self.settings.stop.as_ref();
-        let target = &self.settings.events.target;
+        let stop = self.locker.settings.stop.as_ref();
+        let target = &self.locker.settings.events.target;
         let mut shared = self.state.lock();
         loop {
             if let Some(result) = shared.handed.take() {
                 return result;
             }
-            let end = shared.lifecycle.wait_end();
             let now = self.state.now();
+            if let Some((token, notice)) = shared.lifecycle.accept(now) {
+                self.state.publish(&shared);
+                let granted = self.granted(&shared, token);
+                self.tell(&mut shared, notice);
+                return Ok(granted);
+            }
+            let end = shared.lifecycle.wait_end();
+            let mut until = Moment {
+                lease: end,
+                real: Tick::NEVER,
+            };
+            if shared.lifecycle.is_in_line() {
+                match self.look(now) {
+                    Next::Ask => {
+                        shared.lifecycle.begin(now);
+                        self.start()?;
+                        continue;
+                    }
+                    Next::Wait(then) => until.real = then,
+                }
+                match shared.lifecycle.step(now) {
+                    Step::Announce(notice) => {
+                        self.tell(&mut shared, notice);
+                        continue;
+                    }
+                    Step::Wait(then) => until.real = until.real.min(then.real),
+                    _ => {}
+                }
+            }
             let error = if stop.is_some_and(|stop| stop.is_stopped()) {
                 stopped(target)
             } else if now.lease >= end {
                 let error = shared.lifecycle.unmet();
                 error.during("acquire lease on", target)
             } else {
-                let until = Moment {
-                    lease: end,
-                    real: Tick::NEVER,
-                };
                 self.state.wait(&mut shared, until);
                 continue;
             };
+            if shared.lifecycle.is_in_line() && !self.leave() {
+                // It is being given the lease.
+                self.state.wait(&mut shared, Moment::NEVER);
+                continue;
+            }
             shared.lifecycle.give_up(now);
             self.state.publish(&shared);
             return Err(self.abandon(&mut shared, error));
         }
     }
 
+    /// Starts the lease's thread.
+    fn start(&self) -> Result<(), Error> {
+        let lease = self.clone();
+        thread::Builder::new()
+            .name(format!("azmutex:{}", self.locker.settings.key))
+            .stack_size(self.locker.settings.stack)
+            .spawn(move || lease.run())
+            .map(drop)
+            .map_err(|error| {
+                Error::new(ErrorKind::System, "no thread to renew the lease from")
+                    .with_source(error)
+                    .during("acquire lease on", &self.locker.settings.events.target)
+            })
+    }
+
     /// Releases the lease, all of it within the release timeout.
-    pub(crate) fn release(&self) -> Result<(), Error> {
-        let timeout = self.settings.terms.release_timeout;
-        let silence = &self.settings.mutex.operations().silence;
+    ///
+    /// `started`: when that began.
+    pub(crate) fn release(&self, started: Moment) -> Result<(), Error> {
+        let silence = &self.locker.settings.mutex.operations().silence;
         let mut shared = self.state.lock();
-        let started = self.state.now();
-        shared.lifecycle.release(started);
+        shared.lifecycle.release(Moment {
+            lease: self.state.now().lease,
+            ..started
+        });
         self.state.publish(&shared);
         if shared.lifecycle.result().is_none() && silence.is_known(started.real) {
             let text = "the service has not answered for a while; the lease is released in the \
@@ -117,20 +170,14 @@ impl LeaseThread {
                 Claim::Lost(reason) if reason != LossReason::Released => Error::lost(reason),
                 _ => Error::transport(text, Phase::Reply),
             };
-            let error = error.during("release lease on", &self.settings.events.target);
+            let error = error.during("release lease on", &self.locker.settings.events.target);
             return Err(self.abandon(&mut shared, error));
         }
         // From here on there is one who sends, so that no release overtakes another. A renewal that
         // arrives after the release is refused by the service, so waiting for it is for order, not
         // for safety.
         shared.taken_over = true;
-        let patience = Moment {
-            lease: Tick::NEVER,
-            real: started.real + timeout / 2,
-        };
-        while shared.busy && self.state.now().real < patience.real {
-            self.state.wait(&mut shared, patience);
-        }
+        self.wait_for_answer(&mut shared, started);
         drop(shared);
         self.carry_out(Driver::Releaser);
         let shared = self.state.lock();
@@ -138,7 +185,25 @@ impl LeaseThread {
         if result.as_ref().is_err_and(Error::is_silence) {
             silence.waited_in_vain(started.real, self.state.now().real);
         }
-        result.map_err(|error| error.during("release lease on", &self.settings.events.target))
+        result
+            .map_err(|error| error.during("release lease on", &self.locker.settings.events.target))
+    }
+
+    /// Waits until the lease's thread has an answer to what it has sent, for at most half of the release
+    /// timeout after `started`.
+    pub(crate) fn wait_for_answer(&self, shared: &mut MutexGuard<'_, Shared>, started: Moment) {
+        let patience = Moment {
+            lease: Tick::NEVER,
+            real: started.real + self.locker.settings.terms.release_timeout / 2,
+        };
+        while shared.busy && self.state.now().real < patience.real {
+            self.state.wait(shared, patience);
+        }
+    }
+
+    /// Tells what there is to tell of a lease that is over.
+    pub(crate) fn announce(&self) {
+        self.carry_out(Driver::Releaser);
     }
 
     /// Ends the renewals, and leaves the lease to whoever knows its ID.
@@ -150,7 +215,7 @@ impl LeaseThread {
 
     /// Replaces the content of the lock blob.
     pub(crate) fn write_content(&self, id: LeaseId, content: &[u8]) -> Result<(), Error> {
-        let timeout = self.settings.mutex.operations().request_timeout;
+        let timeout = self.locker.settings.mutex.operations().request_timeout;
         let result = self.blob(id).write_content(content, timeout);
         let mut shared = self.state.lock();
         match &result {
@@ -163,8 +228,8 @@ impl LeaseThread {
 
     /// Reads the content of the lock blob.
     pub(crate) fn read_content(&self, id: LeaseId) -> Result<Vec<u8>, Error> {
-        let operations = self.settings.mutex.operations();
-        let (client, key) = (&operations.client, &self.settings.key);
+        let operations = self.locker.settings.mutex.operations();
+        let (client, key) = (&operations.client, &self.locker.settings.key);
         operations
             .until_answered(|timeout| client.read_content(key, id, timeout))
             .inspect_err(|error| self.heed(&mut self.state.lock(), error))
@@ -178,23 +243,36 @@ impl LeaseThread {
         }
     }
 
-    fn run(&self) {
+    /// What the lease's thread does: it goes with the lease from guard to guard.
+    fn run(self) {
         let _presence = self.state.enter();
-        let client = &self.settings.mutex.operations().client;
+        let mut lease = self;
+        loop {
+            lease.keep();
+            let next = lease.state.lock().next.lock().take();
+            match next {
+                Some(next) => lease = next,
+                None => break,
+            }
+        }
+        if lease.state.lock().abandoned {
+            lease.locker.settings.abandoned.remove();
+        }
+    }
+
+    fn keep(&self) {
+        let client = &self.locker.settings.mutex.operations().client;
         let _fresh = client.keep_token_fresh();
         // Nothing here is known to panic. If something does, the claim still ends at the deadline.
         let carry_out = || self.carry_out(Driver::Thread);
         while catch_unwind(AssertUnwindSafe(carry_out)).is_err() {
-            let target = &self.settings.events.target;
+            let target = &self.locker.settings.events.target;
             no_panic(|| log::error!("lock `{target}`: the lease's thread panicked; it goes on"));
             let mut shared = self.state.lock();
             shared.busy = false;
             let real = self.state.now().real + Duration::from_secs(1);
             let lease = Tick::NEVER;
             self.state.wait(&mut shared, Moment { lease, real });
-        }
-        if self.state.lock().abandoned {
-            self.settings.abandoned.remove();
         }
     }
 
@@ -209,23 +287,13 @@ impl LeaseThread {
                     self.send(&mut shared, driver, &request, timeout);
                 }
                 Step::Wait(until) => self.state.wait(&mut shared, until),
-                Step::Announce(notice) => {
-                    let (event, report) = self.event(&shared, notice);
-                    MutexGuard::unlocked(&mut shared, || {
-                        self.settings.events.tell(&event, report);
-                    });
-                }
+                Step::Announce(notice) => self.tell(&mut shared, notice),
                 Step::HandOver { token } => {
-                    let previous = self.state.seen.lock().previous.clone();
-                    let id = shared.id;
-                    shared.handed = Some(Ok(Granted {
-                        id,
-                        token,
-                        previous,
-                    }));
+                    shared.handed = Some(Ok(self.granted(&shared, token)));
                 }
                 Step::Fail(error) => {
-                    let error = error.during("acquire lease on", &self.settings.events.target);
+                    let error =
+                        error.during("acquire lease on", &self.locker.settings.events.target);
                     let error = self.abandon(&mut shared, error);
                     shared.handed = Some(Err(error));
                 }
@@ -233,6 +301,7 @@ impl LeaseThread {
                     Ok(id) => {
                         *self.state.seen.lock() = Seen::default();
                         shared.id = id;
+                        shared.former = None;
                         shared.lifecycle.restart(self.state.now());
                     }
                     Err(error) => {
@@ -247,6 +316,27 @@ impl LeaseThread {
         self.state.publish(&shared);
     }
 
+    /// Tells those who listen what happened.
+    fn tell(&self, shared: &mut MutexGuard<'_, Shared>, notice: Notice) {
+        // Those who wait in this process must not count on it any more.
+        let lapsed = matches!(notice, Notice::Unproven | Notice::Lost(_));
+        let (event, report) = self.event(notice);
+        MutexGuard::unlocked(shared, || {
+            if lapsed {
+                self.wake_first();
+            }
+            self.locker.settings.events.tell(&event, report);
+        });
+    }
+
+    fn granted(&self, shared: &Shared, token: Option<i64>) -> Granted {
+        Granted {
+            id: shared.id,
+            token,
+            previous: self.state.seen.lock().previous.clone(),
+        }
+    }
+
     fn send(
         &self,
         shared: &mut MutexGuard<'_, Shared>,
@@ -254,10 +344,13 @@ impl LeaseThread {
         request: &Request,
         timeout: Duration,
     ) {
-        let id = shared.id;
+        let blob = LeasedBlob {
+            former: shared.former,
+            ..self.blob(shared.id)
+        };
         shared.busy |= driver == Driver::Thread;
         let sent = self.state.now();
-        let result = MutexGuard::unlocked(shared, || self.blob(id).perform(request, timeout));
+        let result = MutexGuard::unlocked(shared, || blob.perform(request, timeout));
         shared.busy &= driver != Driver::Thread;
         let random = shared.jitter.next();
         let now = self.state.now();
@@ -274,23 +367,24 @@ impl LeaseThread {
         }
         if !shared.abandoned {
             shared.abandoned = true;
-            self.settings.abandoned.add();
+            self.locker.settings.abandoned.add();
         }
         error.with_lease_id(shared.id)
     }
 
     fn blob(&self, id: LeaseId) -> LeasedBlob<'_> {
         LeasedBlob {
-            operations: self.settings.mutex.operations(),
-            key: &self.settings.key,
+            operations: self.locker.settings.mutex.operations(),
+            key: &self.locker.settings.key,
             id,
-            duration: self.settings.duration,
-            recorder: &self.settings.recorder,
+            former: None,
+            duration: self.locker.settings.duration,
+            recorder: &self.locker.settings.recorder,
             seen: &self.state.seen,
         }
     }
 
-    fn event(&self, shared: &Shared, notice: Notice) -> (Event, bool) {
+    fn event(&self, notice: Notice) -> (Event, bool) {
         let mut worth_a_line = true;
         let event = match notice {
             Notice::HeldByAnother { attempt, elapsed } => {
@@ -298,8 +392,19 @@ impl LeaseThread {
                 Event::Waiting {
                     attempt,
                     elapsed,
+                    ahead: 0,
                     holder: status.as_ref().and_then(LeaseStatus::holder).cloned(),
                     status: status.map(Box::new),
+                }
+            }
+            Notice::InLine { elapsed } => {
+                let (ahead, holder) = self.before();
+                Event::Waiting {
+                    attempt: 0,
+                    elapsed,
+                    ahead,
+                    holder,
+                    status: None,
                 }
             }
             Notice::AcquireFailed {
@@ -308,19 +413,17 @@ impl LeaseThread {
                 report,
             } => {
                 worth_a_line = report;
-                let error = error.during("acquire lease on", &self.settings.events.target);
+                let error = error.during("acquire lease on", &self.locker.settings.events.target);
                 Event::AcquireFailed { attempt, error }
             }
-            Notice::Acquired { elapsed } => Event::Acquired {
-                lease_id: shared.id,
-                elapsed,
-            },
+            Notice::Acquired { elapsed } => Event::Acquired { elapsed },
             Notice::Renewed => Event::Renewed,
             Notice::RenewalFailed { error, remaining } => Event::RenewalFailed { error, remaining },
             Notice::RecordFailed { error } => Event::RecordFailed { error },
             Notice::Unproven => Event::Unproven,
             Notice::HeldAgain => Event::HeldAgain,
             Notice::Lost(reason) => Event::Lost { reason },
+            Notice::HandedOver { hand_overs, held } => Event::HandedOver { hand_overs, held },
             Notice::Released => Event::Released,
         };
         (event, worth_a_line)

@@ -1,5 +1,7 @@
 //! What all guards of a locker share.
 
+use std::time::Duration;
+
 use super::abandoned::AbandonedLeases;
 use super::event::Events;
 use super::stop::StopToken;
@@ -18,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) recorder: Recorder,
     pub(crate) events: Events,
     pub(crate) stop: Option<StopToken>,
+    /// For how long this process hands the lock over before it lets others in. Zero if it does not.
+    pub(crate) hand_over_for: Duration,
     pub(crate) abandoned: AbandonedLeases,
     /// The size of a lease thread's stack, in bytes.
     pub(crate) stack: usize,

@@ -1,7 +1,6 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use super::state::GuardState;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Ends waiting for a lock from another thread, such as one that waits for signals.
@@ -33,7 +32,13 @@ pub struct StopToken(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     stopped: AtomicBool,
-    waiting: Mutex<Vec<Weak<GuardState>>>,
+    waiting: Mutex<Vec<Weak<dyn Wake>>>,
+}
+
+/// One who waits for a lock.
+pub(crate) trait Wake: Send + Sync {
+    /// Wakes whoever waits for a change, and whoever is about to.
+    fn wake(&self);
 }
 
 impl StopToken {
@@ -50,8 +55,8 @@ impl StopToken {
     pub fn stop(&self) {
         self.0.stopped.store(true, Ordering::SeqCst);
         let waiting = self.0.waiting.lock().drain(..).collect::<Vec<_>>();
-        for state in waiting.iter().filter_map(Weak::upgrade) {
-            state.wake();
+        for waiter in waiting.iter().filter_map(Weak::upgrade) {
+            waiter.wake();
         }
     }
 
@@ -61,11 +66,11 @@ impl StopToken {
         self.0.stopped.load(Ordering::SeqCst)
     }
 
-    /// Has whoever waits on `state` woken by a stop.
-    pub(crate) fn register(&self, state: &Arc<GuardState>) {
+    /// Has `waiter` woken by a stop.
+    pub(crate) fn register(&self, waiter: Weak<dyn Wake>) {
         let mut waiting = self.0.waiting.lock();
         waiting.retain(|other| other.strong_count() > 0);
-        waiting.push(Arc::downgrade(state));
+        waiting.push(waiter);
         // A stop that came before has not seen it: those who wait look for themselves first.
     }
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::renewal::LeaseThread;
+use super::state::LeaseThread;
 use crate::error::{Error, ErrorKind, LossReason};
 use crate::lease::hold::Claim;
 use crate::lease::ids::LeaseId;
@@ -25,7 +25,7 @@ impl LeaseWatch {
     /// The key: the blob's name.
     #[must_use]
     pub fn key(&self) -> &str {
-        &self.lease.settings.key
+        &self.lease.locker.settings.key
     }
 
     /// See [`LeaseGuard::is_held`](crate::LeaseGuard::is_held).
@@ -52,7 +52,7 @@ impl LeaseWatch {
                 Error::new(ErrorKind::LeaseUnproven, text)
             }
         };
-        Err(error.during("keep the lock", &self.lease.settings.events.target))
+        Err(error.during("keep the lock", &self.lease.locker.settings.events.target))
     }
 
     /// See [`LeaseGuard::deadline`](crate::LeaseGuard::deadline).
@@ -76,7 +76,7 @@ impl LeaseWatch {
     /// See [`LeaseGuard::lease_id`](crate::LeaseGuard::lease_id).
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
-        self.id
+        self.lease.state.expose_id(self.id)
     }
 
     /// Why the lock was lost, if it was.
@@ -130,8 +130,8 @@ impl LeaseWatch {
 
     pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
-            .field("lock", &self.lease.settings.events.target)
-            .field("lease_id", &self.id)
+            .field("lock", &self.lease.locker.settings.events.target)
+            .field("lease_id", &self.lease_id())
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }

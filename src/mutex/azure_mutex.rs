@@ -396,6 +396,7 @@ impl AzureMutex {
             operations: &self.0,
             key,
             id,
+            former: None,
             duration,
             recorder,
             seen,
@@ -533,6 +534,11 @@ impl AzureMutex {
     #[must_use]
     pub fn url(&self, key: &str) -> String {
         self.0.client.url(key)
+    }
+
+    /// Whether both are clones of one client.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(crate) fn operations(&self) -> &Operations {

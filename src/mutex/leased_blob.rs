@@ -19,6 +19,8 @@ pub(crate) struct LeasedBlob<'a> {
     pub(crate) operations: &'a Operations,
     pub(crate) key: &'a str,
     pub(crate) id: LeaseId,
+    /// The ID that the lease may have had before.
+    pub(crate) former: Option<LeaseId>,
     pub(crate) duration: LeaseDuration,
     pub(crate) recorder: &'a Recorder,
     pub(crate) seen: &'a Mutex<Seen>,
@@ -31,10 +33,23 @@ pub(crate) struct Seen {
     pub(crate) stored: Option<StoredRecord>,
     /// Whether it was written under this lease.
     pub(crate) written: bool,
+    /// The holder before gave the lease to this one, which is as good as a release.
+    pub(crate) passed_on: bool,
     /// The holder before this lease.
     pub(crate) previous: Previous,
     /// What the service last said of the lease, while waiting for it.
     pub(crate) status: Option<LeaseStatus>,
+}
+
+impl Seen {
+    /// What the next holder in this process knows. `exposed`: somebody else may have written since.
+    pub(crate) fn passed_on(self, exposed: bool) -> Self {
+        Self {
+            stored: self.stored.filter(|_| !exposed),
+            passed_on: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl LeasedBlob<'_> {
@@ -66,7 +81,14 @@ impl LeasedBlob<'_> {
             Request::WriteToken { token, if_match } => {
                 let before = self.stored(timeout).map(|stored| stored.record);
                 before.and_then(|before| {
-                    self.seen.lock().previous = before.as_previous();
+                    let mut seen = self.seen.lock();
+                    let before = if seen.passed_on {
+                        before.released()
+                    } else {
+                        before
+                    };
+                    seen.previous = before.as_previous();
+                    drop(seen);
                     let record = before.held_by(self.holder()).with_token(*token);
                     self.write(record, Some(if_match), timeout)
                 })
@@ -78,10 +100,20 @@ impl LeasedBlob<'_> {
                     self.write(record, Some(if_match), timeout)
                 })
             }
+            Request::Change => match self.former {
+                Some(former) => client
+                    .change(key, former, id, timeout)
+                    .map(|()| Answer::Done),
+                None => Ok(Answer::Done),
+            },
             Request::Renew => client.renew(key, id, true, timeout).map(|()| Answer::Done),
             Request::WriteReleased => {
                 let before = self.stored(timeout / 2).map(|stored| stored.record);
                 before.and_then(|before| self.write(before.released(), None, timeout))
+            }
+            Request::ReleaseFormer => {
+                let former = self.former.unwrap_or(id);
+                client.release(key, former, timeout).map(|()| Answer::Done)
             }
             Request::Release => client.release(key, id, timeout).map(|()| Answer::Done),
         };

@@ -24,6 +24,15 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
+    /// Tells this clock from others that exist now.
+    pub(crate) fn id(&self) -> usize {
+        match self {
+            Self::System => 0,
+            #[cfg(feature = "emulator")]
+            Self::Test(clock) => clock.id(),
+        }
+    }
+
     /// The time now, for deadlines.
     pub(crate) fn now(&self) -> Tick {
         match self {

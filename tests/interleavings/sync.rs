@@ -1,8 +1,8 @@
 //! What the library's threads share, in the hands of a scheduler.
 //!
-//! In the form of `parking_lot`, as far as the library uses it. A wait never blocks, since all of the
-//! library's have an end: it lets the others go on, and then has ended in time or not, as the
-//! scheduler pleases.
+//! In the form of `parking_lot`, as far as the library uses it. A short wait never blocks: it lets the
+//! others go on, and then has ended in time or not, as the scheduler pleases. A long one, as all by a
+//! clock that stands still, blocks until somebody wakes it, so that a wait that nobody wakes is found.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -58,6 +58,9 @@ pub(crate) mod thread {
 
 /// The longest pause between attempts in a scene.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Nobody in a scene needs a wait for so long to end by itself.
+const LONG: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttled::Mutex<T>);
@@ -152,6 +155,12 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         timeout: Duration,
     ) -> WaitTimeoutResult {
+        if timeout >= LONG {
+            let locked = guard.guard.take().expect("locked but in `unlocked`");
+            let locked = self.0.wait(locked);
+            *guard.guard = Some(locked.unwrap_or_else(|poisoned| poisoned.into_inner()));
+            return WaitTimeoutResult(false);
+        }
         MutexGuard::unlocked(guard, || {
             thread::yield_now();
             // A pause between attempts is over once the system's clock says so.

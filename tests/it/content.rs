@@ -47,6 +47,11 @@ fn builder(mutex: AzureMutex) -> LockerBuilder {
         .owner("ci@build-07")
 }
 
+/// One that asks the service for itself, as another process does.
+fn elsewhere(backend: &Backend) -> LockerBuilder {
+    builder(backend.mutex()).hand_over_for(Duration::ZERO)
+}
+
 #[track_caller]
 fn lock(builder: LockerBuilder) -> LeaseGuard {
     let locker = builder.build().expect("the settings are sound");
@@ -304,7 +309,7 @@ fn is_lost(error: &Error, reason: LossReason, guard: &LeaseGuard, events: &Event
 
 fn write_after_a_break_is_refused_and_the_guard_lost_at_once(backend: &Backend) {
     let (guard, events) = broken(backend);
-    let next = lock(builder(backend.mutex()).fencing(true));
+    let next = lock(elsewhere(backend).fencing(true));
     next.write(b"the next").expect("it is held");
     let error = guard.write(b"too late").expect_err("it is lost");
     is_lost(&error, LossReason::Taken, &guard, &events);
@@ -336,7 +341,7 @@ fn write_after_the_blob_was_deleted_makes_no_other(backend: &Backend) {
 
 fn read_after_a_break_is_refused_and_the_guard_lost_at_once(backend: &Backend) {
     let (guard, events) = broken(backend);
-    let next = lock(builder(backend.mutex()));
+    let next = lock(elsewhere(backend));
     let error = guard.read().expect_err("it is lost");
     is_lost(&error, LossReason::Taken, &guard, &events);
     next.check().expect("the other did no harm");

@@ -64,6 +64,11 @@ fn builder(backend: &Backend) -> LockerBuilder {
         .poll_interval(Duration::from_millis(10))
 }
 
+/// One that asks the service for itself, as another process does.
+fn elsewhere(backend: &Backend) -> LockerBuilder {
+    builder(backend).hand_over_for(Duration::ZERO)
+}
+
 #[track_caller]
 fn state(mutex: &AzureMutex) -> LeaseState {
     mutex.status(KEY).expect("the blob exists").state()
@@ -452,7 +457,8 @@ fn writes_to_a_leased_blob_need_the_lease_id(backend: &Backend) {
 fn lock_waits_until_holder_releases(backend: &Backend) {
     let guard = locker(backend).lock().expect("it is free");
     let (observer, events) = Events::new();
-    let waiter = builder(backend).observer(observer).build().expect("sound");
+    let waiter = elsewhere(backend).observer(observer);
+    let waiter = waiter.build().expect("sound");
     thread::scope(|scope| {
         let waiting = scope.spawn(move || waiter.lock().map(|guard| guard.release()));
         events.wait(|event| matches!(event, Event::Waiting { .. }));
@@ -482,7 +488,8 @@ fn try_lock_would_block_while_another_holds(backend: &Backend) {
 fn try_lock_for_gets_a_lock_that_is_released_in_time(backend: &Backend) {
     let guard = locker(backend).lock().expect("it is free");
     let (observer, events) = Events::new();
-    let waiter = builder(backend).observer(observer).build().expect("sound");
+    let waiter = elsewhere(backend).observer(observer);
+    let waiter = waiter.build().expect("sound");
     thread::scope(|scope| {
         let waiting = scope.spawn(move || waiter.try_lock_for(LONG).map(drop));
         events.wait(|event| matches!(event, Event::Waiting { .. }));

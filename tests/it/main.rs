@@ -17,6 +17,7 @@ mod inspection;
 mod late;
 mod layers;
 mod public_api;
+mod queue;
 mod situations;
 mod support;
 mod support_tests;

@@ -51,6 +51,7 @@ impl Scene {
 
     fn locker_of(&self, key: &str) -> LockerBuilder {
         Locker::builder(self.mutex.clone(), key)
+            .hand_over_for(Duration::from_secs(60))
             .poll_interval(Duration::from_millis(10))
     }
 
@@ -431,4 +432,210 @@ fn wait_that_ends_while_the_acquire_is_in_flight_leaves_no_lease() {
         assert!(scene.is_free());
     });
     reached.assert("the acquire was in flight");
+}
+
+/// A waiter's guard, and what became of it.
+fn hold(guard: &LeaseGuard) {
+    assert!(guard.is_held());
+    dawdle();
+    assert!(guard.is_held());
+}
+
+/// Counts the leases that go from guard to guard.
+fn counting(locker: LockerBuilder, handed_over: &Reached) -> LockerBuilder {
+    let handed_over = handed_over.clone();
+    locker.observer(move |event| {
+        if matches!(event, Event::HandedOver { .. }) {
+            handed_over.count();
+        }
+    })
+}
+
+#[test]
+fn lease_goes_from_guard_to_guard_and_each_is_the_only_one() {
+    let reached = Reached::default();
+    let handed_over = reached.clone();
+    explore("hand-over", move |scene| {
+        let locker = || counting(scene.locker(), &handed_over).build().unwrap();
+        let guard = locker().lock().unwrap();
+        let watch = guard.watch();
+        let others = [(); 2].map(|()| {
+            // Each has a locker of its own, which is gone before its guard.
+            let (locker, watch) = (locker(), watch.clone());
+            thread::spawn(move || {
+                let guard = locker.lock().unwrap();
+                drop(locker);
+                assert!(!watch.is_held(), "two have the lock");
+                hold(&guard);
+                guard.release().unwrap();
+            })
+        });
+        dawdle();
+        hold(&guard);
+        guard.release().unwrap();
+        assert_eq!(watch.loss_reason(), Some(LossReason::Released));
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert!(scene.is_free());
+    });
+    reached.assert("handed over");
+}
+
+#[test]
+fn lease_that_goes_on_with_another_id_is_renewed_by_its_thread() {
+    let reached = Reached::default();
+    let handed_over = reached.clone();
+    explore("hand-over with a change", move |scene| {
+        let locker = counting(scene.locker(), &handed_over).build().unwrap();
+        let guard = locker.lock().unwrap();
+        let id = guard.lease_id();
+        let next = thread::spawn(move || locker.lock().unwrap());
+        dawdle();
+        scene.advance(Duration::from_secs(20));
+        guard.release().unwrap();
+        let next = next.join().unwrap();
+        assert_ne!(next.lease_id(), id);
+        for _ in 0..2 {
+            scene.advance_now(Duration::from_secs(30));
+        }
+        while next.remaining() < Duration::from_secs(20) {
+            thread::yield_now();
+        }
+        next.release().unwrap();
+        assert!(scene.is_free());
+    });
+    reached.assert("handed over");
+}
+
+#[test]
+fn waiter_that_is_stopped_while_it_is_given_the_lock_leaves_it_to_the_next() {
+    let [given, stopped] = [(); 2].map(|()| Reached::default());
+    let (gets, ends) = (given.clone(), stopped.clone());
+    explore("stop in line", move |scene| {
+        let stop = StopToken::new();
+        let guard = scene.locker().build().unwrap().lock().unwrap();
+        let locker = scene.locker().stop_token(&stop).build().unwrap();
+        let (gets, ends) = (gets.clone(), ends.clone());
+        let first = thread::spawn(move || match locker.lock() {
+            Ok(guard) => {
+                hold(&guard);
+                gets.count();
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Stopped);
+                ends.count();
+            }
+        });
+        let locker = scene.locker().build().unwrap();
+        let second = thread::spawn(move || hold(&locker.lock().unwrap()));
+        let stopper = thread::spawn(move || {
+            dawdle();
+            stop.stop();
+        });
+        dawdle();
+        guard.release().unwrap();
+        for thread in [first, second, stopper] {
+            thread.join().unwrap();
+        }
+        assert!(scene.is_free());
+    });
+    given.assert("given the lock");
+    stopped.assert("stopped");
+}
+
+#[test]
+fn waiter_whose_time_is_up_while_it_is_given_the_lock_leaves_it_to_the_next() {
+    let [given, late] = [(); 2].map(|()| Reached::default());
+    let (gets, ends) = (given.clone(), late.clone());
+    explore("time limit in line", move |scene| {
+        let guard = scene.locker().build().unwrap().lock().unwrap();
+        let (gets, ends) = (gets.clone(), ends.clone());
+        let locker = scene.locker().build().unwrap();
+        let first = thread::spawn(move || match locker.try_lock_for(Duration::from_secs(2)) {
+            Ok(guard) => {
+                hold(&guard);
+                gets.count();
+            }
+            Err(TryLockError::WouldBlock) => ends.count(),
+            Err(error) => panic!("{error}"),
+        });
+        let locker = scene.locker().build().unwrap();
+        let second = thread::spawn(move || hold(&locker.lock().unwrap()));
+        dawdle();
+        scene.advance(Duration::from_secs(3));
+        dawdle();
+        guard.release().unwrap();
+        first.join().unwrap();
+        second.join().unwrap();
+        assert!(scene.is_free());
+    });
+    given.assert("given the lock");
+    late.assert("too late");
+}
+
+#[test]
+fn first_in_line_whose_time_is_up_while_it_asks_leaves_that_to_the_next() {
+    explore_orders(ORDERS_WITH_PAUSES, "time limit of the first", |scene| {
+        let elsewhere = scene.locker().hand_over_for(Duration::ZERO);
+        let guard = elsewhere.build().unwrap().lock().unwrap();
+        let locker = scene.locker().build().unwrap();
+        let first = thread::spawn({
+            let locker = locker.clone();
+            move || drop(locker.try_lock_for(Duration::from_secs(2)))
+        });
+        let second = thread::spawn({
+            let locker = locker.clone();
+            move || hold(&locker.lock().unwrap())
+        });
+        dawdle();
+        scene.advance(Duration::from_secs(3));
+        guard.release().unwrap();
+        first.join().unwrap();
+        second.join().unwrap();
+        while !locker.settle(Duration::from_secs(60)) {}
+        assert!(scene.is_free());
+    });
+}
+
+#[test]
+fn panic_under_the_guard_hands_nothing_over_and_the_next_one_is_served() {
+    let handed_over = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&handed_over);
+    explore_orders(ORDERS_WITH_PAUSES, "panic with waiters", move |scene| {
+        let counted = Arc::clone(&counted);
+        let locker = scene.locker().observer(move |event| {
+            if matches!(event, Event::HandedOver { .. }) {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let guard = locker.build().unwrap().lock().unwrap();
+        let locker = scene.locker().build().unwrap();
+        let next = thread::spawn(move || hold(&locker.lock().unwrap()));
+        dawdle();
+        let result = catch_unwind(AssertUnwindSafe(move || {
+            let _guard = guard;
+            std::panic::resume_unwind(Box::new("the work failed"));
+        }));
+        assert!(result.is_err());
+        next.join().unwrap();
+        assert!(scene.is_free());
+    });
+    assert_eq!(handed_over.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn lease_that_is_lost_wakes_the_next_in_line() {
+    explore_orders(ORDERS_WITH_PAUSES, "loss with waiters", |scene| {
+        let locker = scene.locker().build().unwrap();
+        let guard = locker.lock().unwrap();
+        let next = thread::spawn(move || hold(&locker.lock().unwrap()));
+        dawdle();
+        let broken = scene.mutex.break_lease(&scene.key, Some(Duration::ZERO));
+        broken.unwrap();
+        scene.advance(Duration::from_secs(20));
+        // The guard is still there.
+        next.join().unwrap();
+        assert!(!guard.is_held());
+        drop(guard);
+        assert!(scene.is_free());
+    });
 }

@@ -40,9 +40,8 @@ pub(crate) fn answer(ask: &Ask, id: Id, reply: Option<Reply>) -> Result<Answer, 
             let etag = etag.to_string();
             return Ok(Answer::Written { etag });
         }
-        (_, Some(Reply::Done | Reply::Created { .. } | Reply::Leased { .. })) => {
-            return Ok(Answer::Done);
-        }
+        (_, Some(Reply::Done | Reply::Changed { .. })) => return Ok(Answer::Done),
+        (_, Some(Reply::Created { .. } | Reply::Leased { .. })) => return Ok(Answer::Done),
         (_, Some(Reply::NotYours)) => &errors.taken,
         (_, Some(Reply::Broken)) => &errors.broken,
         (_, Some(Reply::NotFound)) => &errors.deleted,

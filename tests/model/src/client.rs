@@ -9,6 +9,7 @@ use crate::lease::hold::Claim;
 use crate::lease::lifecycle::Lifecycle;
 use crate::lease::step::{Answer, Metadata, Notice, Request as Ask, Step};
 use crate::lease::terms::{Terms, WaitLimit};
+use crate::lock::line::{Line, Next};
 use crate::mistakes::Mistake;
 use crate::service::{DURATION, Id, Op, Reply};
 use crate::time::tick::{Moment, Tick};
@@ -18,6 +19,8 @@ use crate::time::tick::{Moment, Tick};
 const TICK: Duration = Duration::from_secs(1000);
 const MARGIN: u8 = 1;
 const RENEW_EVERY: u8 = 2;
+/// For how long a process hands the lock over.
+const QUANTUM: u8 = 2;
 
 /// A clock that gains or loses as much against the service's as the margin allows, and no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +63,8 @@ pub(crate) struct Manner {
     pub(crate) max_hold: Option<u8>,
     /// For so many ticks it waits for another holder.
     pub(crate) limit: Option<u8>,
+    /// The IDs of leases get out.
+    pub(crate) exposed: bool,
 }
 
 impl Manner {
@@ -148,6 +153,12 @@ pub(crate) struct Lease {
     before: Option<Lifecycle>,
     /// The answer that `HeldIsRemembered` remembers.
     remembered: bool,
+    /// Since when the process has the lease.
+    granted: Tick,
+    /// The user has sent something with the lease's ID.
+    exposed: bool,
+    /// The ID until the change is confirmed.
+    pub(crate) former: Option<Id>,
 }
 
 #[derive(Debug, Clone)]
@@ -281,6 +292,9 @@ impl Client {
             held_until: Tick::default(),
             before: None,
             remembered: false,
+            granted: Tick::default(),
+            exposed: false,
+            former: None,
         }));
         self.act(manner, THREAD, now)
     }
@@ -309,6 +323,12 @@ impl Client {
             return outcome;
         }
         loop {
+            if let Some((token, _)) = lease.machine.accept(moment) {
+                lease.user = User::HasGuard;
+                lease.remembered = true;
+                outcome.token = token;
+                outcome.acted = true;
+            }
             match lease.machine.step(moment) {
                 // It changes nothing, and how long it takes is a pause like any other.
                 Step::Send {
@@ -337,11 +357,13 @@ impl Client {
                 Step::HandOver { token } => {
                     lease.user = User::HasGuard;
                     lease.remembered = true;
+                    lease.granted = moment.lease;
                     outcome.token = token;
                 }
                 Step::Fail(_) => lease.user = User::Gone,
                 Step::Restart => {
                     self.id = self.id.next();
+                    lease.former = None;
                     lease.tenure = 0;
                     lease.machine.restart(moment);
                 }
@@ -371,14 +393,16 @@ impl Client {
     }
 
     /// The user writes to the blob's content under the lease.
-    pub(crate) fn write(&self, manner: Manner) -> Option<Request> {
-        let lease = self.lease()?;
+    pub(crate) fn write(&mut self, manner: Manner) -> Option<Request> {
+        let id = self.id;
+        let lease = self.lease_mut()?;
+        lease.exposed = true;
         let op = Op::Write {
             under: !manner.makes(Mistake::WriteWithoutId),
             tenure: lease.tenure,
         };
         (lease.user == User::HasGuard).then_some(Request {
-            id: self.id,
+            id,
             since: 0,
             posthumous: false,
             op,
@@ -442,6 +466,53 @@ impl Client {
         true
     }
 
+    /// The user ends the hold, and the next one in the process gets the lease. Returns whether it goes
+    /// to it with another ID.
+    pub(crate) fn hand_over(&mut self, manner: Manner, now: u8) -> Option<bool> {
+        let moment = self.rate.moment(now);
+        let next_id = self.id.next();
+        let id = self.id;
+        let lease = self.lease_mut()?;
+        let waits = lease.waiting.iter().any(Option::is_some);
+        let unbounded = manner.makes(Mistake::UnboundedHandOvers);
+        if lease.user != User::HasGuard || waits || !(unbounded || lease.is_in_time(moment)) {
+            return None;
+        }
+        if manner.makes(Mistake::UnprovenHandedOver) {
+            // It is renewed in no time.
+            let renewed = Ok(Answer::Done);
+            lease
+                .machine
+                .answered(&Ask::Renew, moment, moment, renewed, 0);
+        }
+        let passed = lease.machine.pass_on(&manner.terms(), moment)?;
+        let mut machine = Lifecycle::in_line(manner.terms(), WaitLimit::Forever, moment);
+        let exposed = (lease.exposed || manner.exposed) && !manner.makes(Mistake::SameIdHandedOver);
+        let changes = machine.take_over(passed, exposed, moment);
+        lease.machine = machine;
+        lease.user = User::WaitsForGuard;
+        lease.remembered = false;
+        lease.exposed = false;
+        lease.former = changes.then_some(id);
+        if changes {
+            self.id = next_id;
+        }
+        Some(changes)
+    }
+
+    /// Whether the process has had the lock for its time.
+    pub(crate) fn is_overdue(&self, now: u8) -> bool {
+        let moment = self.rate.moment(now);
+        self.lease().is_some_and(|lease| !lease.is_in_time(moment))
+    }
+
+    /// GHOST: the next user in the process has the lease.
+    pub(crate) fn tenure_is(&mut self, tenure: u8) {
+        if let Some(lease) = self.lease_mut() {
+            lease.tenure = tenure;
+        }
+    }
+
     /// The process is gone. Returns what was still under way.
     pub(crate) fn die(&mut self) -> impl Iterator<Item = Request> + use<> {
         let under_way = match std::mem::replace(&mut self.phase, Phase::Dead) {
@@ -489,6 +560,10 @@ impl Client {
             (Ok(Answer::Metadata(metadata)), _) => {
                 metadata.wall = wall(now);
                 lease.stored = metadata.token;
+            }
+            (Ok(_), Some(Reply::Changed { tenure })) => {
+                lease.tenure = tenure;
+                lease.former = None;
             }
             (Ok(_), Some(Reply::Created { etag })) => learned = Some((etag, None)),
             (Ok(_), Some(Reply::Stored { etag })) => {
@@ -555,6 +630,12 @@ impl Client {
             _ => {}
         }
         lease.machine.answered(&ask, fed.0, fed.1, result, 0);
+        if ask == Ask::Change && manner.makes(Mistake::ChangeIsRenewal) && reply.is_some() {
+            let renewed = Ok(Answer::Done);
+            lease
+                .machine
+                .answered(&Ask::Renew, sent, moment, renewed, 0);
+        }
         if let Some(Mistake::LateTokenHandedOut | Mistake::ProvenOnce) = manner.mistake {
             outcome.token = lease.handed_over_at(fed.1);
         }
@@ -573,6 +654,21 @@ impl Lease {
             RELEASER => self.user == User::WaitsForRelease,
             _ => self.user != User::WaitsForRelease || self.before.is_some(),
         }
+    }
+
+    /// Whether the process may hand the lock over, by the line of those who wait in it.
+    fn is_in_time(&self, now: Moment) -> bool {
+        let granted = Moment {
+            lease: self.granted,
+            real: self.granted,
+        };
+        let mut line = Line::default();
+        line.join(THREAD);
+        line.join(RELEASER);
+        assert_eq!(line.look(&THREAD, granted, |_| false), Next::Ask);
+        line.granted(&THREAD, granted);
+        let quantum = TICK * u32::from(QUANTUM);
+        line.hand_over(&THREAD, now, quantum, |_| true).is_some()
     }
 
     /// Whether the lease would still be held for certain, had the user not released it.
@@ -595,7 +691,10 @@ impl Lease {
             Ask::Acquire => Op::Acquire,
             Ask::Renew if manner.makes(Mistake::AcquireAsRenew) => Op::Acquire,
             Ask::Renew => Op::Renew,
-            Ask::Release => Op::Release {
+            Ask::Change => Op::Change {
+                from: self.former.unwrap_or(id),
+            },
+            Ask::Release | Ask::ReleaseFormer => Op::Release {
                 tenure: self.tenure,
             },
             Ask::CreateContainer | Ask::CreateBlob => Op::Create,
@@ -604,6 +703,10 @@ impl Lease {
             Ask::WriteToken { token, if_match } => stored(Some(if_match), Some(*token)),
             Ask::WriteHolder { if_match } => stored(Some(if_match), self.stored),
             Ask::WriteReleased => stored(None, self.stored),
+        };
+        let id = match ask {
+            Ask::ReleaseFormer => self.former.unwrap_or(id),
+            _ => id,
         };
         let request = Request {
             id,
@@ -653,7 +756,9 @@ impl Lease {
             Notice::Acquired { .. } => self.user == User::WaitsForGuard,
             Notice::Lost(reason) => claim == Claim::Lost(*reason),
             Notice::Released => self.machine.result().is_some_and(Result::is_ok),
-            Notice::HeldByAnother { .. }
+            Notice::InLine { .. }
+            | Notice::HandedOver { .. }
+            | Notice::HeldByAnother { .. }
             | Notice::AcquireFailed { .. }
             | Notice::RenewalFailed { .. }
             | Notice::RecordFailed { .. } => true,
@@ -675,6 +780,8 @@ pub(crate) struct View<'a> {
     pub(crate) by: u8,
     /// Whether a request may still fail, other than by a refusal.
     pub(crate) failures: bool,
+    /// Whether a lease may still go to another user in a process.
+    pub(crate) hand_overs: bool,
 }
 
 impl View<'_> {
@@ -806,7 +913,15 @@ impl Lease {
             held_until,
             before,
             remembered,
+            granted,
+            exposed,
+            former,
         } = self;
+        if view.all.hand_overs {
+            let age = view.now.since(*granted).min(TICK * u32::from(QUANTUM));
+            (view.ticks(age), exposed).hash(state);
+        }
+        former.map(|id| view.all.id(id)).hash(state);
         machine.fingerprint(view, state);
         before.is_some().hash(state);
         if let Some(before) = before {
@@ -856,6 +971,7 @@ impl Waiting {
                 let token = token.map(|token| view.all.token(token));
                 (2, view.all.etag(*etag), token).hash(state);
             }
+            Some(Reply::Changed { tenure }) => (6, *tenure == view.all.tenure).hash(state),
             Some(Reply::Stored { etag }) => (3, view.all.etag(*etag)).hash(state),
             Some(Reply::Created { etag }) => (4, view.all.etag(*etag)).hash(state),
             reply => (5, reply).hash(state),
@@ -867,7 +983,8 @@ impl Request {
     /// Whether the service does nothing for it unless its ID is leased.
     pub(crate) fn needs_lease(&self) -> bool {
         match self.op {
-            Op::Acquire | Op::Break | Op::Create => false,
+            // A change needs one of another ID.
+            Op::Acquire | Op::Break | Op::Create | Op::Change { .. } => false,
             Op::Write { under, .. } => under,
             Op::Renew | Op::Release { .. } | Op::Look | Op::Read | Op::Store { .. } => true,
         }
@@ -903,6 +1020,7 @@ impl Request {
             }
             Op::Write { under, tenure } => (2, under, tenure == view.tenure).hash(state),
             Op::Release { tenure } => (3, tenure == view.tenure).hash(state),
+            Op::Change { from } => (5, view.id(from)).hash(state),
             op => (4, op).hash(state),
         }
     }

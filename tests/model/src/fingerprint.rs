@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::acquisition::Acquisition;
+use super::change::Change;
 use super::hold::Hold;
 use super::lifecycle::{Held, Lifecycle, Phase, Then};
 use super::proposal::Proposal;
@@ -55,7 +56,7 @@ impl Lifecycle {
         }
         std::mem::discriminant(phase).hash(state);
         match phase {
-            Phase::Acquiring => acquisition.fingerprint(view, state),
+            Phase::InLine | Phase::Acquiring => acquisition.fingerprint(view, state),
             Phase::Restarting => acquisition.restarted(view, state),
             Phase::Held(held) => {
                 held.fingerprint(view, state);
@@ -106,6 +107,7 @@ impl Acquisition {
             terms,
             limit: _,     // see `end`
             started: _,   // see `end`
+            begun: _,     // see `end`
             concluded: _, // see `end`
             proposal,
             next,
@@ -150,10 +152,20 @@ impl Held {
             writing,
             announced,
             handed_over,
+            // For what is told of a hand-over.
+            granted: _,
+            hand_overs,
+            change,
+            short,
         } = self;
         hold.fingerprint(view, state);
         writing.fingerprint(view, state);
-        (announced, handed_over).hash(state);
+        (announced, handed_over, *hand_overs > 0, short).hash(state);
+        change.is_some().hash(state);
+        if let Some(Change { due, retry }) = change {
+            view.until(*due).hash(state);
+            retry.fingerprint(view, state);
+        }
     }
 }
 
@@ -215,11 +227,12 @@ impl Release {
             held_until,
             lost,
             write,
+            former,
             due,
             retry,
             unanswered,
         } = self;
-        (view.until(*due), lost, write, unanswered).hash(state);
+        (view.until(*due), lost, write, former, unanswered).hash(state);
         if *unanswered || view.failures() {
             view.until(*held_until).hash(state);
             retry.fingerprint(view, state);

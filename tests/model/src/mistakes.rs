@@ -45,4 +45,12 @@ pub enum Mistake {
     UnansweredIsReleased,
     /// What a late grant brings to a client that has given up is left to run out.
     LateGrantForgotten,
+    /// The next user in a process gets a lease whose ID got out.
+    SameIdHandedOver,
+    /// The lease goes on from user to user in a process, for however long.
+    UnboundedHandOvers,
+    /// A change of the ID counts as a renewal.
+    ChangeIsRenewal,
+    /// The next user in a process gets a lease that nobody can vouch for.
+    UnprovenHandedOver,
 }

@@ -87,6 +87,10 @@ enum State {
 pub(crate) enum Op {
     Acquire,
     Renew,
+    /// From this ID to that of the request.
+    Change {
+        from: Id,
+    },
     Release {
         /// GHOST: the tenure that the client was granted.
         tenure: u8,
@@ -118,6 +122,10 @@ pub(crate) enum Reply {
     Leased {
         id: Id,
         etag: u8,
+        tenure: u8,
+    },
+    /// 200, with the ID asked for, and as a GHOST the tenure.
+    Changed {
         tenure: u8,
     },
     Done,
@@ -210,6 +218,14 @@ impl Service {
                     let id = blob.lease.as_ref().map_or(id, |lease| lease.id);
                     blob.lease = Some(Lease { id, ..new });
                     self.leased(id)
+                }
+                _ => Reply::NotYours,
+            },
+            // It does not start the lease anew, and may be repeated.
+            Op::Change { from } => match (&mut blob.lease, state) {
+                (Some(lease), State::Leased) if lease.id == from || ours => {
+                    lease.id = id;
+                    self.changed(id)
                 }
                 _ => Reply::NotYours,
             },
@@ -396,6 +412,21 @@ impl Service {
                 )
                 .hash(state);
         }
+    }
+
+    /// GHOST: the next user in a process has the lease with the same ID.
+    pub(crate) fn hand_over(&mut self) -> u8 {
+        self.tenure += 1;
+        self.tenure
+    }
+
+    fn changed(&mut self, id: Id) -> Reply {
+        if self.last != Some(id) {
+            self.tenure += 1;
+            self.last = Some(id);
+        }
+        let tenure = self.tenure;
+        Reply::Changed { tenure }
     }
 
     fn leased(&mut self, id: Id) -> Reply {

@@ -47,6 +47,10 @@ pub struct Bounds {
     pub strangers: u8,
     /// How many writes under the lease the users make.
     pub writes: u8,
+    /// How often a lease goes to the next user in a process.
+    pub hand_overs: u8,
+    /// Whether others may know the ID that it has.
+    pub exposed: bool,
     /// Whether every lock gets a fencing token.
     pub fencing: bool,
     /// Whether every holder is written, so many ticks after the user has the guard.
@@ -82,6 +86,8 @@ impl Bounds {
         deletions: 0,
         strangers: 0,
         writes: 0,
+        hand_overs: 0,
+        exposed: false,
         fencing: false,
         holder_delay: None,
         max_hold: None,
@@ -124,6 +130,7 @@ struct Left {
     deletions: u8,
     strangers: u8,
     writes: u8,
+    hand_overs: u8,
 }
 
 /// GHOST: what has happened.
@@ -152,6 +159,10 @@ struct Seen {
     left_behind: bool,
     /// Something was announced that is not so.
     misreported: bool,
+    /// A lease went to the next user in a process.
+    handed_over: bool,
+    /// One did after the process had had it for its time.
+    unbounded: bool,
 }
 
 /// Two states are the same if nothing that can follow differs: time counts by differences, and
@@ -194,6 +205,7 @@ impl Hash for State {
             ids: &ids,
             used: &used,
             by,
+            hand_overs: left.hand_overs > 0,
             failures,
         };
         let hash_of_client = |client: &Client| {
@@ -236,7 +248,10 @@ impl Hash for State {
             false_loss,
             left_behind,
             misreported,
+            handed_over,
+            unbounded,
         } = seen;
+        (handed_over, unbounded).hash(hasher);
         (token_regressed, late_write, outlived, misreported).hash(hasher);
         (proven_again, late_grant, left_behind).hash(hasher);
         (unheld_release, untold_loss, false_loss).hash(hasher);
@@ -278,6 +293,8 @@ pub enum Action {
     Forget(usize, usize),
     /// The user drops the guard, or stops to wait for the lock.
     LetGo(usize),
+    /// The user drops the guard, and another one in the process waits for it.
+    HandOver(usize),
     /// The user writes to the blob under the lease; the write is on its way.
     Write(usize),
     Die(usize),
@@ -300,6 +317,7 @@ impl World {
             holder_delay: self.bounds.holder_delay,
             max_hold: self.bounds.max_hold,
             limit: self.bounds.limit,
+            exposed: self.bounds.exposed,
         }
     }
 
@@ -478,6 +496,7 @@ impl Model for World {
                 deletions: bounds.deletions,
                 strangers: bounds.strangers,
                 writes: bounds.writes,
+                hand_overs: bounds.hand_overs,
             },
             seen: Seen::default(),
         })
@@ -523,6 +542,9 @@ impl Model for World {
                 User::WaitsForGuard => actions.push(Action::LetGo(i)),
                 User::HasGuard => {
                     actions.push(Action::LetGo(i));
+                    if left.hand_overs > 0 {
+                        actions.push(Action::HandOver(i));
+                    }
                     if left.writes > 0 {
                         actions.push(Action::Write(i));
                     }
@@ -607,6 +629,20 @@ impl Model for World {
                 self.report(&mut state, i, before);
                 self.go_on(&mut state, i);
             }
+            Action::HandOver(i) => {
+                state.left.hand_overs -= 1;
+                let client = &mut state.clients[i];
+                let (id, overdue) = (client.id, client.is_overdue(now));
+                let changes = client.hand_over(manner, now)?;
+                if !changes {
+                    client.tenure_is(state.service.hand_over());
+                }
+                let is_holder = state.service.holder(now) == Some(id);
+                state.seen.handed_over = true;
+                state.seen.unbounded |= overdue;
+                state.seen.unheld_release |= !is_holder && !state.service.was_cut(id);
+                self.go_on(&mut state, i);
+            }
             Action::Write(i) => {
                 state.left.writes -= 1;
                 let request = state.clients[i].write(manner)?;
@@ -688,6 +724,7 @@ impl Model for World {
             Property::always(LOSS_IS_REPORTED, |_, state: &State| !state.seen.untold_loss),
             Property::always(REPORTED_IS_LOST, |_, state: &State| !state.seen.false_loss),
             Property::always(NOTHING_LEFT, |_, state: &State| !state.seen.left_behind),
+            Property::always(BOUNDED, |_, state: &State| !state.seen.unbounded),
             Property::always(ANNOUNCED_IS_SO, |_, state: &State| !state.seen.misreported),
             Property::always(SOMEBODY_CAN_HOLD, |world: &Self, state: &State| {
                 let waits = |client: &&Client| {
@@ -724,6 +761,12 @@ impl Model for World {
             }),
         ];
         let bounds = &self.bounds;
+        if bounds.hand_overs > 0 {
+            properties.push(Property::sometimes(HANDED_OVER, |_, state: &State| {
+                let holds = |client: &Client| client.holds_since().is_some();
+                state.seen.handed_over && state.clients.iter().any(holds)
+            }));
+        }
         if bounds.losses > 0 {
             properties.push(Property::sometimes(PROVEN_AGAIN, |_, state: &State| {
                 state.seen.proven_again
@@ -805,7 +848,8 @@ impl World {
         else {
             return;
         };
-        let holds = service.holder(state.now) == Some(client.id);
+        let holder = service.holder(state.now);
+        let holds = [Some(client.id), lease.former].contains(&holder) && holder.is_some();
         seen.left_behind |= result.is_ok() && holds && !seen.late_grant;
         if lease.user != User::WaitsForRelease {
             return;
@@ -841,6 +885,8 @@ pub const RELEASED_WAS_HELD: &str = "a release succeeds only if nobody else held
 pub const LOSS_IS_REPORTED: &str = "a release tells of a loss before it";
 pub const REPORTED_IS_LOST: &str = "no loss is reported of a lease that was released in time";
 pub const NOTHING_LEFT: &str = "who is through has left no lease behind";
+pub const BOUNDED: &str = "a process hands the lock over for no longer than its time";
+pub const HANDED_OVER: &str = "the next user in a process holds the lock";
 pub const ANNOUNCED_IS_SO: &str = "what is announced is so";
 pub const HOLDER_CAN_KEEP: &str = "a holder that is answered keeps the lock";
 pub const RELEASE_ENDS: &str = "a release that is answered ends";

@@ -59,6 +59,14 @@ mistakes! {
     loss_that_a_refused_release_hides_is_caught: GoneIsReleased, LOSS_IS_REPORTED, PLAIN;
     release_taken_as_an_earlier_attempts_success_is_caught: UnansweredIsReleased,
         RELEASED_WAS_HELD, LOSS;
+    lease_handed_over_with_an_id_that_got_out_is_caught: SameIdHandedOver, LATE_WRITE_REFUSED,
+        Bounds { hand_overs: 1, writes: 1, ..PLAIN };
+    hand_overs_without_an_end_are_caught: UnboundedHandOvers, BOUNDED,
+        Bounds { hand_overs: 1, ..PLAIN };
+    change_taken_for_a_renewal_is_caught: ChangeIsRenewal, ONE_HOLDER,
+        Bounds { hand_overs: 1, exposed: true, ..PLAIN };
+    unproven_lease_handed_over_is_caught: UnprovenHandedOver, ONE_HOLDER,
+        Bounds { hand_overs: 1, ..PLAIN };
     late_grant_left_to_run_out_is_caught: LateGrantForgotten, NOTHING_LEFT, PLAIN;
     deadline_counted_from_the_resend_is_caught_if_a_service_keeps_the_end: DeadlineFromResend,
         ONE_HOLDER, Bounds { keeps_end: true, ..LOSS };
