@@ -54,7 +54,7 @@ pub(crate) struct Waiting {
     )]
     pub(crate) create: Create,
     /// How long to retry while the service fails or does not answer; a tenth of it, at least 5s, if
-    /// nothing listens on a port of this machine
+    /// a port of this machine has only refused connections
     #[arg(
         long,
         value_name = "DURATION",
