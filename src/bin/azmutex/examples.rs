@@ -15,8 +15,9 @@ Examples:
   azmutex doctor                               does it work from here?
 
 The account and its credential come from AZURE_STORAGE_CONNECTION_STRING, or from
-AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN. To try azmutex without
-an account, serve an emulator: azmutex emulator --help
+AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN. With an account
+alone, azmutex signs in to Microsoft Entra ID: see --auth. To try azmutex without an account, serve
+an emulator: azmutex emulator --help
 
 Most options can also be set as variables, which count if the option is not given: --container as
 AZMUTEX_CONTAINER, --wait as AZMUTEX_WAIT. The man pages list all of them.";

@@ -53,7 +53,8 @@ pub(crate) struct Waiting {
         default_value_t = Create::Auto
     )]
     pub(crate) create: Create,
-    /// How long to retry while the service fails or does not answer
+    /// How long to retry while the service fails or does not answer; a tenth of it, at least 5s, if
+    /// a port of this machine has only refused connections
     #[arg(
         long,
         value_name = "DURATION",

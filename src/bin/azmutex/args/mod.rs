@@ -284,7 +284,7 @@ pub(crate) enum Auth {
     ManagedIdentity,
     /// The identity of a pod in AKS
     WorkloadIdentity,
-    /// An application, by its secret or certificate
+    /// An application, with its secret or certificate
     ServicePrincipal,
     /// A job in GitHub Actions
     Github,

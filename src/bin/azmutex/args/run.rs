@@ -208,11 +208,12 @@ pub(crate) enum ProcessGroup {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stragglers {
-    /// Warn, and let them run on without the lock
+    /// Warn; hold the lock until those in the command's process group are gone, and let the others run
+    /// on without it
     Warn,
     /// Hold the lock until they are gone
     Wait,
-    /// Kill them
+    /// Signal them, then kill them
     Kill,
 }
 
