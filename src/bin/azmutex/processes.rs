@@ -3,8 +3,8 @@
 use std::ffi::CStr;
 use std::io::Write as _;
 
-pub(crate) use self::listing::for_each;
 use self::listing::of_path;
+pub(crate) use self::listing::{children_are_listed, for_each, for_each_child};
 
 /// The name of a guardian. Not azmutex, so that `pkill azmutex` does not kill both.
 #[cfg_attr(
@@ -74,10 +74,15 @@ pub(crate) fn are_listed() -> bool {
 
 /// The process `pid`, if it exists and can be seen. Allocates nothing.
 pub(crate) fn of(pid: i32) -> Option<Process> {
-    let mut path = [0; 32];
-    let mut rest = &mut path[..];
-    write!(rest, "/proc/{pid}/stat").ok()?;
-    of_path(CStr::from_bytes_until_nul(&path).ok()?)
+    of_path(path(&mut [0; PATH], format_args!("/proc/{pid}/stat"))?)
+}
+
+/// Room for the longest path here.
+const PATH: usize = 64;
+
+fn path<'a>(space: &'a mut [u8; PATH], text: std::fmt::Arguments<'_>) -> Option<&'a CStr> {
+    space[..].as_mut().write_fmt(text).ok()?;
+    CStr::from_bytes_until_nul(space).ok()
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -85,10 +90,10 @@ mod listing {
     use std::ffi::CStr;
     use std::mem::MaybeUninit;
 
-    use rustix::fs::{Mode, OFlags, RawDir, open};
+    use rustix::fs::{Access, Mode, OFlags, RawDir, access, open};
     use rustix::io::read;
 
-    use super::Process;
+    use super::{PATH, Process, path};
 
     /// Calls `look` with each process. Allocates nothing.
     pub(crate) fn for_each(mut look: impl FnMut(Process)) {
@@ -104,6 +109,59 @@ mod listing {
                 look(process);
             }
         }
+    }
+
+    /// Whether the kernel lists the children of a process.
+    pub(crate) fn children_are_listed() -> bool {
+        access(c"/proc/thread-self/children", Access::EXISTS).is_ok()
+    }
+
+    /// Calls `look` with each child of the process `pid`, where the kernel lists them: so it takes no
+    /// longer on a machine with many processes. Allocates nothing.
+    pub(crate) fn for_each_child(pid: i32, mut look: impl FnMut(Process)) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut space = [0; PATH];
+        let Some(tasks) = path(&mut space, format_args!("/proc/{pid}/task")) else {
+            return;
+        };
+        let Ok(directory) = open(tasks, flags, Mode::empty()) else {
+            return;
+        };
+        let mut space = [MaybeUninit::uninit(); 2048];
+        let mut entries = RawDir::new(directory, &mut space);
+        while let Some(Ok(entry)) = entries.next() {
+            let task: Option<i32> = entry.file_name().to_str().ok().and_then(|t| t.parse().ok());
+            if let Some(task) = task {
+                for_each_child_of(pid, task, &mut look);
+            }
+        }
+    }
+
+    /// The same of one of its threads.
+    fn for_each_child_of(pid: i32, task: i32, look: &mut impl FnMut(Process)) {
+        let mut space = [0; PATH];
+        let Some(list) = path(&mut space, format_args!("/proc/{pid}/task/{task}/children")) else {
+            return;
+        };
+        let Ok(file) = open(list, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+            return;
+        };
+        let mut look_at = |child: i32| {
+            if let Some(child) = super::of(child).filter(|child| child.parent == pid) {
+                look(child);
+            }
+        };
+        let mut child = 0;
+        let mut text = [0; 1024];
+        while let Ok(length @ 1..) = read(&file, &mut text) {
+            for byte in &text[..length] {
+                match byte {
+                    b'0'..=b'9' => child = child * 10 + i32::from(byte - b'0'),
+                    _ => look_at(std::mem::take(&mut child)),
+                }
+            }
+        }
+        look_at(child);
     }
 
     pub(super) fn of_path(path: &CStr) -> Option<Process> {
@@ -122,6 +180,12 @@ mod listing {
     use super::Process;
 
     pub(crate) fn for_each(_: impl FnMut(Process)) {}
+
+    pub(crate) fn children_are_listed() -> bool {
+        false
+    }
+
+    pub(crate) fn for_each_child(_: i32, _: impl FnMut(Process)) {}
 
     pub(super) fn of_path(_: &CStr) -> Option<Process> {
         None
@@ -163,20 +227,35 @@ fn parse(stat: &[u8]) -> Option<Process> {
 /// The children of `pid` that run.
 pub(crate) fn children(pid: i32) -> Vec<Process> {
     let is_child = |process: &Process| process.parent == pid && !process.is_zombie;
-    // Not all kernels list them.
-    if !std::path::Path::new("/proc/thread-self/children").exists() {
+    if !children_are_listed() {
         return all().into_iter().filter(is_child).collect();
     }
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-    let lists = tasks.into_iter().flatten().flatten();
-    let lists = lists.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     let mut children = Vec::new();
-    for list in lists {
-        let pids = list.split_ascii_whitespace();
-        let found = pids.filter_map(|pid| of(pid.parse().ok()?));
-        children.extend(found.filter(is_child));
-    }
+    for_each_child(pid, |child| children.push(child));
+    children.retain(is_child);
     children
+}
+
+/// What descends from `root`, without `root`, `others` and what descends from these.
+pub(crate) fn below(root: i32, others: &[i32]) -> Vec<Process> {
+    if !are_listed() {
+        return Vec::new();
+    }
+    if !children_are_listed() {
+        return descendants(&all(), root, others);
+    }
+    let mut found: Vec<Process> = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        for_each_child(parent, |child| {
+            let is_new = !found.iter().any(|known| known.pid == child.pid);
+            if is_new && child.pid != root && !others.contains(&child.pid) {
+                found.push(child);
+                parents.push(child.pid);
+            }
+        });
+    }
+    found
 }
 
 /// Those of `all` that descend from `root`, without `root`, `others` and what descends from these.

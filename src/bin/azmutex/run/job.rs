@@ -622,13 +622,12 @@ impl Job {
 
     /// The command's running processes, as far as they can be listed.
     fn members(&self) -> Vec<Process> {
-        let all = processes::all();
         let pid = self.pid();
         let root = self.root();
-        let mut found = processes::descendants(&all, root.unwrap_or(pid), &self.others);
+        let mut found = processes::below(root.unwrap_or(pid), &self.others);
         if root.is_none() && self.has_group() {
-            let is_new = |process: &&Process| process.group == pid && !found.contains(process);
-            let orphans: Vec<_> = all.iter().filter(is_new).copied().collect();
+            let is_new = |process: &Process| process.group == pid && !found.contains(process);
+            let orphans: Vec<_> = processes::all().into_iter().filter(is_new).collect();
             found.extend(orphans);
         }
         let guardian = self.guardian.as_ref().map(Guardian::pid);
@@ -673,10 +672,8 @@ fn adopt_orphans(alone: bool) -> bool {
 /// The children of this process.
 fn children() -> Vec<i32> {
     let own = std::process::id() as i32;
-    let all = processes::all().into_iter();
-    all.filter(|process| process.parent == own)
-        .map(|process| process.pid)
-        .collect()
+    let children = processes::children(own);
+    children.iter().map(|process| process.pid).collect()
 }
 
 /// Whether there was no process to signal. If it was not permitted, there was one.

@@ -142,20 +142,39 @@ mod linux {
         if !processes::are_listed() {
             return;
         }
+        let lists_children = processes::children_are_listed();
         loop {
             let before = found.len();
-            processes::for_each(|process| {
-                let is_ours =
-                    process.parent == own || found.iter().any(|known| known.pid == process.parent);
-                let is_new = !found.iter().any(|known| known.pid == process.pid);
-                if is_ours && is_new && !process.is_zombie && found.len() < CAPACITY {
-                    show(&process);
-                    found.push(process);
+            if lists_children {
+                see_children(own, found, &mut show);
+                let mut at = 0;
+                while let Some(&Process { pid, .. }) = found.get(at) {
+                    see_children(pid, found, &mut show);
+                    at += 1;
                 }
-            });
+            } else {
+                processes::for_each(|process| {
+                    let mut all = found.iter();
+                    if process.parent == own || all.any(|known| known.pid == process.parent) {
+                        see(process, found, &mut show);
+                    }
+                });
+            }
             if found.len() == before {
                 return;
             }
+        }
+    }
+
+    fn see_children(pid: i32, found: &mut Vec<Process>, show: &mut impl FnMut(&Process)) {
+        processes::for_each_child(pid, |child| see(child, found, show));
+    }
+
+    fn see(process: Process, found: &mut Vec<Process>, show: &mut impl FnMut(&Process)) {
+        let is_new = !found.iter().any(|known| known.pid == process.pid);
+        if is_new && !process.is_zombie && found.len() < CAPACITY {
+            show(&process);
+            found.push(process);
         }
     }
 }
