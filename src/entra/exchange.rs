@@ -40,21 +40,21 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// An endpoint of this machine or its platform, never reached through a proxy.
     pub(crate) fn local(address: &Address) -> Self {
-        Self::new(address, true)
+        Self::new(address, true, &[])
     }
 
-    /// An endpoint elsewhere.
-    pub(crate) fn remote(address: &Address) -> Self {
-        Self::new(address, address.loopback)
+    /// An endpoint elsewhere. `roots`: the certificates to trust besides the usual ones, in DER.
+    pub(crate) fn remote(address: &Address, roots: &[Vec<u8>]) -> Self {
+        Self::new(address, address.loopback, roots)
     }
 
-    fn new(address: &Address, direct: bool) -> Self {
+    fn new(address: &Address, direct: bool, roots: &[Vec<u8>]) -> Self {
         let origin = address.origin.clone();
         let proxy = match direct {
             true => Ok(None),
             false => Proxy::from_env(&origin),
         };
-        let transport = proxy.and_then(|proxy| Transport::new(origin.clone(), proxy, &[]));
+        let transport = proxy.and_then(|proxy| Transport::new(origin.clone(), proxy, roots));
         let host = transport.as_ref().map_or(&*origin, Transport::host);
         Self {
             host: host.to_owned(),
