@@ -209,6 +209,23 @@ fn failure_is_told_to_those_who_wait_and_source_is_spared() {
 }
 
 #[test]
+fn failure_of_the_source_says_nothing_of_the_service() {
+    let scene = Scene::new();
+    let throttled = Error::new(ErrorKind::Throttled, "too many").with_lease(7);
+    let asked = Some(Duration::from_secs(40));
+    let code = Some("AADSTS90055".to_owned());
+    let throttled = throttled.with_reply(429, code, None, asked);
+    scene.answers.send(Err(throttled)).unwrap();
+    let error = scene.cache.wait(LONG).unwrap_err();
+    assert_eq!(error.delivery(), Delivery::NotDone);
+    assert!(!error.is_overload() && !error.is_throttling() && !error.is_answer());
+    // The source is not asked before that; a renewal need not wait for it.
+    assert_eq!(error.retry_after(), None);
+    assert_eq!(error.lease_id(), None);
+    assert_eq!(error.service_code(), Some("AADSTS90055"));
+}
+
+#[test]
 fn refused_token_is_replaced_and_used_until_then() {
     let (scene, _lease) = Scene::holding(60 * MINUTE);
     let first = scene.cache.in_hand().unwrap();
