@@ -224,15 +224,16 @@ impl Error {
 
     /// Whether the service, or a gateway in front of it, has too much to do.
     pub(crate) fn is_overload(&self) -> bool {
-        self.kind() == ErrorKind::Throttled
-            || matches!(self.0.status, Some(408 | 504))
-            || self.service_code() == Some("OperationTimedOut")
+        !self.0.unsent
+            && (self.kind() == ErrorKind::Throttled
+                || matches!(self.0.status, Some(408 | 504))
+                || self.service_code() == Some("OperationTimedOut"))
     }
 
     /// Whether the service itself, and nothing in front of it, refused the request because there are
     /// too many.
     pub(crate) fn is_throttling(&self) -> bool {
-        self.kind() == ErrorKind::Throttled && self.service_code().is_some()
+        self.kind() == ErrorKind::Throttled && self.service_code().is_some() && !self.0.unsent
     }
 
     /// Whether there was a reply.
@@ -359,9 +360,13 @@ impl Error {
     }
 
     /// Marks what kept a request from being sent, such as a token that could not be had: the service
-    /// has not acted, and any reply came from elsewhere.
+    /// has not acted, and any reply came from elsewhere, as do a delay and a lease that it names.
     pub(crate) fn marked_unsent(self) -> Self {
-        self.edit(|inner| inner.unsent = true)
+        self.edit(|inner| {
+            inner.unsent = true;
+            inner.retry_after = None;
+            inner.lease = None;
+        })
     }
 
     /// Marks a connection that was refused by this machine, on a port where nobody ever listened.

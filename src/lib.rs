@@ -105,7 +105,8 @@
 //! failed, and the first failure of a wait; `info` while waiting, at first and then every 10
 //! seconds, with the holder; `debug` for each step of a lease. Keys, signatures, tokens and SAS are
 //! never logged. The HTTP client has logs of its own, and what it logs at `trace` is **not**
-//! redacted: keep the target `ureq` at `debug`.
+//! redacted, access tokens and client secrets included: keep the targets `ureq` and `ureq_proto` at
+//! `debug`.
 //!
 //! # Panics
 //!

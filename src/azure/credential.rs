@@ -109,6 +109,14 @@ impl Credential {
         Ok(credential)
     }
 
+    /// The same, for whom the issuers of tokens may have certificates of these CAs, in DER.
+    pub(crate) fn trusting(self, roots: &[Vec<u8>]) -> Self {
+        match self.0 {
+            Scheme::Entra(sign_in) => Self(Scheme::Entra(Box::new(sign_in.trusting(roots)))),
+            _ => self,
+        }
+    }
+
     /// Where the tokens come from and what they are for, if requests carry tokens. `host`: the
     /// endpoint's.
     ///

@@ -48,6 +48,8 @@ pub(crate) struct Application {
     client_id: String,
     authority: Endpoint,
     proof: Proof,
+    /// Certificates to trust besides the usual ones, in DER.
+    roots: Vec<Vec<u8>>,
 }
 
 impl Application {
@@ -57,8 +59,9 @@ impl Application {
         tenant: String,
         client_id: String,
         proof: Proof,
+        roots: &[Vec<u8>],
     ) -> Self {
-        let mut authority = Endpoint::remote(authority);
+        let mut authority = Endpoint::remote(authority, roots);
         authority.target = format!("/{tenant}/oauth2/v2.0/token");
         Self {
             kind,
@@ -66,6 +69,7 @@ impl Application {
             client_id,
             authority,
             proof,
+            roots: roots.to_vec(),
         }
     }
 
@@ -82,7 +86,7 @@ impl Application {
                 self.assertion(&Certificate::read(&pem, *send_chain)?, token)?
             }
             Proof::Federated(issuer) => {
-                Proven::Assertion(issuer.token(token, self.authority.origin())?)
+                Proven::Assertion(issuer.token(token, self.authority.origin(), &self.roots)?)
             }
         };
         let scope = format!("{}/.default", token.audience);

@@ -66,6 +66,8 @@ struct State {
     claims: Option<String>,
     /// Why the source gave no token when it was last asked.
     failure: Option<Error>,
+    /// Why the last attempt of the source failed, which goes on.
+    attempt: Arc<Mutex<Option<Error>>>,
     failures: u64,
     /// Failures since the last token.
     attempts: u32,
@@ -186,8 +188,12 @@ impl TokenCache {
 
     /// Why there is no token, for a request that was not sent for want of one.
     fn none_yet(&self, state: &State) -> Error {
-        let failure = state.failure.clone().unwrap_or_else(|| {
-            let who = self.source.identity();
+        let who = self.source.identity();
+        let failed = || {
+            let error = state.attempt.lock().clone()?;
+            Some(error.during("get a token by", &who.to_string()))
+        };
+        let failure = state.failure.clone().or_else(failed).unwrap_or_else(|| {
             Error::new(
                 ErrorKind::Transport,
                 format!("no token by {who} yet: it has not answered"),
@@ -223,7 +229,9 @@ impl TokenCache {
                 Step::Wait(until) => self.clock.wait(&shared.changed, &mut state, until),
                 Step::Fetch => {
                     let claims = state.claims.clone();
-                    let result = MutexGuard::unlocked(&mut state, || self.fetch(claims));
+                    let attempt = Arc::default();
+                    state.attempt = Arc::clone(&attempt);
+                    let result = MutexGuard::unlocked(&mut state, || self.fetch(claims, attempt));
                     let report = self.fetched(&mut state, result);
                     shared.changed.notify_all();
                     MutexGuard::unlocked(&mut state, || self.report(report));
@@ -233,12 +241,17 @@ impl TokenCache {
         state.is_running = false;
     }
 
-    fn fetch(&self, claims: Option<String>) -> Result<AccessToken, Error> {
+    fn fetch(
+        &self,
+        claims: Option<String>,
+        failure: Arc<Mutex<Option<Error>>>,
+    ) -> Result<AccessToken, Error> {
         let request = TokenRequest {
             audience: self.audience.clone(),
             claims,
             deadline: self.clock.now() + LONGEST_FETCH,
             clock: self.clock.clone(),
+            failure,
         };
         catch_unwind(AssertUnwindSafe(|| self.source.fetch(&request))).unwrap_or_else(|_| {
             let who = self.source.identity();
@@ -343,6 +356,7 @@ impl Shared {
                 token: None,
                 claims: None,
                 failure: None,
+                attempt: Arc::default(),
                 failures: 0,
                 attempts: 0,
                 reported: None,

@@ -209,6 +209,46 @@ fn failure_is_told_to_those_who_wait_and_source_is_spared() {
 }
 
 #[test]
+fn whoever_waits_in_vain_is_told_why_the_last_attempt_failed() {
+    let (scene, _lease) = Scene::holding(MINUTE);
+    scene.clock.advance(MINUTE / 2);
+    let request = scene.asked();
+    let failure = Error::new(ErrorKind::Throttled, "too many");
+    *request.failure.lock() = Some(failure.with_reply(429, None, None, Some(MINUTE)));
+    let error = scene
+        .cache
+        .wait(LONG)
+        .map(|token| token.access.secret().to_owned());
+    assert_eq!(error.unwrap(), "first");
+    scene.clock.advance(MINUTE / 2);
+    let error = scene.cache.wait(Duration::from_millis(1)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to get a token by `fake`: too many (status 429)"
+    );
+    assert_eq!(error.delivery(), Delivery::NotDone);
+    scene.answer("second", MINUTE);
+    assert!(scene.cache.wait(LONG).is_ok());
+}
+
+#[test]
+fn failure_of_the_source_says_nothing_of_the_service() {
+    let scene = Scene::new();
+    let throttled = Error::new(ErrorKind::Throttled, "too many").with_lease(7);
+    let asked = Some(Duration::from_secs(40));
+    let code = Some("AADSTS90055".to_owned());
+    let throttled = throttled.with_reply(429, code, None, asked);
+    scene.answers.send(Err(throttled)).unwrap();
+    let error = scene.cache.wait(LONG).unwrap_err();
+    assert_eq!(error.delivery(), Delivery::NotDone);
+    assert!(!error.is_overload() && !error.is_throttling() && !error.is_answer());
+    // The source is not asked before that; a renewal need not wait for it.
+    assert_eq!(error.retry_after(), None);
+    assert_eq!(error.lease_id(), None);
+    assert_eq!(error.service_code(), Some("AADSTS90055"));
+}
+
+#[test]
 fn refused_token_is_replaced_and_used_until_then() {
     let (scene, _lease) = Scene::holding(60 * MINUTE);
     let first = scene.cache.in_hand().unwrap();

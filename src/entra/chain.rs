@@ -54,6 +54,8 @@ impl Chain {
                     true => format!(" ({:.1} s)", took.as_secs_f64()),
                     false => String::new(),
                 };
+                // A semicolon ends what is said of one kind.
+                let reason = reason.to_string().replace(';', ",");
                 failures.push(format!("{name}: {reason}{time}"));
             };
             let (source, is_certain) = match trial {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -40,21 +41,21 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// An endpoint of this machine or its platform, never reached through a proxy.
     pub(crate) fn local(address: &Address) -> Self {
-        Self::new(address, true)
+        Self::new(address, true, &[])
     }
 
-    /// An endpoint elsewhere.
-    pub(crate) fn remote(address: &Address) -> Self {
-        Self::new(address, address.loopback)
+    /// An endpoint elsewhere. `roots`: the certificates to trust besides the usual ones, in DER.
+    pub(crate) fn remote(address: &Address, roots: &[Vec<u8>]) -> Self {
+        Self::new(address, address.loopback, roots)
     }
 
-    fn new(address: &Address, direct: bool) -> Self {
+    fn new(address: &Address, direct: bool, roots: &[Vec<u8>]) -> Self {
         let origin = address.origin.clone();
         let proxy = match direct {
             true => Ok(None),
             false => Proxy::from_env(&origin),
         };
-        let transport = proxy.and_then(|proxy| Transport::new(origin.clone(), proxy, &[]));
+        let transport = proxy.and_then(|proxy| Transport::new(origin.clone(), proxy, roots));
         let host = transport.as_ref().map_or(&*origin, Transport::host);
         Self {
             host: host.to_owned(),
@@ -92,6 +93,9 @@ impl Endpoint {
             let request = request()?;
             let sent = token.clock.wall();
             let mut reply = self.send(&request, timeout)?;
+            if reply.status != 200 {
+                mask(&mut reply.body, &request);
+            }
             let result = read(&reply, sent);
             reply.body.zeroize();
             result.map_err(|error| error.with_host(self.host()))
@@ -102,6 +106,45 @@ impl Endpoint {
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.origin())
+    }
+}
+
+/// What proves to an endpoint who asks, by the names of headers and of a form's fields.
+const PROOFS: [&str; 4] = [
+    "authorization",
+    "x-identity-header",
+    "client_secret",
+    "client_assertion",
+];
+
+const MASK: &[u8; 8] = b"REDACTED";
+
+/// Masks the proofs in `request` where a refusal repeats them: errors show its text.
+fn mask(body: &mut Vec<u8>, request: &Request<'_>) {
+    let headers = request.headers.iter();
+    let headers = headers.map(|(name, value)| (&**name, value.as_str()));
+    let form = std::str::from_utf8(request.body).unwrap_or_default();
+    let fields = form.split('&').filter_map(|field| field.split_once('='));
+    for (_, value) in headers
+        .chain(fields)
+        .filter(|(name, _)| PROOFS.contains(name))
+    {
+        let proof = value.rsplit(' ').next().unwrap_or_default();
+        let plain = Zeroizing::new(percent_decode_str(proof).collect::<Vec<u8>>());
+        for proof in [proof.as_bytes(), &plain]
+            .into_iter()
+            .filter(|proof| !proof.is_empty())
+        {
+            let mut from = 0;
+            let next = |body: &[u8], from: usize| {
+                let mut parts = body[from..].windows(proof.len());
+                parts.position(|part| part == proof).map(|at| from + at)
+            };
+            while let Some(at) = next(body, from) {
+                body.splice(at..at + proof.len(), *MASK);
+                from = at + MASK.len();
+            }
+        }
     }
 }
 
@@ -129,6 +172,7 @@ fn until_answered<T>(
         match retry.failed(failed, error.delivery(), true, Some(delay), jitter.next()) {
             Some(due) => {
                 log::debug!("no token yet, attempt {}: {error}", retry.attempts());
+                *token.failure.lock() = Some(error.clone());
                 wait_until(clock, due);
             }
             None => return Err(retry.conclude(failed, error, before)),
@@ -180,6 +224,27 @@ pub(crate) fn form(fields: &[(&str, &str)]) -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proof_that_a_refusal_repeats_is_masked() {
+        let form = form(&[("client_id", "1f2e"), ("client_secret", "a+/=b c")]);
+        let mut request = Request::new(crate::http::message::Method::Post, "/".to_owned())
+            .header("authorization", "Bearer job-t0ken")
+            .header("x-identity-header", "h3ader");
+        request.body = form.as_bytes();
+        let rows = [
+            ("you sent a+/=b c and 1f2e", "you sent REDACTED and 1f2e"),
+            ("client_secret=a%2B%2F%3Db%20c", "client_secret=REDACTED"),
+            ("Bearer job-t0ken, job-t0ken", "Bearer REDACTED, REDACTED"),
+            ("h3ader", "REDACTED"),
+            ("", ""),
+        ];
+        for (said, shown) in rows {
+            let mut body = said.as_bytes().to_vec();
+            mask(&mut body, &request);
+            assert_eq!(String::from_utf8_lossy(&body), shown);
+        }
+    }
 
     #[test]
     fn form_is_percent_encoded() {

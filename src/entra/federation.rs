@@ -37,11 +37,12 @@ pub(crate) const PIPELINES_URL: &str = "SYSTEM_OIDCREQUESTURI";
 pub(crate) const PIPELINES_TOKEN: &str = "SYSTEM_ACCESSTOKEN";
 
 impl Issuer {
-    /// The token as it is now, for `authority`.
+    /// The token as it is now, for `authority`. `roots`: as for [`Endpoint::remote`].
     pub(crate) fn token(
         &self,
         token: &TokenRequest,
         authority: &str,
+        roots: &[Vec<u8>],
     ) -> Result<Zeroizing<String>, Error> {
         let audience = Cloud::of_authority(authority).federation;
         match self {
@@ -56,7 +57,8 @@ impl Issuer {
                         .header("authorization", &*bearer)
                         .header("accept", "application/json")
                 };
-                ask("GitHub", "value", token, &address, request)
+                let endpoint = Endpoint::remote(&address, roots);
+                ask("GitHub", "value", token, &endpoint, request)
             }
             Self::AzurePipelines { env, connection } => {
                 let address = Address::parse(PIPELINES_URL, &env.need(PIPELINES_URL)?, false)?;
@@ -73,7 +75,8 @@ impl Issuer {
                         // Otherwise a refusal is a redirect to a page.
                         .header("x-tfs-fedauthredirect", "Suppress")
                 };
-                ask("Azure Pipelines", "oidcToken", token, &address, request)
+                let endpoint = Endpoint::remote(&address, roots);
+                ask("Azure Pipelines", "oidcToken", token, &endpoint, request)
             }
         }
     }
@@ -95,10 +98,9 @@ fn ask<'a>(
     name: &str,
     member: &str,
     token: &TokenRequest,
-    address: &Address,
+    endpoint: &Endpoint,
     request: impl Fn() -> Request<'a>,
 ) -> Result<Zeroizing<String>, Error> {
-    let endpoint = Endpoint::remote(address);
     endpoint.ask(
         token,
         || Ok(request()),

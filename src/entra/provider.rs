@@ -41,11 +41,12 @@ impl TokenProvider {
 
 impl Source for TokenProvider {
     fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, Error> {
+        // Whether it may pass is not known, so it is tried again.
+        let failed = || Error::new(ErrorKind::Transport, "the token provider gave no token");
         (self.provide)(request).map_err(|error| match error.downcast::<Error>() {
-            Ok(error) => *error,
-            // Whether it may pass is not known, so it is tried again.
-            Err(error) => Error::new(ErrorKind::Transport, "the token provider gave no token")
-                .with_cause(error.into()),
+            Ok(error) if is_about_tokens(error.kind()) => *error,
+            Ok(error) => failed().with_source(*error),
+            Err(error) => failed().with_cause(error.into()),
         })
     }
 
@@ -56,6 +57,21 @@ impl Source for TokenProvider {
             tenant_id: None,
         }
     }
+}
+
+/// Whether an error of this kind can be about a token. The others are about a lease or a blob of the
+/// provider's own, and would be taken for what happened to the lock that the token is for.
+fn is_about_tokens(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Auth
+            | ErrorKind::Config
+            | ErrorKind::Protocol
+            | ErrorKind::Service
+            | ErrorKind::System
+            | ErrorKind::Throttled
+            | ErrorKind::Transport
+    )
 }
 
 impl fmt::Debug for TokenProvider {

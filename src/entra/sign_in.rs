@@ -25,6 +25,8 @@ pub(crate) struct SignIn {
     kind: Kind,
     options: Options,
     env: Env,
+    /// Certificates to trust besides the usual ones, in DER.
+    roots: Vec<Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -56,7 +58,14 @@ impl SignIn {
             kind,
             options: Options::default(),
             env: env.clone(),
+            roots: Vec::new(),
         }
+    }
+
+    /// The same, which trusts these certificates, in DER, besides the usual ones.
+    pub(crate) fn trusting(mut self, roots: &[Vec<u8>]) -> Self {
+        self.roots = roots.to_vec();
+        self
     }
 
     /// The identity of the machine or platform; the system-assigned one if it has several.
@@ -307,6 +316,7 @@ impl SignIn {
             tenant,
             client,
             proof,
+            &self.roots,
         )))
     }
 

@@ -1,11 +1,13 @@
 //! PURE: access tokens, and what a source of them is.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::sync::Mutex;
 use crate::time::clock::Clock;
 use crate::time::dates;
 use crate::time::tick::Tick;
@@ -108,6 +110,8 @@ pub struct TokenRequest {
     /// For the deadline, for delays between attempts, and for when the token expires. Only waits for
     /// the network are limited by the system's clock.
     pub(crate) clock: Clock,
+    /// Why the last attempt failed, for those who cannot wait until there is an answer.
+    pub(crate) failure: Arc<Mutex<Option<Error>>>,
 }
 
 impl TokenRequest {
@@ -180,6 +184,7 @@ pub(crate) mod tests {
             claims: None,
             deadline: clock.now() + limit,
             clock: clock.clone(),
+            failure: Arc::default(),
         }
     }
 

@@ -127,7 +127,11 @@ impl Tool {
         let (name, login) = (self.name(), self.login());
         let stderr = String::from_utf8_lossy(stderr);
         let said = match self {
-            Self::AzureCli => first_line(stderr.trim_start().trim_start_matches("ERROR: ")),
+            Self::AzureCli => {
+                // Warnings may come first.
+                let error = stderr.lines().find_map(|line| line.strip_prefix("ERROR: "));
+                first_line(error.unwrap_or(&stderr))
+            }
             Self::AzureDeveloperCli => azd_message(&stderr),
         };
         if let Some(code) = aadsts(&stderr) {
@@ -351,6 +355,12 @@ mod tests {
                 "ERROR: no network eyJhbGci.eyJhdWQi.x\nmore",
                 ErrorKind::Service,
                 "`az` failed: no network REDACTED",
+            ),
+            (
+                AzureCli,
+                "WARNING: You have 2 update(s) available.\nERROR: no network\n",
+                ErrorKind::Service,
+                "`az` failed: no network",
             ),
             (
                 AzureCli,

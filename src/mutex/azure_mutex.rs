@@ -68,7 +68,7 @@ impl AzureMutex {
         let transport = Transport::new(options.endpoint.origin, proxy, &options.ca_certificates)?;
         let client = Client::new(
             transport,
-            options.credential,
+            options.credential.trusting(&options.ca_certificates),
             options.clock,
             options.account,
             options.endpoint.base,

@@ -244,7 +244,7 @@ impl MutexOptions {
     }
 
     /// Trusts these certificate authorities, besides those that are trusted anyway. For an endpoint
-    /// or a proxy with a certificate of a private CA.
+    /// or a proxy with a certificate of a private CA, and for those who issue access tokens.
     ///
     /// `pem`: the content of a PEM file, with one certificate or more. Called again, it adds more.
     /// Defaults to none; then the public CAs are trusted that are built in, or those of the system

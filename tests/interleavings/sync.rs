@@ -51,7 +51,11 @@ pub(crate) mod thread {
                 return Err(io::Error::from(io::ErrorKind::WouldBlock));
             }
             let builder = shuttle::thread::Builder::new().name(self.name);
-            builder.stack_size(self.stack).spawn(run)
+            // Of no size it would be too small, for the next thread that gets this stack, too.
+            match self.stack {
+                0 => builder.spawn(run),
+                stack => builder.stack_size(stack).spawn(run),
+            }
         }
     }
 }

@@ -375,6 +375,27 @@ fn wait_for_a_first_token_ends_with_the_wait_for_the_lock() {
     assert!(locker.settle(LONG));
 }
 
+#[test]
+fn lock_of_the_token_providers_own_that_fails_says_nothing_of_the_lock() {
+    let scene = Scene::new(10 * MINUTE);
+    let kinds = Emulator::start().expect("it starts");
+    let kinds = AzureMutex::new(kinds.options("locks").expect("sound").create_missing(false));
+    let not_found = kinds
+        .and_then(|mutex| mutex.status("none"))
+        .expect_err("no container");
+    assert_eq!(not_found.kind(), ErrorKind::NotFound);
+    let credential = Credential::token_provider(move |_| Err(not_found.clone().into()));
+    let options = MutexOptions::with_credential(scene.emulator.account(), credential, "locks")
+        .and_then(|new| new.endpoint(&scene.emulator.endpoint()))
+        .map(|new| new.request_timeout(SEC));
+    let mutex = AzureMutex::new(options.expect("sound")).expect("sound");
+    let lease = scene.mutex().acquire("key", azmutex::LeaseDuration::MAX);
+    let error = mutex.renew(&lease.expect("free")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+    let cause = std::error::Error::source(&error).expect("the provider's");
+    assert!(cause.to_string().contains("none"), "{cause}");
+}
+
 /// Threads of three programs share locks for so long, with tokens of ten seconds and an issuer that
 /// fails every third time, and now and then hangs.
 fn storm(lasts: Duration) {

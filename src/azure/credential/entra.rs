@@ -130,7 +130,8 @@ impl Credential {
     /// it does not return, it is not called again. A renewal never waits for it and uses the last
     /// token until that expires.
     ///
-    /// An [`Error`] of this crate is taken as it is. Any other is taken for a failure that may pass:
+    /// An [`Error`] of this crate is taken as it is, unless it is about a lease or a blob, such as
+    /// that of a lock that `provide` takes itself. Any other is taken for a failure that may pass:
     /// `provide` is called again, after a second at first and after half a minute in the end.
     ///
     /// # Examples

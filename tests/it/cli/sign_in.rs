@@ -8,6 +8,7 @@ use azmutex::emulator::Emulator;
 use super::schema::assert_valid;
 use super::tool::{Done, bare, finish};
 use crate::support::issuer::{Issuer, TOKEN};
+use crate::support::tunnel::PrivateServer;
 
 /// An account that takes tokens of an issuer, and neither key nor SAS.
 struct Account {
@@ -192,4 +193,54 @@ fn kind_of_identity_that_lacks_something_says_what() {
             .says(text);
     }
     assert!(account.issuer.asked().is_empty());
+}
+
+/// What the authority, GitHub and Azure Pipelines say, all in one; the token is [`TOKEN`].
+const ANSWER: &str =
+    r#"{"value":"foreign","oidcToken":"foreign","expires_in":3599,"access_token":""#;
+
+#[test]
+fn issuers_with_certificates_of_a_private_ca_are_trusted_if_the_ca_is_given() {
+    let account = Account::new();
+    let body = format!("{ANSWER}{TOKEN}\"}}");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let server = PrivateServer::start("localhost", answer.leak().as_bytes());
+    let url = format!("https://localhost:{}", server.addr.port());
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("issuers-ca-{}", std::process::id()));
+    fs::write(&path, &server.ca).unwrap();
+    let ca = ["--ca-file", path.to_str().unwrap()];
+    let ids = [
+        ("AZURE_TENANT_ID", "72f9-8b"),
+        ("AZURE_CLIENT_ID", "6731-de"),
+        ("AZMUTEX_REQUEST_TIMEOUT", "5s"),
+    ];
+    let authority = ("AZURE_AUTHORITY_HOST", &*url);
+    let jobs: [&[(&str, &str)]; 3] = [
+        &[authority, ("AZURE_CLIENT_SECRET", "p4ssw0rd")],
+        &[
+            authority,
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", &url),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "job"),
+        ],
+        &[
+            authority,
+            ("SYSTEM_OIDCREQUESTURI", &url),
+            ("SYSTEM_ACCESSTOKEN", "job"),
+            ("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID", "5e1f"),
+        ],
+    ];
+    for job in jobs {
+        let variables = [&ids[..], job].concat();
+        let trusting = [&["list"], &ca[..]].concat();
+        account.run(&trusting, &variables).exits(3);
+        account
+            .run(&["list"], &variables)
+            .exits(69)
+            .says("--ca-file");
+    }
+    fs::remove_file(&path).unwrap();
 }
