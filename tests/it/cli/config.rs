@@ -306,6 +306,47 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
     );
 }
 
+/// As env files leave them: with quotes, and with the line ends of Windows.
+#[test]
+fn variables_are_read_as_env_files_leave_them() {
+    let tool = Tool::new();
+    let (key, endpoint) = (tool.emulator().key(), tool.emulator().endpoint());
+    let quoted = format!("\"{key}\"\r");
+    let at = ("AZMUTEX_ENDPOINT", &*endpoint);
+    let account = ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1\r");
+    for empty in ["\r", "\"\"", "''\r\n", " "] {
+        let set = [
+            at,
+            account,
+            ("AZURE_STORAGE_CONNECTION_STRING", empty),
+            ("AZURE_STORAGE_KEY", empty),
+            ("AZURE_STORAGE_ACCOUNT_NAME", empty),
+            ("AZURE_STORAGE_AUTH_MODE", empty),
+            ("AZURE_STORAGE_ACCESS_KEY", &quoted),
+        ];
+        with(&["status", "a"], &set).exits(3);
+    }
+    let same = [
+        at,
+        account,
+        ("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1"),
+        ("AZURE_STORAGE_KEY", key),
+        ("AZURE_STORAGE_ACCESS_KEY", &quoted),
+    ];
+    with(&["status", "a"], &same).exits(3);
+    let by_key = ("AZURE_STORAGE_AUTH_MODE", "\"key\"\r");
+    with(&["status", "a"], &[at, account, by_key])
+        .exits(78)
+        .says("no credential for Azure Storage");
+    let odd = ("AZURE_STORAGE_AUTH_MODE", "anonymous");
+    with(
+        &["status", "a"],
+        &[at, account, odd, ("AZURE_STORAGE_KEY", key)],
+    )
+    .exits(78)
+    .says("invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`");
+}
+
 #[test]
 fn container_sas_is_not_sent_to_create_its_container() {
     let emulator = azmutex::emulator::Emulator::start().unwrap();
