@@ -703,7 +703,7 @@ fn environment_is_read_in_the_documented_order() {
     }
     let by_key_quoted = ("AZURE_STORAGE_AUTH_MODE", "\"key\"\r");
     assert!(from(&[account, by_key_quoted]).is_err());
-    let rows: [(&[(&str, &str)], &str); 9] = [
+    let rows: [(&[(&str, &str)], &str); 10] = [
         (
             &[account, ("AZURE_STORAGE_ACCOUNT_NAME", "third"), key],
             "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_ACCOUNT_NAME have different values",
@@ -727,6 +727,10 @@ fn environment_is_read_in_the_documented_order() {
         (
             &[("AzureWebJobsStorage", &connection)],
             "AzureWebJobsStorage is set, but not read; to use it, set AZURE_STORAGE_CONN",
+        ),
+        (
+            &[("AZURE_STORAGEBLOB_CONNECTIONSTRING", &connection)],
+            "AZURE_STORAGEBLOB_CONNECTIONSTRING is set, but not read",
         ),
         (
             &[account, ("AZURE_STORAGE_ACCESS_KEY", "no")],

@@ -53,8 +53,12 @@ const SECRETS: [(Auth, &[&str]); 3] = [
 
 /// Variables of other programs that may hold what is missing, and the ones to set from them. They
 /// are not read: their account may be another one.
-const FOREIGN: [(&str, &str); 3] = [
+const FOREIGN: [(&str, &str); 4] = [
     ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+    (
+        "AZURE_STORAGEBLOB_CONNECTIONSTRING", // Service Connector
+        "AZURE_STORAGE_CONNECTION_STRING",
+    ),
     ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
     ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
 ];

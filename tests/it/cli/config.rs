@@ -278,6 +278,10 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
         ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
         ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
         ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+        (
+            "AZURE_STORAGEBLOB_CONNECTIONSTRING",
+            "AZURE_STORAGE_CONNECTION_STRING",
+        ),
     ] {
         let says = format!("{foreign} is set, but not read; to use it, set {ours} to its value");
         let by_key = ("AZURE_STORAGE_AUTH_MODE", "key");
