@@ -18,6 +18,7 @@ use crate::files;
 use crate::output::{Failure, clean, warn};
 use crate::secret_file;
 use crate::sign_in;
+use crate::value::bare;
 
 /// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
 pub(crate) const CREDENTIALS: [&str; 11] = [
@@ -448,8 +449,9 @@ impl Source {
                     .hint("or choose with --auth"));
             }
             let name = path.display().to_string();
-            let from = format!("{} {}", origin(option, &name), clean(&name));
-            return Self::of(kind, secret_file::read(option, path, limit, global)?, from);
+            let option = origin(option, &name);
+            let from = format!("{option} {}", clean(&name));
+            return Self::of(kind, secret_file::read(&option, path, limit, global)?, from);
         }
         if let Some(kind) = sign_in::named_by_options(global).filter(|_| auth == Auth::Auto) {
             let from = format!("the options of {}", sign_in::shown(kind));
@@ -605,11 +607,6 @@ fn first_of(names: &[&str]) -> Result<Option<(String, String)>, Failure> {
         }
     }
     Ok(found)
-}
-
-/// Without the quotes and line ends that env files leave.
-fn bare(value: &str) -> &str {
-    value.trim_matches(|c: char| c.is_whitespace() || "\"'`".contains(c))
 }
 
 /// A variable that is set, and not empty but for what env files leave.

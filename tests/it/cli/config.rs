@@ -342,6 +342,15 @@ fn variables_are_read_as_env_files_leave_them() {
     with(&["status", "a"], &[at, account, by_key])
         .exits(78)
         .says("no credential for Azure Storage");
+    for allowed in ["true\r", "\"1\""] {
+        let insecure = ("AZMUTEX_ALLOW_INSECURE_HTTP", allowed);
+        let set = [at, account, insecure, ("AZURE_STORAGE_KEY", key)];
+        with(&["status", "a"], &set).exits(3);
+    }
+    let file = ("AZMUTEX_KEY_FILE", "/missing/key");
+    with(&["status", "a"], &[at, account, file])
+        .exits(78)
+        .says("azmutex: error: AZMUTEX_KEY_FILE /missing/key: ");
     let odd = ("AZURE_STORAGE_AUTH_MODE", "anonymous");
     with(
         &["status", "a"],
