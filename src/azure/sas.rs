@@ -71,6 +71,7 @@ impl Sas {
                 "it is not a query string; pass the part after `?`, percent-encoded",
             ));
         }
+        check_names(&token)?;
         let value = |wanted: &str| {
             token.split('&').find_map(|pair| {
                 let (name, value) = pair.split_once('=')?;
@@ -213,6 +214,44 @@ impl Sas {
     }
 }
 
+/// The parameters of requests. One that came with a SAS would change what a request does.
+const OF_REQUESTS: [&str; 11] = [
+    "restype",
+    "comp",
+    "snapshot",
+    "versionid",
+    "timeout",
+    "prefix",
+    "delimiter",
+    "marker",
+    "maxresults",
+    "include",
+    "blockid",
+];
+
+/// Checks that each name is one of a SAS, and there once.
+fn check_names(token: &str) -> Result<(), Error> {
+    let mut seen: Vec<&str> = Vec::new();
+    for pair in token.split('&').filter(|pair| !pair.is_empty()) {
+        let name = pair.split('=').next().unwrap_or_default();
+        let is = |other: &&str| name.eq_ignore_ascii_case(other);
+        if OF_REQUESTS.iter().any(is) {
+            return Err(wrong(&format!(
+                "`{name}` belongs to a request, not to a SAS; remove it"
+            )));
+        }
+        if seen.iter().any(is) {
+            // A part of the signature, cut off in front of its `=`, is not shown.
+            return Err(match name.len() {
+                ..=5 => wrong(&format!("it has `{name}` twice")),
+                _ => wrong("it has a parameter twice"),
+            });
+        }
+        seen.push(name);
+    }
+    Ok(())
+}
+
 fn is_object_id(id: &str) -> bool {
     let is_of_id = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     (1..=64).contains(&id.len()) && id.bytes().all(is_of_id)
@@ -345,6 +384,20 @@ mod tests {
             ("sr=s&sig=s3cret", "Azure Files"),
             ("sr=f&sig=s3cret", "Azure Files"),
             ("sr=bs&sig=s3cret", "snapshot or version"),
+            (
+                "restype=container&comp=list&sr=c&sig=s3cret",
+                "`restype` belongs to a request, not to a SAS; remove it",
+            ),
+            ("sr=c&sig=s3cret&Comp=x", "`Comp` belongs to a request"),
+            ("sr=b&snapshot=x&sig=s3cret", "`snapshot` belongs to"),
+            ("sr=b&sig=s3cret&versionid=x", "`versionid` belongs to"),
+            ("sr=c&sig=s3cret&timeout=1", "`timeout` belongs to"),
+            ("sr=c&sp=r&sig=s3cret&sp=rw", "it has `sp` twice"),
+            ("sr=c&sig=s3cret&SIG=s3cret", "it has `SIG` twice"),
+            (
+                "AZURE_STORAGE_SAS_TOKEN=sr=c&sig=s3cret",
+                "a variable's name in front of it",
+            ),
             (
                 "sr=c&st=soon&sig=s3cret",
                 "its start `st=soon` is not a time",

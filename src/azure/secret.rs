@@ -18,7 +18,7 @@ pub(crate) enum Expected {
 }
 
 /// The pairs of quotes that copying, shells and env files leave around a value.
-const QUOTES: [(char, char); 4] = [('"', '"'), ('\'', '\''), ('“', '”'), ('‘', '’')];
+const QUOTES: [(char, char); 5] = [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’')];
 
 /// Removes what is no part of any value: a byte order mark, white space and a pair of quotes
 /// around it.
@@ -56,6 +56,12 @@ fn is_margin(c: char) -> bool {
 /// What `text` is instead of what is expected, and what to do, if that can be told for certain.
 /// `text` has been trimmed.
 pub(crate) fn mistake(text: &str, expected: Expected) -> Option<&'static str> {
+    if has_name_in_front(text) {
+        return Some(
+            "it has a variable's name in front of it, as a line of a script or a file does; pass \
+             the value alone",
+        );
+    }
     if let Some(unfilled) = placeholder(text) {
         return Some(unfilled);
     }
@@ -81,6 +87,12 @@ pub(crate) fn mistake(text: &str, expected: Expected) -> Option<&'static str> {
         });
     }
     match expected {
+        Expected::ConnectionString if text.contains("\\;") => {
+            Some("it has backslashes before `;` that are not part of it; remove them")
+        }
+        Expected::ConnectionString if !text.contains('=') && lower.contains("%3d") => {
+            Some("it is percent-encoded; decode it once")
+        }
         Expected::ConnectionString => {
             let names_sas = lower.contains("sharedaccesssignature=");
             if is_signed && !names_sas && !lower.contains(';') {
@@ -146,12 +158,37 @@ fn is_connection_string(text: &str) -> bool {
     names.iter().any(|name| lower.contains(name))
 }
 
+/// Whether it is a line such as `export STORAGE_KEY=...`, `$env:STORAGE_KEY = ...` or `key: ...`.
+/// The names in connection strings and SAS have no `_`.
+fn has_name_in_front(text: &str) -> bool {
+    let starts = ["export ", "set ", "$env:", "- "];
+    let line = starts.iter().find_map(|start| text.strip_prefix(start));
+    let line = line.unwrap_or(text);
+    let Some(end) = line.find(['=', ':']) else {
+        return false;
+    };
+    let (name, value) = (line[..end].trim_end(), &line[end + 1..]);
+    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_yaml = line[end..].starts_with(": ");
+    // Base64 ends with `=`, too.
+    let is_assignment =
+        line[end..].starts_with('=') && name.contains('_') && !matches!(value.trim(), "" | "=");
+    is_name && (is_yaml || is_assignment)
+}
+
 fn placeholder(text: &str) -> Option<&'static str> {
     if text.starts_with("@Microsoft.") {
         return Some(
             "it is a Key Vault reference that the platform did not resolve; check that the app's \
              identity may read the vault",
         );
+    }
+    let page = ["<html", "<!doctype"];
+    if page.iter().any(|tag| {
+        let start = text.get(..tag.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(tag))
+    }) {
+        return Some("it is an HTML page, such as one to sign in at");
     }
     let marks = [
         ("{{", "}}"),
@@ -164,7 +201,9 @@ fn placeholder(text: &str) -> Option<&'static str> {
         text.split_once(open)
             .is_some_and(|(_, rest)| rest.contains(close))
     };
-    if marks.into_iter().any(is_between) || text.starts_with('$') {
+    let is_variable = text.len() > 2 && text.starts_with('%') && text.ends_with('%');
+    let is_reference = ["akvs://", "op://"].iter().any(|s| text.starts_with(s));
+    if marks.into_iter().any(is_between) || text.starts_with('$') || is_variable || is_reference {
         return Some("it has a placeholder that was not replaced by its value");
     }
     text.contains("***")
@@ -325,6 +364,24 @@ mod tests {
                     "{text} {expected:?}: {found:?}"
                 );
             }
+        }
+        for line in [
+            format!("AZURE_STORAGE_KEY={key}"),
+            format!("export STORAGE_KEY='{key}'"),
+            format!("set STORAGE_KEY={key}"),
+            format!("$env:STORAGE_KEY = \"{key}\""),
+            format!("key: {key}"),
+            format!("- storage_key: {key}"),
+        ] {
+            let found = mistake(&line, AccountKey);
+            let wanted = "a variable's name in front of it";
+            assert!(
+                found.is_some_and(|found| found.contains(wanted)),
+                "{line}: {found:?}"
+            );
+        }
+        for other in ["ab_c=", "ab_c==", "a-_b", "ab_c:d"] {
+            assert_eq!(mistake(other, AccountKey), None, "{other}");
         }
         assert_eq!(mistake(&key, AccountKey), None);
         assert_eq!(mistake(&connection, ConnectionString), None);

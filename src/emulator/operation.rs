@@ -99,6 +99,16 @@ impl Operation {
     /// The operation, by method, path, `restype` and `comp`.
     pub(super) fn of(request: &Request<'_>, target: &Target<'_>) -> Result<Self, Failure> {
         let (restype, comp) = (request.parameter("restype"), request.parameter("comp"));
+        // One without a value names no operation.
+        let mut query = request.query();
+        if let Some((name, _)) = query.find(|(name, value)| {
+            value.is_empty()
+                && ["restype", "comp"]
+                    .iter()
+                    .any(|n| name.eq_ignore_ascii_case(n))
+        }) {
+            return Err(Failure::invalid_query(name, ""));
+        }
         let method = match request.method {
             // A HEAD is a GET whose reply has no body.
             "HEAD" => "GET",

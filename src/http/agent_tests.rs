@@ -1,5 +1,5 @@
 use std::error::Error as _;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
@@ -641,4 +641,36 @@ fn host_is_looked_up_again_after_a_failure() {
     // The failover of a name server: the old address never works again.
     get(&transport, LONG).unwrap();
     assert_eq!((old.connections(), new.connections()), (1, 1));
+}
+
+#[cfg(feature = "rustls")]
+#[test]
+fn answer_that_is_not_tls_is_told_with_the_proxy_that_it_came_through() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        [(); 2].map(|()| {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\n\r\n<html></html>")
+                .unwrap();
+            stream
+        })
+    });
+    let transport = by_name("https", move |_| Ok(vec![addr]));
+    let error = get(&transport, LONG).unwrap_err();
+    let text = "what answered is not TLS; is this the port of https? (acct.blob.invalid:443, in the \
+                TLS handshake)";
+    expect(&error, Phase::Tls, Delivery::NotDone, text);
+
+    let proxy = through("http", addr, true).proxy.unwrap();
+    let origin = "https://acct.blob.invalid".to_owned();
+    let transport = Transport::new(origin, Some(proxy), &[]).unwrap();
+    let error = get(&transport, LONG).unwrap_err();
+    let text = format!(
+        "what answered is not TLS; is http://{addr} (from HTTPS_PROXY) the right proxy, and does it \
+         show a page in place of what it blocks? (acct.blob.invalid:443, in the TLS handshake)"
+    );
+    expect(&error, Phase::Tls, Delivery::NotDone, &text);
+    server.join().unwrap();
 }

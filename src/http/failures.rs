@@ -39,6 +39,16 @@ impl Failure {
         match error {
             E::Timeout(_) => transient("timed out"),
             E::HostNotFound => transient("the host was not found"),
+            E::Io(error) if progress.phase == Phase::Tls && is_not_tls(error) => {
+                transient(match proxy {
+                    None => "what answered is not TLS; is this the port of https?".to_owned(),
+                    Some(proxy) => format!(
+                        "what answered is not TLS; is {proxy} the right proxy, and does it show a \
+                         page in place of what it blocks?"
+                    ),
+                })
+                .with_cause()
+            }
             E::Io(error) => {
                 let proxy = proxy.filter(|_| progress.is_proxy && progress.phase == Phase::Connect);
                 match proxy.and_then(|proxy| socks_refusal(error, proxy)) {
@@ -89,6 +99,11 @@ pub(super) fn is_refused(error: &ureq::Error) -> bool {
 /// Whether nobody who is trusted issued the server's certificate.
 pub(super) fn is_unknown_issuer(error: &ureq::Error) -> bool {
     certificate_refusal(&error.to_string()) == Some(UNKNOWN_ISSUER)
+}
+
+/// Whether rustls read something else than TLS.
+fn is_not_tls(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData && error.to_string().contains("InvalidContentType")
 }
 
 /// Why a connection failed.

@@ -84,6 +84,9 @@ impl Proxy {
         if text.contains(char::is_control) {
             return Err("it has a control character in it");
         }
+        if SCHEMES.iter().any(|(name, _)| is_cut(text, name)) {
+            return Err("its `://` is not complete; use e.g. http://proxy:3128");
+        }
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         if scheme.eq_ignore_ascii_case("socks") {
             return Err("it does not say which SOCKS it is: socks4, socks4a, socks5 or socks5h");
@@ -157,6 +160,17 @@ fn first_of(
         }
     }
     Ok(None)
+}
+
+/// Whether a URL begins with this scheme and `//` or `:/`, and not with `://`.
+fn is_cut(url: &str, scheme: &str) -> bool {
+    let begins = url
+        .get(..scheme.len())
+        .is_some_and(|text| text.eq_ignore_ascii_case(scheme));
+    let rest = url.get(scheme.len()..).filter(|_| begins);
+    rest.is_some_and(|rest| {
+        rest.starts_with("//") || (rest.starts_with(":/") && !rest.starts_with("://"))
+    })
 }
 
 /// Splits at the last `@`. A password that is not percent-encoded may have `@`, `:`, `/`, `?` and

@@ -86,6 +86,13 @@ pub(super) fn check(
         ));
     }
     let style = style(host);
+    if style == Style::Own
+        && let Some(cloud) = CLOUDS.iter().find(|cloud| host.ends_with(**cloud))
+    {
+        return Err(format!(
+            "it names no account; use https://ACCOUNT.blob.{cloud}"
+        ));
+    }
     let in_path = path.split('/').nth(1).unwrap_or_default();
     let found = match style {
         Style::Host(account) => account,
@@ -101,6 +108,19 @@ pub(super) fn check(
             return Err(format!("it is for the account `{found}`, not `{account}`"));
         }
         Style::Host(_) => (path, String::new()),
+        Style::Path if path.is_empty() && !named => {
+            return Err(
+                "the path with the account is missing, such as /devstoreaccount1: at such a host, \
+                 the account is in the path"
+                    .to_owned(),
+            );
+        }
+        Style::Path if in_path == container && !named => {
+            return Err(format!(
+                "its path `{path}` is where the account is, and the container has the same name; \
+                 if the account has it too, name it (`AccountName={in_path}`)"
+            ));
+        }
         Style::Path if path.is_empty() => {
             return Err(format!(
                 "the path /{account} is missing: at such a host, the account is in the path"

@@ -63,6 +63,7 @@ impl<'a> Parts<'a> {
             }
             // Values may hold `=` themselves.
             let Some((name, value)) = part.split_once('=') else {
+                secret::trim(part).map_err(wrong)?;
                 return Err(wrong(
                     "a part has no `=`; parts are `Name=value`, separated by `;`",
                 ));

@@ -1,6 +1,7 @@
 //! PURE: which of the environment's variables are used.
 
 use crate::azure::credential::Credential;
+use crate::azure::secret::unquoted;
 use crate::error::Error;
 
 const ACCOUNT: [&str; 2] = ["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"];
@@ -13,8 +14,12 @@ const SAS: [&str; 2] = ["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS"];
 
 /// Variables of other programs that may hold what is missing, and the ones to set from them. They
 /// are not read: their account may be another one.
-const FOREIGN: [(&str, &str); 3] = [
+const FOREIGN: [(&str, &str); 4] = [
     ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+    (
+        "AZURE_STORAGEBLOB_CONNECTIONSTRING", // Service Connector
+        "AZURE_STORAGE_CONNECTION_STRING",
+    ),
     ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
     ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
 ];
@@ -29,13 +34,15 @@ pub(super) enum Named {
     SignIn(String),
 }
 
-/// Reads the variables. `var`: the value of a variable that is set and not empty.
+/// Reads the variables. `var`: the value of a variable that is set. One that is empty, but for the
+/// quotes and line ends that env files leave, counts as not set.
 pub(super) fn read(var: impl Fn(&str) -> Result<Option<String>, Error>) -> Result<Named, Error> {
+    let var = |name: &str| Ok(var(name)?.filter(|value| !unquoted(value).is_empty()));
     let account = first(&ACCOUNT, &var)?;
     if let Some(text) = var("AZURE_STORAGE_CONNECTION_STRING")? {
         return Ok(Named::ConnectionString(text, account.map(|(_, name)| name)));
     }
-    let mode = var("AZURE_STORAGE_AUTH_MODE")?.map(|mode| mode.to_ascii_lowercase());
+    let mode = var("AZURE_STORAGE_AUTH_MODE")?.map(|mode| unquoted(&mode).to_ascii_lowercase());
     if !matches!(mode.as_deref(), None | Some("key" | "login")) {
         return Err(Error::config(
             "invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`",
@@ -92,7 +99,7 @@ fn first<'a>(
         let Some(value) = var(name)? else { continue };
         match &found {
             None => found = Some((name, value)),
-            Some((_, known)) if *known == value => {}
+            Some((_, known)) if unquoted(known) == unquoted(&value) => {}
             Some((other, _)) => {
                 return Err(Error::config(format!(
                     "{other} and {name} have different values: unset one of them"

@@ -139,17 +139,20 @@ impl MutexOptions {
         const CA_FILE: &str = "AZMUTEX_CA_FILE";
         if let Some(path) = var(CA_FILE)? {
             let wrong = |why: String| Error::config(format!("{CA_FILE} {}: {why}", quoted(&path)));
-            let pem = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+            let pem =
+                fs::read(secret::unquoted(&path)).map_err(|error| wrong(error.to_string()))?;
             self = self
                 .ca_certificates(&pem)
                 .map_err(|error| wrong(error.to_string()))?;
         }
         const INSECURE: &str = "AZMUTEX_ALLOW_INSECURE_HTTP";
-        match var(INSECURE)?.map(|value| value.to_ascii_lowercase()) {
-            None => Ok(self),
-            Some(value) if value == "true" || value == "1" => Ok(self.allow_insecure_http(true)),
-            Some(value) if value == "false" || value == "0" => Ok(self.allow_insecure_http(false)),
-            Some(value) => Err(Error::config(format!(
+        let Some(value) = var(INSECURE)? else {
+            return Ok(self);
+        };
+        match &*secret::unquoted(&value).to_ascii_lowercase() {
+            "true" | "1" => Ok(self.allow_insecure_http(true)),
+            "false" | "0" => Ok(self.allow_insecure_http(false)),
+            _ => Err(Error::config(format!(
                 "invalid {INSECURE} {}: use true or false, 1 or 0",
                 quoted(&value)
             ))),

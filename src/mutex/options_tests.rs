@@ -279,7 +279,7 @@ fn connection_strings_are_refused_with_the_reason() {
         ),
         (
             format!("AZURE_STORAGE_CONNECTION_STRING=AccountName=acct;AccountKey={KEY}"),
-            "`AZURE_STORAGE_CONNECTION_STRING` is not a part",
+            "a variable's name in front of it",
         ),
         (
             "DefaultEndpointsProtocol=https".into(),
@@ -342,6 +342,38 @@ fn connection_strings_are_refused_with_the_reason() {
             "shows a value: {error}"
         );
     }
+}
+
+#[test]
+fn connection_strings_are_refused_as_they_are_pasted() {
+    let whole = format!("AccountName=acct;AccountKey={KEY}");
+    let rows = [
+        (format!("{whole};\""), "remove the quotes"),
+        (format!("{whole};'\r\n"), "remove the quotes"),
+        (format!("`{whole}"), "remove the quotes"),
+        (whole.replace(';', "\\;"), "backslashes before `;`"),
+        (
+            format!("export AZURE_STORAGE_CONNECTION_STRING='{whole}'"),
+            "a variable's name in front of it",
+        ),
+        (
+            format!("connectionString: {whole}"),
+            "a variable's name in front of it",
+        ),
+        (
+            whole.replace('=', "%3D").replace(';', "%3B"),
+            "percent-encoded",
+        ),
+        ("%s3cret%".into(), "a placeholder"),
+        ("akvs://s3cret/vault/name".into(), "a placeholder"),
+        ("<!DOCTYPE html><p>s3cret</p>".into(), "an HTML page"),
+    ];
+    for (text, rule) in rows {
+        let error = parse(&text).expect_err(&text).to_string();
+        assert!(error.contains(rule), "{text}: {error}");
+        assert!(!error.contains("s3cret"), "shows a value: {error}");
+    }
+    parse(&format!("`{whole}`")).unwrap();
 }
 
 /// The lock would be in a container of that name inside the container.
@@ -446,6 +478,41 @@ fn endpoint_is_that_of_the_account_and_nothing_more() {
         let error = MutexOptions::from_connection_string(&text, container).unwrap_err();
         assert!(error.to_string().contains("`mycontainer`"), "{error}");
     }
+}
+
+/// An account that only the endpoint names, where there is none.
+#[test]
+fn endpoint_of_a_sas_that_names_no_account_is_refused_with_where_it_belongs() {
+    let in_path = "the path with the account is missing, such as /devstoreaccount1";
+    for (endpoint, rule) in [
+        ("http://127.0.0.1:10000", in_path),
+        ("http://azurite:10000/", in_path),
+        (
+            "http://127.0.0.1:10000/locks",
+            "its path `/locks` is where the account is, and the container has the same name; if \
+             the account has it too, name it (`AccountName=locks`)",
+        ),
+        (
+            "https://blob.core.windows.net/acct",
+            "it names no account; use https://ACCOUNT.blob.core.windows.net",
+        ),
+        (
+            "https://a-b.blob.core.windows.net/locks",
+            "it names no account; use https://ACCOUNT.blob.core.windows.net",
+        ),
+        (
+            "https://core.usgovcloudapi.net",
+            "it names no account; use https://ACCOUNT.blob.core.usgovcloudapi.net",
+        ),
+    ] {
+        let text = format!("BlobEndpoint={endpoint};SharedAccessSignature={SAS}");
+        let error = parse(&text).expect_err(endpoint).to_string();
+        assert!(error.contains(rule), "{endpoint}: {error}");
+    }
+    let named = format!(
+        "AccountName=locks;BlobEndpoint=http://127.0.0.1:1/locks;SharedAccessSignature={SAS}"
+    );
+    assert_eq!(parse(&named).unwrap().account, "locks");
 }
 
 #[test]
@@ -620,7 +687,23 @@ fn environment_is_read_in_the_documented_order() {
     }
     let same = [account, key, ("AZURE_STORAGE_ACCESS_KEY", KEY)];
     assert_eq!(from(&same).unwrap().account, "second");
-    let rows: [(&[(&str, &str)], &str); 9] = [
+    // As env files leave them: a value that is empty but for quotes or a line end is not set.
+    let same = [account, key, ("AZURE_STORAGE_ACCESS_KEY", &quoted)];
+    assert_eq!(from(&same).unwrap().account, "second");
+    for empty in ["\r", "\"\"", "''\r\n", " "] {
+        let rest = [
+            ("AZURE_STORAGE_CONNECTION_STRING", empty),
+            ("AZURE_STORAGE_ACCOUNT_NAME", empty),
+            ("AZURE_STORAGE_KEY", empty),
+            ("AZURE_STORAGE_AUTH_MODE", empty),
+            account,
+            ("AZURE_STORAGE_SAS_TOKEN", SAS),
+        ];
+        assert_eq!(from(&rest).unwrap().account, "second", "{empty:?}");
+    }
+    let by_key_quoted = ("AZURE_STORAGE_AUTH_MODE", "\"key\"\r");
+    assert!(from(&[account, by_key_quoted]).is_err());
+    let rows: [(&[(&str, &str)], &str); 10] = [
         (
             &[account, ("AZURE_STORAGE_ACCOUNT_NAME", "third"), key],
             "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_ACCOUNT_NAME have different values",
@@ -644,6 +727,10 @@ fn environment_is_read_in_the_documented_order() {
         (
             &[("AzureWebJobsStorage", &connection)],
             "AzureWebJobsStorage is set, but not read; to use it, set AZURE_STORAGE_CONN",
+        ),
+        (
+            &[("AZURE_STORAGEBLOB_CONNECTIONSTRING", &connection)],
+            "AZURE_STORAGEBLOB_CONNECTIONSTRING is set, but not read",
         ),
         (
             &[account, ("AZURE_STORAGE_ACCESS_KEY", "no")],
@@ -680,6 +767,8 @@ fn network_is_read_from_the_environment() {
     for (value, expected) in [
         ("true", true),
         ("True", true),
+        ("true\r", true),
+        ("\"1\"", true),
         ("1", true),
         ("false", false),
         ("FALSE", false),

@@ -18,6 +18,7 @@ use crate::files;
 use crate::output::{Failure, clean, warn};
 use crate::secret_file;
 use crate::sign_in;
+use crate::value::bare;
 
 /// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
 pub(crate) const CREDENTIALS: [&str; 11] = [
@@ -53,8 +54,12 @@ const SECRETS: [(Auth, &[&str]); 3] = [
 
 /// Variables of other programs that may hold what is missing, and the ones to set from them. They
 /// are not read: their account may be another one.
-const FOREIGN: [(&str, &str); 3] = [
+const FOREIGN: [(&str, &str); 4] = [
     ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+    (
+        "AZURE_STORAGEBLOB_CONNECTIONSTRING", // Service Connector
+        "AZURE_STORAGE_CONNECTION_STRING",
+    ),
     ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
     ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
 ];
@@ -130,7 +135,8 @@ impl Config {
             Some((value.trim().to_owned(), from))
         };
         let ca_file = global.ca_file.as_ref().map(|path| {
-            let name = format!("--ca-file {}", clean(&path.display().to_string()));
+            let path_text = path.display().to_string();
+            let name = format!("{} {}", origin("--ca-file", &path_text), clean(&path_text));
             files::open(path)
                 .and_then(|file| files::read(&file, MAX_CERTIFICATES, limit))
                 .map_err(|error| Failure::new(Code::Config, format!("{name}: {error}")))
@@ -175,7 +181,7 @@ impl Config {
     /// The variables with secrets that are set but not used.
     pub(crate) fn unused(&self) -> Vec<&'static str> {
         let (_, used) = self.credential();
-        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_set = |name: &str| variable(name).is_ok_and(|value| value.is_some());
         let names = SECRETS.iter().flat_map(|(_, names)| names.iter().copied());
         names
             .filter(|name| **name != *used && is_set(name))
@@ -443,14 +449,25 @@ impl Source {
                     .hint("or choose with --auth"));
             }
             let name = path.display().to_string();
-            let from = format!("{} {}", origin(option, &name), clean(&name));
-            return Self::of(kind, secret_file::read(option, path, limit, global)?, from);
+            let option = origin(option, &name);
+            let from = format!("{option} {}", clean(&name));
+            return Self::of(kind, secret_file::read(&option, path, limit, global)?, from);
         }
         if let Some(kind) = sign_in::named_by_options(global).filter(|_| auth == Auth::Auto) {
             let from = format!("the options of {}", sign_in::shown(kind));
             return Self::signed_in(kind, global, limit, from);
         }
         let mode = variable("AZURE_STORAGE_AUTH_MODE")?.unwrap_or_default();
+        let mode = bare(&mode);
+        if !["", "key", "login"]
+            .iter()
+            .any(|m| mode.eq_ignore_ascii_case(m))
+        {
+            return Err(Failure::new(
+                Code::Config,
+                "invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`",
+            ));
+        }
         let prefers_login = mode.eq_ignore_ascii_case("login") && auth == Auth::Auto;
         for (kind, names) in SECRETS {
             if wants(kind)
@@ -579,7 +596,7 @@ fn first_of(names: &[&str]) -> Result<Option<(String, String)>, Failure> {
         };
         match &found {
             None => found = Some((value, (*name).to_owned())),
-            Some((known, _)) if *known == value => {}
+            Some((known, _)) if bare(known) == bare(&value) => {}
             Some((_, other)) => {
                 return Err(Failure::new(
                     Code::Config,
@@ -592,10 +609,10 @@ fn first_of(names: &[&str]) -> Result<Option<(String, String)>, Failure> {
     Ok(found)
 }
 
-/// A variable that is set and not empty.
+/// A variable that is set, and not empty but for what env files leave.
 fn variable(name: &str) -> Result<Option<String>, Failure> {
     match env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Ok(value) => Ok(Some(value).filter(|value| !bare(value).is_empty())),
         Err(env::VarError::NotPresent) => Ok(None),
         Err(env::VarError::NotUnicode(_)) => Err(Failure::new(
             Code::Config,

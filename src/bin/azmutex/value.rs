@@ -64,9 +64,15 @@ pub(crate) fn poll_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads whether something that is dangerous is allowed: only a clear answer counts.
+/// Without the quotes and line ends that env files leave.
+pub(crate) fn bare(value: &str) -> &str {
+    value.trim_matches(|c: char| c.is_whitespace() || "\"'`".contains(c))
+}
+
+/// Reads whether something that is dangerous is allowed: only a clear answer counts, as the library
+/// reads it.
 pub(crate) fn truth(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
+    match bare(text).to_ascii_lowercase().as_str() {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
         _ => Err("use true or false, 1 or 0".to_owned()),

@@ -476,6 +476,10 @@ fn lock_of_terraform_is_shown_as_its_holders() {
     tool.run(&["acquire", "-n", "prod.tfstate"])
         .exits(75)
         .says("held by bob@ws");
+    // Held for long, but the holder has just written to it.
+    tool.run(&["break", "prod.tfstate", "--yes", "--if-stale", "1h"])
+        .exits(1)
+        .says("prod.tfstate was not broken: not written to for ");
     // Terraform clears its metadata when it unlocks; a leftover is no holder.
     tool.mutex().release(&lease).unwrap();
     tool.run(&["status", "prod.tfstate"])

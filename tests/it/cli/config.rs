@@ -278,6 +278,10 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
         ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
         ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
         ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
+        (
+            "AZURE_STORAGEBLOB_CONNECTIONSTRING",
+            "AZURE_STORAGE_CONNECTION_STRING",
+        ),
     ] {
         let says = format!("{foreign} is set, but not read; to use it, set {ours} to its value");
         let by_key = ("AZURE_STORAGE_AUTH_MODE", "key");
@@ -304,6 +308,56 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
         "warning: AZURE_STORAGE_CONNECTION_STRING is used, for the account devstoreaccount1; \
              AZURE_STORAGE_ACCOUNT, which names other, is not",
     );
+}
+
+/// As env files leave them: with quotes, and with the line ends of Windows.
+#[test]
+fn variables_are_read_as_env_files_leave_them() {
+    let tool = Tool::new();
+    let (key, endpoint) = (tool.emulator().key(), tool.emulator().endpoint());
+    let quoted = format!("\"{key}\"\r");
+    let at = ("AZMUTEX_ENDPOINT", &*endpoint);
+    let account = ("AZURE_STORAGE_ACCOUNT", "devstoreaccount1\r");
+    for empty in ["\r", "\"\"", "''\r\n", " "] {
+        let set = [
+            at,
+            account,
+            ("AZURE_STORAGE_CONNECTION_STRING", empty),
+            ("AZURE_STORAGE_KEY", empty),
+            ("AZURE_STORAGE_ACCOUNT_NAME", empty),
+            ("AZURE_STORAGE_AUTH_MODE", empty),
+            ("AZURE_STORAGE_ACCESS_KEY", &quoted),
+        ];
+        with(&["status", "a"], &set).exits(3);
+    }
+    let same = [
+        at,
+        account,
+        ("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1"),
+        ("AZURE_STORAGE_KEY", key),
+        ("AZURE_STORAGE_ACCESS_KEY", &quoted),
+    ];
+    with(&["status", "a"], &same).exits(3);
+    let by_key = ("AZURE_STORAGE_AUTH_MODE", "\"key\"\r");
+    with(&["status", "a"], &[at, account, by_key])
+        .exits(78)
+        .says("no credential for Azure Storage");
+    for allowed in ["true\r", "\"1\""] {
+        let insecure = ("AZMUTEX_ALLOW_INSECURE_HTTP", allowed);
+        let set = [at, account, insecure, ("AZURE_STORAGE_KEY", key)];
+        with(&["status", "a"], &set).exits(3);
+    }
+    let file = ("AZMUTEX_KEY_FILE", "/missing/key");
+    with(&["status", "a"], &[at, account, file])
+        .exits(78)
+        .says("azmutex: error: AZMUTEX_KEY_FILE /missing/key: ");
+    let odd = ("AZURE_STORAGE_AUTH_MODE", "anonymous");
+    with(
+        &["status", "a"],
+        &[at, account, odd, ("AZURE_STORAGE_KEY", key)],
+    )
+    .exits(78)
+    .says("invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`");
 }
 
 #[test]

@@ -236,3 +236,47 @@ fn doctor_tells_a_clock_that_is_off() {
         .prints("fail  clock")
         .prints("15 minutes are allowed");
 }
+
+#[test]
+fn doctor_tells_a_host_that_is_not_found_from_an_account() {
+    let mut command = bare(&["doctor"]);
+    command
+        .env("AZMUTEX_ALLOW_INSECURE_HTTP", "1")
+        .env("AZMUTEX_ENDPOINT", "http://azurite.invalid:10000")
+        .env("AZURE_STORAGE_ACCOUNT", "devstoreaccount1")
+        .env("AZURE_STORAGE_KEY", "bXkgc2VjcmV0IGtleQ==");
+    let done = finish(command)
+        .exits(69)
+        .prints("fail  name                azurite.invalid:10000: ")
+        .prints("; check the endpoint's host, from AZMUTEX_ENDPOINT");
+    assert!(!done.out.contains("the account's name"), "{done:?}");
+    let mut command = bare(&["doctor"]);
+    command
+        .env("AZURE_STORAGE_ACCOUNT", "acct")
+        .env("AZMUTEX_ENDPOINT", "https://acct.blob.invalid")
+        .env("AZURE_STORAGE_KEY", "bXkgc2VjcmV0IGtleQ==");
+    finish(command)
+        .exits(69)
+        .prints("; check the account's name (acct), ");
+}
+
+#[test]
+fn file_with_certificates_is_named_with_its_variable() {
+    let mut command = bare(&["doctor"]);
+    command
+        .env("AZURE_STORAGE_ACCOUNT", "acct")
+        .env("AZURE_STORAGE_KEY", "bXkgc2VjcmV0IGtleQ==")
+        .env("AZMUTEX_CA_FILE", "/missing/ca.pem");
+    finish(command)
+        .exits(78)
+        .says("azmutex: error: AZMUTEX_CA_FILE /missing/ca.pem: ");
+    finish(bare(&[
+        "status",
+        "a",
+        "--ca-file",
+        "/missing/ca.pem",
+        "--emulator",
+    ]))
+    .exits(78)
+    .says("azmutex: error: --ca-file /missing/ca.pem: ");
+}

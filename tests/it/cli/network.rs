@@ -225,12 +225,12 @@ fn proxy_that_inspects_tls_is_trusted_if_its_ca_is_given() {
     with(&args, &all(&account, &[("AZMUTEX_CA_FILE", file)]))
         .exits(78)
         .says(&format!(
-            "--ca-file {file}: invalid CA certificates: it has no certificate"
+            "AZMUTEX_CA_FILE {file}: invalid CA certificates: it has no certificate"
         ));
     fs::remove_file(&path).unwrap();
     with(&args, &all(&account, &[("AZMUTEX_CA_FILE", file)]))
         .exits(78)
-        .says(&format!("--ca-file {file}: No such file"));
+        .says(&format!("AZMUTEX_CA_FILE {file}: No such file"));
 }
 
 #[test]

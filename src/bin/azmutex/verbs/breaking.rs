@@ -206,22 +206,17 @@ fn check_stale(
         ))
         .hint("to break it all the same: --unknown-is-stale"));
     }
-    let age = since.max(seen.last_modified()).map(ago);
-    match age {
-        Some(age) if age < limit => {
-            let what = if since.is_some() {
-                "held"
-            } else {
-                "not written to"
-            };
-            Err(refused(format!(
-                "{what} for {}, which is less than {} (--if-stale)",
-                span(age),
-                span(limit)
-            )))
-        }
-        _ => Ok(()),
-    }
+    let young = |age: Option<Duration>| age.filter(|age| *age < limit);
+    let (what, age) = match (young(since.map(ago)), young(seen.last_modified().map(ago))) {
+        (Some(age), _) => ("held", age),
+        (None, Some(age)) => ("not written to", age),
+        (None, None) => return Ok(()),
+    };
+    Err(refused(format!(
+        "{what} for {}, which is less than {} (--if-stale)",
+        span(age),
+        span(limit)
+    )))
 }
 
 fn confirm(

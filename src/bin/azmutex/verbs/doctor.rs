@@ -114,7 +114,7 @@ fn examine(
     }
     report.ok("trust store", trusted);
     if !signs_in(report, mutex)
-        || !connect(report, mutex, &endpoint, proxy.as_deref())
+        || !connect(report, config, mutex, &endpoint, proxy.as_deref())
         || !service(report, mutex)
     {
         report.add(
@@ -196,7 +196,13 @@ fn trust_store(endpoint: &str) -> &'static str {
 }
 
 /// Name resolution and a connection, unless a proxy makes them.
-fn connect(report: &mut Report, mutex: &AzureMutex, endpoint: &str, proxy: Option<&str>) -> bool {
+fn connect(
+    report: &mut Report,
+    config: &Config,
+    mutex: &AzureMutex,
+    endpoint: &str,
+    proxy: Option<&str>,
+) -> bool {
     let target = target(endpoint);
     if let Some(proxy) = proxy {
         let detail = format!("not tried: the proxy {proxy} does this");
@@ -208,13 +214,18 @@ fn connect(report: &mut Report, mutex: &AzureMutex, endpoint: &str, proxy: Optio
     let addresses: Vec<SocketAddr> = match target.to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
         Err(error) => {
+            let account = clean(mutex.account());
+            let named = if target.split('.').next() == Some(&*account) {
+                format!("account's name ({account})")
+            } else {
+                format!("endpoint's host, from {}", config.endpoint_from())
+            };
             report.fail(
                 "name",
                 Code::Unavailable,
                 format!(
-                    "{target}: {error}; check the account's name ({}), and whether this network \
-                     looks up names of the Internet itself or leaves that to a proxy",
-                    clean(mutex.account())
+                    "{target}: {error}; check the {named}, and whether this network looks up names \
+                     of the Internet itself or leaves that to a proxy"
                 ),
             );
             return false;
@@ -338,7 +349,7 @@ fn authenticate(
             accepted(report);
             let missing = match error.service_code() {
                 Some("ContainerNotFound") => {
-                    "; it does not exist yet, and the first lock creates it"
+                    "; it does not exist yet; the first lock creates it, if the credential may"
                 }
                 _ => "",
             };
@@ -386,7 +397,7 @@ fn list(report: &mut Report, mutex: &AzureMutex) {
             ErrorKind::NotFound => report.add(
                 "list",
                 Level::Skip,
-                "the container does not exist yet; the first lock creates it".to_owned(),
+                "the container does not exist yet".to_owned(),
             ),
             // Locks work without it.
             ErrorKind::Auth => report.add(
