@@ -105,7 +105,10 @@ fn place(scheme: &str, authority: &str) -> String {
     let host = bare.trim_end_matches('.');
     let local = host == "localhost"
         || host.ends_with(".localhost")
-        || address.is_ok_and(|address| address.to_canonical().is_loopback());
+        || address.is_ok_and(|address| {
+            // A connection to no address in particular is one to this machine.
+            address.to_canonical().is_loopback() || address.is_unspecified()
+        });
     match port {
         _ if local => format!("localhost:{port}"),
         // The same account, and its private address.
@@ -131,6 +134,8 @@ mod tests {
                 "devstoreaccount1.blob.localhost:10000",
                 "localhost:10000",
             ),
+            ("http", "0.0.0.0:10000", "localhost:10000"),
+            ("http", "[::]:10000", "localhost:10000"),
             ("http", "localhost", "localhost:80"),
             ("https", "localhost", "localhost:443"),
             (

@@ -16,7 +16,7 @@ fn running(pid: i32) -> Option<Listed> {
 /// The script's processes, as far as the system lists them: on Linux.
 pub(crate) struct Script {
     process: Process,
-    /// What it has started and runs: as of the last look, or as of the end and from there on.
+    /// What it has started and runs, as far as it was seen when its parents did.
     found: Vec<Listed>,
     /// What belongs to `hold` itself: it, and what is between it and the script.
     own: Vec<i32>,
@@ -55,23 +55,19 @@ impl Script {
 
     /// Looks for the processes that run now. To be called often.
     pub(crate) fn look(&mut self) {
+        let now = processes::ticks();
+        // What was found stays the script's, whoever its parent is by now.
+        self.found.retain(Listed::still_runs);
+        let mut parents: Vec<_> = self.found.iter().map(|known| known.pid).collect();
         if self.closed {
-            self.found.retain(Listed::still_runs);
-            let known = self.found.iter().map(|known| known.pid).collect();
-            self.add_children_of(known);
+            self.add_children_of(parents);
             return;
         }
-        let before = std::mem::take(&mut self.found);
-        let now = processes::ticks();
-        self.add_children_of(vec![self.id()]);
+        parents.push(self.id());
+        self.add_children_of(parents);
         if self.process.is_gone() {
             // Whose children they were can be told no more.
             self.closed = true;
-            for known in before {
-                if known.still_runs() && !self.knows(known.pid) {
-                    self.found.push(known);
-                }
-            }
             self.add_new_orphans();
             self.look();
         } else {

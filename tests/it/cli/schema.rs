@@ -266,6 +266,25 @@ fn waiting_of_a_run_is_an_event_that_holds_to_the_schema() {
 }
 
 #[test]
+fn plan_of_a_dry_run_is_an_object_that_holds_to_the_schema() {
+    let tool = Tool::new();
+    tool.mutex().acquire("a", LeaseDuration::INFINITE).unwrap();
+    for (lock, wait, state, seconds) in [
+        ("a", &[][..], "leased", None),
+        ("b", &["-w", "90s"], "missing", Some(90.0)),
+    ] {
+        let args = [&["run", "--dry-run", "--json"], wait, &[lock, "/bin/sh"]].concat();
+        let done = tool.run(&args).exits(0);
+        assert_eq!(done.events(), ["plan"]);
+        let plan = done.json();
+        assert_eq!(plan["state"], state);
+        assert_eq!(plan["wait_s"].as_f64(), seconds);
+        assert_eq!(plan["signal_after_s"], 45.0);
+        assert_eq!(plan["command"], "/bin/sh");
+    }
+}
+
+#[test]
 fn run_that_does_not_start_its_command_prints_one_object_with_its_exit_code() {
     let tool = Tool::new();
     let name = "it's a\u{61c}";

@@ -234,6 +234,39 @@ mod processes {
         eventually(|| is_free(&tool, "a").then_some(()));
     }
 
+    /// A script that goes on after one of its commands has ended, and the ID of what that left
+    /// behind.
+    fn left_behind(tool: &Tool, scripts: &Scripts) -> (Running, String) {
+        // It stays for a second, in which what it started can be seen, and is gone for another.
+        let command = "bash -c 'sleep 600 >&2 & echo $!; sleep 1'\nsleep 1\necho next\nread -r go";
+        let (script, pid) = working(tool, scripts, "", command);
+        assert_eq!(script.line(), "next", "the command is gone");
+        (script, pid)
+    }
+
+    #[test]
+    fn lock_is_kept_for_what_a_command_of_the_script_left_behind_long_before_its_end() {
+        let tool = Tool::new();
+        let scripts = Scripts::new("left behind");
+        let (script, pid) = left_behind(&tool, &scripts);
+        kill(&script.id().to_string(), "KILL");
+        script.says(&format!("what the script has started has ended too: {pid}"));
+        tool.run(&["acquire", "-n", "a"]).exits(75);
+        kill(&pid, "KILL");
+        eventually(|| is_free(&tool, "a").then_some(()));
+    }
+
+    #[test]
+    fn loss_ends_what_a_command_of_the_script_left_behind() {
+        let tool = Tool::new();
+        let scripts = Scripts::new("left behind and lost");
+        let (mut script, pid) = left_behind(&tool, &scripts);
+        tool.run(&["break", "a", "--yes", "--now"]).exits(0);
+        script.says("lock a lost: ");
+        dies(&pid);
+        script.wait();
+    }
+
     #[test]
     fn lock_is_kept_for_what_ran_when_stdin_ended_and_not_for_what_came_later() {
         let tool = Tool::new();

@@ -100,7 +100,7 @@ fn refused_credential_is_125() {
 #[test]
 fn bad_input_is_125_with_one_line_that_names_it_and_a_hint() {
     let service = Service::emulator();
-    let rows: [(&[&str], &str); 15] = [
+    let rows: [(&[&str], &str); 16] = [
         (&["--bogus", "x", "true"], "--bogus"),
         (&["x"], "COMMAND"),
         (&[], "LOCK"),
@@ -118,6 +118,11 @@ fn bad_input_is_125_with_one_line_that_names_it_and_a_hint() {
         (&["--on-lost", "shrug", "x", "true"], "--on-lost"),
         (&["-c", "x", "echo", "ran"], "--shell"),
         (&["--event-fd", "99", "x", "true"], "--event-fd"),
+        // Its stdin, which is open for reading.
+        (
+            &["--event-fd", "0", "x", "true"],
+            "--event-fd 0: cannot write to it: ",
+        ),
         (
             &["--event-file", "/nowhere/events", "x", "true"],
             "--event-file",

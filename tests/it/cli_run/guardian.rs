@@ -244,6 +244,10 @@ fn command_is_ended_under_the_lock_when_its_guardian_is_killed() {
         }
         let done = run.finish();
         assert!(!done.status.success(), "{kind}: {done:?}");
+        assert!(
+            !done.err.contains("--kill-after-signal"),
+            "{kind}: {done:?}"
+        );
         assert!(service.state(&lock).is_free(), "{kind}: {done:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use azmutex::{Error, ErrorKind, LeaseGuard, Locker, StopToken, TryLockError};
+use azmutex::{Error, ErrorKind, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
 
 use super::budget::Budget;
 use super::channel::{Message, Receiver};
@@ -28,7 +28,7 @@ use super::worker::Worker;
 use crate::args::{Global, OnLost, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, clean, print_line, with_cause};
+use crate::output::{Failure, Object, clean, holder_object, print_line, with_cause};
 use crate::times::{rfc3339, short};
 use crate::wait_display::{Style, not_acquired};
 use crate::{chain, files};
@@ -510,8 +510,17 @@ impl<'a> Plan<'a> {
 
     /// Prints what would be done.
     fn describe(&self) -> Result<End, Failure> {
-        let state = match self.lock.mutex.status(&self.lock.key) {
-            Ok(status) => match status.holder() {
+        let status = match self.lock.mutex.status(&self.lock.key) {
+            Ok(status) => Some(status),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(Failure::from(error)),
+        };
+        if self.global.json {
+            print_line(&self.plan(status.as_ref()).to_string());
+            return Ok(End::Code(0));
+        }
+        let state = match &status {
+            Some(status) => match status.holder() {
                 Some(holder) => {
                     let since = holder
                         .since()
@@ -524,10 +533,7 @@ impl<'a> Plan<'a> {
                 }
                 None => status.state().to_string(),
             },
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                "not there yet; it would be created".to_owned()
-            }
-            Err(error) => return Err(Failure::from(error)),
+            None => "not there yet; it would be created".to_owned(),
         };
         let (kind, from) = self.config.credential();
         let Budget {
@@ -583,6 +589,32 @@ impl<'a> Plan<'a> {
             print_line(&line);
         }
         Ok(End::Code(0))
+    }
+
+    /// The same as an object.
+    fn plan(&self, status: Option<&LeaseStatus>) -> Object {
+        let state = status.map_or("missing".to_owned(), |status| status.state().to_string());
+        let holder = status.and_then(LeaseStatus::holder).map(holder_object);
+        let (kind, from) = self.config.credential();
+        let wait = self.args.waiting.limit();
+        let budget = self.budget;
+        Object::event("plan")
+            .exact("lock", &self.lock.key)
+            .exact("url", &self.lock.url)
+            .text("state", &state)
+            .maybe_object("holder", holder)
+            .text("credential", &format!("{kind}, from {from}"))
+            .maybe_number("wait_s", wait.map(|wait| wait.as_secs_f64()))
+            .seconds("lease_s", budget.lease)
+            .seconds("renew_every_s", budget.renew_every)
+            .text("signal", &self.args.signal.to_string())
+            .seconds(
+                "signal_after_s",
+                budget.lease - budget.margin - budget.grace,
+            )
+            .seconds("kill_after_s", budget.grace)
+            .seconds("margin_s", budget.margin)
+            .text("command", &self.program.file.display().to_string())
     }
 }
 

@@ -148,6 +148,10 @@ pub(super) fn inherited_file(number: c_int) -> io::Result<File> {
     // SAFETY: fcntl with these commands takes integers and touches no memory; a number that is no
     // descriptor is an error. The descriptor that F_DUPFD_CLOEXEC returns is new and ours.
     unsafe {
+        let flags = libc::fcntl(number, libc::F_GETFL);
+        if flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDONLY {
+            return Err(io::Error::other("it is open for reading only"));
+        }
         let fd = libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3);
         if fd < 0 {
             return Err(io::Error::last_os_error());

@@ -509,9 +509,12 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         if self.kill_at.is_some_and(|at| now >= at) {
             self.kill_at = None;
             let done = self.kill();
-            self.context
-                .reporter
-                .note(&format!("{done} (--kill-after-signal)"));
+            // Not if it was its guardian's end that set the time.
+            let why = match self.context.args.kill_after_signal {
+                Some(_) => " (--kill-after-signal)",
+                None => "",
+            };
+            self.context.reporter.note(&format!("{done}{why}"));
         }
         if self.job.ended().is_some() {
             return self.kill_at.map(|at| at.saturating_sub(now));
