@@ -74,7 +74,6 @@
 //!
 //! - `rustls` (default): `https` with rustls and Mozilla's root certificates; others can be added by
 //!   [`MutexOptions::ca_certificates`].
-//! - `client-certificate` (default): signing in to Entra ID with a certificate.
 //! - `platform-verifier`: rustls, trusting what the system's certificate store trusts.
 //! - `native-tls`: `https` with the platform's TLS library.
 //! - `client-certificate` (default): signing in to Entra ID with a certificate. Adds no crate where

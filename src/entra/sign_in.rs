@@ -77,7 +77,7 @@ impl SignIn {
     pub(crate) fn workload_identity(env: &Env) -> Result<Self, Error> {
         if !env.has(plan::TOKEN_FILE) {
             return Err(Error::config(format!(
-                "no workload identity: {} is not set; has the pod the label \
+                "no workload identity: {} is not set; does the pod have the label \
                  `azure.workload.identity/use: \"true\"`?",
                 plan::TOKEN_FILE
             )));
@@ -116,7 +116,7 @@ impl SignIn {
         };
         match Candidate::GitHubActions.missing(env, given) {
             Some(missing) => Err(Error::config(format!(
-                "this is no job that may sign in: {missing}"
+                "this job may not request a token: {missing}"
             ))),
             None => Ok(Self::new(env, Kind::GitHubActions)),
         }
@@ -127,7 +127,7 @@ impl SignIn {
         for name in [PIPELINES_URL, PIPELINES_TOKEN] {
             if !env.has(name) {
                 return Err(Error::config(format!(
-                    "this is no job that may sign in: {name} is not set; \
+                    "this job may not request a token: {name} is not set; \
                      `SYSTEM_ACCESSTOKEN: $(System.AccessToken)` has to be in the step's `env`"
                 )));
             }

@@ -17,7 +17,7 @@
 //! | come from another lock | [`coming_from`] |
 
 #[allow(unused_imports, reason = "the pages' links")]
-use crate::Credential;
+use crate::azure::credential::Credential;
 
 macro_rules! pages {
     ($($(#[$attribute:meta])* $name:ident)*) => {$(
@@ -29,7 +29,7 @@ macro_rules! pages {
 
 pages! {
     first_lock
-    #[doc = include_str!("../azure/signing_in.md")]
+    #[doc = include_str!("signing_in_with_an_identity.md")]
     signing_in
     #[doc = include_str!("lease.svg")]
     guarantee

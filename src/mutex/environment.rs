@@ -65,7 +65,7 @@ pub(super) fn read(var: impl Fn(&str) -> Result<Option<String>, Error>) -> Resul
         (Some((_, account)), None) if !is("key") => return Ok(Named::SignIn(account)),
         (None, _) => {
             "no storage account in the environment: set AZURE_STORAGE_CONNECTION_STRING, or \
-             AZURE_STORAGE_ACCOUNT, if need be with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
+             AZURE_STORAGE_ACCOUNT, optionally with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
                 .to_owned()
         }
         (Some((name, _)), None) => {

@@ -488,7 +488,7 @@ impl Source {
         let (what, hint) = match auth {
             Auth::Auto => (
                 "no credential for Azure Storage",
-                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT, if need be with \
+                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT, optionally with \
                  AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pass --key-file, --sas-file, \
                  --connection-string-file or --auth",
             ),

@@ -132,7 +132,9 @@ fn page(command: &Command, name: &str) -> io::Result<Vec<u8>> {
     let run = command.get_name() == "run";
     let examples = command.get_after_help().map(ToString::to_string);
     let title = name.to_owned();
+    // The page is made like the short help, and shows all options.
     let plain = command.clone().after_help("").after_long_help("");
+    let plain = plain.mut_args(|arg| arg.hide_short_help(false));
     let plain = plain
         .display_name(title.clone())
         .bin_name(name.replace('-', " "));
