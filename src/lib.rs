@@ -114,7 +114,7 @@
 //!
 //! # What it is not
 //!
-//! Not async, not reentrant, not fair; no reader-writer lock and no semaphore yet. Not for locks
+//! Not async, not reentrant, not fair between processes; no reader-writer lock and no semaphore yet. Not for locks
 //! taken hundreds of times a second: each costs two billed requests.
 
 #![forbid(unsafe_code)]

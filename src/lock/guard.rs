@@ -136,6 +136,8 @@ impl LeaseGuard {
 
     /// The ID of the lease. The service refuses writes to the lock blob that carry it once the lease
     /// is lost. Not a fencing token: lease IDs have no order.
+    ///
+    /// A lease whose ID was asked for gets another one before the next guard in this process has it.
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
         self.watch.lease_id()
@@ -231,6 +233,10 @@ impl LeaseGuard {
     /// not noticed yet is no loss as long as nobody else has acquired the lock since: the service
     /// confirms the release only then. (If the reply to a first attempt is lost, a break *and* an
     /// acquisition by another client between the two attempts cannot be told from a success.)
+    ///
+    /// If another thread of this process waits for the lock, it gets the lease as it is, and the service is
+    /// not asked: the result is `Ok` if the lock was held until then, as [`check`](Self::check) tells. See
+    /// [`hand_over_for`](crate::LockerBuilder::hand_over_for).
     ///
     /// Blocks for at most the [`release_timeout`](crate::LockerBuilder::release_timeout), 5 seconds
     /// by default. If another release has just waited that long in vain for a service that does not

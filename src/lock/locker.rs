@@ -91,14 +91,17 @@ impl Locker {
 
     /// Acquires the lock, waiting for as long as another client holds it.
     ///
-    /// Blocks the calling thread. The first attempt is made at once. While another client holds the
+    /// Blocks the calling thread. Those who wait in one process are served in the order in which they
+    /// came, and only the first of them asks the service; see
+    /// [`hand_over_for`](LockerBuilder::hand_over_for). It asks at once. While another client holds the
     /// lock there is another attempt about every 625 milliseconds; see
     /// [`poll_interval`](LockerBuilder::poll_interval). A [`StopToken`](crate::StopToken) ends the
     /// wait. A wait is logged at `info` when it begins, when the holder changes, and then about every
     /// 10 seconds, with the holder if it is known.
     ///
     /// Failures that may pass, such as a missing reply or an overloaded service, are retried for
-    /// [`fault_wait`](LockerBuilder::fault_wait), 60 seconds by default.
+    /// [`fault_wait`](LockerBuilder::fault_wait), 60 seconds by default. Those who have waited in line
+    /// behind a thread that asks in vain for about as long fail with it.
     ///
     /// # Errors
     ///
@@ -119,9 +122,9 @@ impl Locker {
         self.acquire(WaitLimit::Forever).map_err(Error::from)
     }
 
-    /// Acquires the lock if nobody holds it. Does not wait for a holder.
+    /// Acquires the lock if nobody holds it. Does not wait for a holder, nor in line.
     ///
-    /// Blocks for one request if the service answers, and otherwise for at most the
+    /// Answers at once, and asks nothing, while a guard in this process holds the lock. Otherwise blocks for one request if the service answers, and otherwise for at most the
     /// [`request_timeout`](crate::MutexOptions::request_timeout); with
     /// [`fencing`](LockerBuilder::fencing), for at most as long again to store the token.
     ///
@@ -136,12 +139,12 @@ impl Locker {
     /// [`try_lock`](Self::try_lock).
     ///
     /// There is a last attempt shortly before the time is up. The first attempt is given a second even
-    /// if `timeout` is less.
+    /// if `timeout` is less. One that waits in line until its time is up asks nothing.
     ///
     /// # Errors
     ///
-    /// [`TryLockError::WouldBlock`] if another client held it until then, as far as is known; others as
-    /// for [`lock`](Self::lock). If the service never answered, the last failure.
+    /// [`TryLockError::WouldBlock`] if somebody else held it until then, as far as is known, or others in
+    /// this process were served before; others as for [`lock`](Self::lock). If the service never answered, the last failure.
     pub fn try_lock_for(&self, timeout: Duration) -> Result<LeaseGuard, TryLockError> {
         if timeout.is_zero() {
             return self.try_lock();

@@ -73,7 +73,8 @@ impl LeaseWatch {
         state.deadline().since(state.now().lease)
     }
 
-    /// See [`LeaseGuard::lease_id`](crate::LeaseGuard::lease_id).
+    /// See [`LeaseGuard::lease_id`](crate::LeaseGuard::lease_id). Once another guard in this process has
+    /// the lease, an ID that no lease has, if this one was not asked for before.
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
         self.lease.state.expose_id(self.id)
