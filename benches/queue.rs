@@ -94,6 +94,8 @@ fn hand_overs(server: &mut Server) -> Result<bool> {
             .eq(places.iter().map(|(_, number)| *number));
         times.extend(order.iter().map(|(_, time)| time.as_secs_f64() * 1e6));
     }
+    let (min, median, max) = spread(parked()?);
+    println!("threads that unpark each other: median {median:.1} µs ({min:.1} to {max:.1})");
     let (min, median, max) = spread(times);
     println!(
         "hand-over between {THREADS} threads: median {median:.1} µs ({min:.1} to {max:.1}), {asked} \
@@ -101,6 +103,34 @@ fn hand_overs(server: &mut Server) -> Result<bool> {
         verdict(median <= HAND_OVER && asked == 0 && in_order)
     );
     Ok(in_order && asked == 0)
+}
+
+/// What the system takes to wake one thread after the other.
+fn parked() -> Result<Vec<f64>> {
+    let dropped = Arc::new(Mutex::new(Instant::now()));
+    let (served, times) = mpsc::channel();
+    for _ in 0..ROUNDS {
+        let mut threads: Vec<thread::JoinHandle<()>> = Vec::new();
+        for _ in 0..THREADS {
+            let (dropped, served) = (Arc::clone(&dropped), served.clone());
+            let next = threads.last().map(|thread| thread.thread().clone());
+            threads.push(thread::spawn(move || {
+                thread::park();
+                let mut before = dropped.lock().unwrap_or_else(|p| p.into_inner());
+                let _ = served.send(before.elapsed().as_secs_f64() * 1e6);
+                *before = Instant::now();
+                drop(before);
+                next.iter().for_each(thread::Thread::unpark);
+            }));
+        }
+        thread::sleep(Duration::from_millis(100));
+        *dropped.lock().unwrap_or_else(|p| p.into_inner()) = Instant::now();
+        threads.last().ok_or("no threads")?.thread().unpark();
+        for thread in threads {
+            thread.join().map_err(|_| "a thread panicked")?;
+        }
+    }
+    Ok(times.try_iter().collect())
 }
 
 /// All want the lock at the same time, and work under it for a while, once.
