@@ -959,3 +959,174 @@ fn lease_lost_again_and_again_before_anyone_has_it_ends_an_attempt_without_waiti
     run.answers(Request::Release, 1, 2, done());
     assert_eq!(run.fails(2).kind(), ErrorKind::WouldBlock);
 }
+
+/// Another user in the process waits, and gets the lease of `run` at `now`.
+#[track_caller]
+fn passed_on(run: &mut Run, terms: Terms, exposed: bool, now: u64) -> Run {
+    let mut next = Lifecycle::in_line(terms, WaitLimit::Forever, at(0));
+    let lease = run.0.pass_on(&terms, at(now)).expect("it is held");
+    next.take_over(lease, exposed, at(now));
+    Run(next)
+}
+
+#[test]
+fn lease_is_the_next_users_once_the_former_one_has_it_no_more_and_ends_when_it_would_have() {
+    let mut run = Run::locked(terms());
+    let mut next = passed_on(&mut run, terms(), false, 5_000);
+    assert_eq!(run.0.deadline(), Tick::default());
+    assert_eq!(
+        run.0.claim(at(5_000).lease),
+        Claim::Lost(LossReason::Released)
+    );
+    assert_eq!(run.result(), Ok(()));
+    assert!(matches!(
+        run.notices(5_000)[..],
+        [Notice::HandedOver { hand_overs: 1, held }] if held == 5 * SEC
+    ));
+
+    assert_eq!(
+        next.0.deadline(),
+        Tick::default(),
+        "it does not have it yet"
+    );
+    let (token, notice) = next.0.accept(at(5_000)).expect("nothing is left to do");
+    assert_eq!(token, None);
+    assert!(matches!(notice, Notice::Acquired { elapsed } if elapsed == 5 * SEC));
+    assert_eq!(next.0.deadline(), at(55_000).lease);
+    assert_eq!(
+        next.waits(5_000),
+        20_000,
+        "it is renewed when it would have been"
+    );
+    assert!(next.0.accept(at(6_000)).is_none(), "once");
+}
+
+#[test]
+fn change_of_the_id_comes_before_all_else_and_proves_nothing() {
+    let mut run = Run::locked(terms());
+    let named = Terms {
+        holder_delay: Some(Duration::ZERO),
+        ..terms()
+    };
+    let mut next = passed_on(&mut run, named, true, 10_000);
+    assert_eq!(next.sends(10_000, Request::Change), 5 * SEC);
+    assert!(next.0.accept(at(10_000)).is_none());
+    next.answers(Request::Change, 10_000, 15_000, silent());
+    assert!(
+        next.0.accept(at(15_000)).is_none(),
+        "the lease has one of two IDs"
+    );
+    let again = next.waits(15_000);
+    next.sends(again, Request::Change);
+    next.answers(Request::Change, again, again, done());
+    next.sends(again, Request::ReadMetadata);
+    next.answers(Request::ReadMetadata, again, again, forbidden());
+    next.0
+        .accept(at(again))
+        .expect("nothing depends on the holder");
+    assert_eq!(next.0.deadline(), at(55_000).lease, "as before");
+}
+
+#[test]
+fn change_that_is_not_confirmed_before_the_deadline_gives_up_both_ids() {
+    let mut run = Run::locked(terms());
+    let mut next = passed_on(&mut run, terms(), true, 54_000);
+    next.sends(54_000, Request::Change);
+    next.answers(Request::Change, 54_000, 55_000, silent());
+    next.sends(55_000, Request::ReleaseFormer);
+    next.answers(
+        Request::ReleaseFormer,
+        55_000,
+        55_000,
+        lost(LossReason::Taken),
+    );
+    next.sends(55_000, Request::Release);
+    next.answers(Request::Release, 55_000, 55_000, done());
+    assert!(matches!(next.step(55_000), Step::Restart));
+    next.0.restart(at(55_000));
+    let due = next.waits(55_000);
+    next.sends(due, Request::Acquire);
+}
+
+#[test]
+fn lease_of_which_little_is_left_is_renewed_before_the_next_user_has_it() {
+    let mut run = Run::locked(terms());
+    let mut next = passed_on(&mut run, terms(), false, 41_000);
+    assert!(next.0.accept(at(41_000)).is_none());
+    next.sends(41_000, Request::Renew);
+    next.answers(Request::Renew, 41_000, 41_000, done());
+    next.0.accept(at(41_000)).expect("it was renewed");
+    assert_eq!(next.0.deadline(), at(96_000).lease);
+}
+
+#[test]
+fn lease_that_the_next_user_has_not_got_before_its_deadline_is_asked_for_anew() {
+    let mut run = Run::locked(terms());
+    let mut next = passed_on(&mut run, terms(), false, 54_000);
+    assert!(next.0.accept(at(55_000)).is_none());
+    next.sends(55_000, Request::Release);
+    next.answers(Request::Release, 55_000, 55_000, done());
+    assert!(matches!(next.step(55_000), Step::Restart));
+}
+
+#[test]
+fn lease_is_not_handed_over_unless_it_is_held_and_fits() {
+    let mut lost = Run::locked(terms());
+    lost.0.lose(LossReason::Broken);
+    let unproven = Run::locked(terms());
+    let other = |terms| (Run::locked(self::terms()), terms, 1_000);
+    let rows = [
+        (lost, terms(), 1_000),
+        (unproven, terms(), 55_000),
+        (Run::new(terms(), WaitLimit::Forever), terms(), 0),
+        other(Terms {
+            duration: 30 * SEC,
+            ..terms()
+        }),
+        other(fenced()),
+    ];
+    for (mut run, terms, now) in rows {
+        assert!(run.0.pass_on(&terms, at(now)).is_none());
+        assert!(run.0.result().is_none(), "it goes on");
+    }
+}
+
+#[test]
+fn token_of_the_next_user_follows_that_of_the_former_one() {
+    let mut run = Run::new(fenced(), WaitLimit::Forever);
+    run.sends(0, Request::Acquire);
+    let metadata = Some(metadata("1", Some(2_000_000)));
+    let granted = Ok(Answer::Granted { metadata });
+    run.answers(Request::Acquire, 0, 0, granted);
+    let write = |token, etag: &str| Request::WriteToken {
+        token,
+        if_match: etag.to_owned(),
+    };
+    let written = |etag: &str| {
+        let etag = etag.to_owned();
+        Ok(Answer::Written { etag })
+    };
+    run.sends(0, write(2_000_001, "1"));
+    run.answers(write(2_000_001, "1"), 0, 0, written("2"));
+    assert_eq!(run.hands_over(0), Some(2_000_001));
+
+    let mut next = passed_on(&mut run, fenced(), false, 1_000);
+    next.sends(1_000, Request::Change);
+    next.answers(Request::Change, 1_000, 1_000, done());
+    next.sends(1_000, write(2_000_002, "2"));
+    assert!(next.0.accept(at(1_000)).is_none(), "it is not stored yet");
+    next.answers(write(2_000_002, "2"), 1_000, 1_000, written("3"));
+    let (token, _) = next.0.accept(at(1_000)).expect("it is stored");
+    assert_eq!(token, Some(2_000_002));
+}
+
+#[test]
+fn one_in_line_asks_nothing_and_reports_that_others_were_before_when_its_time_is_up() {
+    let limit = WaitLimit::Until(at(500).lease);
+    let mut run = Run(Lifecycle::in_line(terms(), limit, at(0)));
+    assert_eq!(run.0.wait_end(), at(500).lease);
+    assert_eq!(run.waits(0), 500);
+    assert_eq!(run.0.unmet().kind(), ErrorKind::WouldBlock);
+    run.0.give_up(at(500));
+    assert_eq!(run.result(), Ok(()), "there is nothing to release");
+}
