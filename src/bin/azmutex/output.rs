@@ -98,7 +98,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error.kind() {
             ErrorKind::Auth => Code::Denied,
-            ErrorKind::Config => Code::Usage,
+            ErrorKind::Config => Code::Config,
             ErrorKind::LeaseLost => Code::NotHolder,
             ErrorKind::LeaseUnproven => Code::Lost,
             ErrorKind::NotFound => Code::NoSuchLock,

@@ -292,6 +292,9 @@ fn other_names_of_variables_are_read_and_contradictions_refused() {
         // It could be meant; the identity of this place signs in.
         let tool = ("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential");
         let nowhere = ("PATH", "/nowhere");
+        with(&["--auth", "azure-cli", "status", "a"], &[account, nowhere])
+            .exits(78)
+            .says("`az` is not installed");
         with(&["status", "a"], &[account, tool, nowhere, (foreign, key)])
             .exits(77)
             .says("Azure CLI: `az` is not installed")
