@@ -246,14 +246,20 @@ impl LeaseThread {
     /// What the lease's thread does: it goes with the lease from guard to guard.
     fn run(self) {
         let _presence = self.state.enter();
+        let keep_fresh = |lease: &Self| {
+            let operations = lease.locker.settings.mutex.operations();
+            operations.client.keep_token_fresh()
+        };
         let mut lease = self;
+        let mut _fresh = keep_fresh(&lease);
         loop {
             lease.keep();
-            let next = lease.state.lock().next.lock().take();
-            match next {
-                Some(next) => lease = next,
-                None => break,
-            }
+            let Some(next) = lease.state.lock().next.lock().take() else {
+                break;
+            };
+            // Before the token of the one before is let go, which may be the same.
+            _fresh = keep_fresh(&next);
+            lease = next;
         }
         if lease.state.lock().abandoned {
             lease.locker.settings.abandoned.remove();
@@ -261,8 +267,6 @@ impl LeaseThread {
     }
 
     fn keep(&self) {
-        let client = &self.locker.settings.mutex.operations().client;
-        let _fresh = client.keep_token_fresh();
         // Nothing here is known to panic. If something does, the claim still ends at the deadline.
         let carry_out = || self.carry_out(Driver::Thread);
         while catch_unwind(AssertUnwindSafe(carry_out)).is_err() {
