@@ -136,8 +136,11 @@ impl Job {
             way,
         );
         let surroundings = Surroundings {
-            // With its parent in the session, the command's group is not an orphaned one.
-            stays_in_session: place.is_controlled || place.group == Group::Shared,
+            // With its parent in the session, the command's group is not an orphaned one, and a
+            // terminal can stop it. Without a terminal there is no need, and in a shared group it does
+            // harm: when the command ends, the group may become an orphaned one, and if anything in
+            // it is stopped, the system hangs up on all of it.
+            stays_in_session: place.is_controlled,
             has_group: place.group != Group::Shared,
         };
         let started = match start.guardian {
