@@ -369,3 +369,29 @@ fn command_on_a_terminal_ends_with_azmutex() {
     kill_process(azmutex, Signal::KILL).unwrap();
     assert_dies(pid);
 }
+
+/// When the last process of a group whose parent is outside of it ends, and anything in the group is
+/// stopped, the system hangs up on all of the group: here on the script.
+#[test]
+fn script_is_not_hung_up_on_when_a_command_that_shares_its_group_ends() {
+    let service = Service::emulator();
+    let script = format!(
+        "trap - HUP; sleep 1000 & kill -STOP $!
+         {} run --process-group=shared {} -- true; echo \"exit=$?.\"
+         kill -KILL $!",
+        azmutex().display(),
+        unique("hang-up")
+    );
+    let mut shell = Command::new("env");
+    service.prepare(&mut shell);
+    shell.args([
+        "--default-signal=HUP",
+        "setsid",
+        "--wait",
+        "bash",
+        "-c",
+        &script,
+    ]);
+    let done = finish(&mut shell);
+    assert_eq!(done.out, "exit=0.\n", "{done:?}");
+}
