@@ -451,6 +451,7 @@ impl Source {
             let name = path.display().to_string();
             let option = origin(option, &name);
             let from = format!("{option} {}", clean(&name));
+            warn_of_no_effect(None, &from, global);
             return Self::of(kind, secret_file::read(&option, path, limit, global)?, from);
         }
         if let Some(kind) = sign_in::named_by_options(global).filter(|_| auth == Auth::Auto) {
@@ -474,6 +475,7 @@ impl Source {
                 && !(kind == Auth::Key && prefers_login)
                 && let Some((secret, name)) = first_of(names)?
             {
+                warn_of_no_effect(None, &name, global);
                 return Self::of(kind, Zeroizing::new(secret), name);
             }
         }
@@ -523,6 +525,7 @@ impl Source {
         from: String,
     ) -> Result<Self, Failure> {
         let secret = |option: &str, path: &Path| secret_file::read(option, path, limit, global);
+        warn_of_no_effect(Some(auth), &from, global);
         let credential = sign_in::credential(auth, global, secret, variable)?;
         Ok(Self::Credential(credential, from))
     }
@@ -538,6 +541,18 @@ impl Source {
         credential
             .map_err(|error| Failure::new(Code::Config, format!("{from}: {}", rule_of(&error))))
             .map(|credential| Self::Credential(credential, from))
+    }
+}
+
+/// Names the options for signing in that are not used.
+fn warn_of_no_effect(auth: Option<Auth>, from: &str, global: &Global) {
+    let options = sign_in::without_effect(auth, global);
+    if !options.is_empty() {
+        let options = options.join(", ");
+        warn(
+            global,
+            &format!("no effect with the credential of {from}: {options}"),
+        );
     }
 }
 

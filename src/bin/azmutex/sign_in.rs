@@ -27,6 +27,39 @@ pub(crate) fn named_by_options(global: &Global) -> Option<Auth> {
     }
 }
 
+/// The options that are given and have no effect with this kind of identity, or with a secret of the
+/// account (`None`).
+pub(crate) fn without_effect(auth: Option<Auth>, global: &Global) -> Vec<&'static str> {
+    let (signs_in, is) = (auth.is_some(), |kind| auth == Some(kind));
+    let principal = is(Auth::ServicePrincipal);
+    let text = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
+    let options = [
+        (
+            "--client-secret-file",
+            global.client_secret_file.is_some(),
+            principal,
+        ),
+        (
+            "--client-certificate",
+            global.client_certificate.is_some(),
+            principal,
+        ),
+        (
+            "--service-connection",
+            text(&global.service_connection),
+            is(Auth::AzurePipelines),
+        ),
+        ("--client-id", text(&global.client_id), signs_in),
+        ("--tenant-id", text(&global.tenant_id), signs_in),
+        ("--authority-host", text(&global.authority_host), signs_in),
+        ("--audience", text(&global.audience), signs_in),
+    ];
+    let unused = options
+        .into_iter()
+        .filter(|(_, is_given, has_effect)| *is_given && !has_effect);
+    unused.map(|(option, ..)| option).collect()
+}
+
 /// The credential of this kind of identity. `secret` reads a file with a secret; `variable` reads a
 /// variable that is set.
 pub(crate) fn credential(

@@ -244,3 +244,24 @@ fn issuers_with_certificates_of_a_private_ca_are_trusted_if_the_ca_is_given() {
     }
     fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn options_without_effect_are_named() {
+    let account = Account::new();
+    let key = ("AZURE_STORAGE_KEY", "a2V5");
+    for (args, variables, says) in [
+        (
+            &["--auth", "managed-identity", "--service-connection", "5e1f"][..],
+            &[][..],
+            "no effect with the credential of --auth managed-identity: --service-connection",
+        ),
+        (
+            &["--client-id", "6731-de", "--tenant-id", "72f9-8b"],
+            &[key],
+            "no effect with the credential of AZURE_STORAGE_KEY: --client-id, --tenant-id",
+        ),
+    ] {
+        let args = [args, &["status", "a"]].concat();
+        account.run_on_machine(&args, variables).says(says);
+    }
+}
