@@ -341,9 +341,10 @@ impl Job {
     /// the first process did not.
     fn end_group(&mut self, signal: c_int) -> io::Result<()> {
         if self.has_group() && !self.reaped {
-            let sent = self.signal_group(signal);
+            // Before, not after: by the end of the list, one that handled the signal could have started
+            // another. What is forked in between has the signal, and may get it again as an orphan.
             self.told_by_system();
-            sent
+            self.signal_group(signal)
         } else {
             let sent = self.signal_first(signal);
             self.told = self.signal_listed(signal, |process| self.is_in_group(process));
@@ -351,9 +352,9 @@ impl Job {
         }
     }
 
-    /// Notes that the system has just sent the whole group a signal that asks it to end. Processes
-    /// that appear from here on were started by one that handled the signal: a fork does not
-    /// complete while a signal is pending.
+    /// Notes that the system sends the whole group a signal that asks it to end. Processes that
+    /// appear from here on were started by one that handled the signal: a fork does not complete
+    /// while a signal is pending.
     pub(super) fn told_by_system(&mut self) {
         let mut told = self.members();
         told.retain(|process| self.is_in_group(process));
