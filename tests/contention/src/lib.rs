@@ -12,6 +12,7 @@ mod error;
 #[path = "../../../src/lease"]
 mod lease {
     mod acquisition;
+    mod change;
     mod hold;
     pub(crate) mod lifecycle;
     mod proposal;
