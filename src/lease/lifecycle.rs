@@ -437,6 +437,7 @@ impl Lifecycle {
             granted,
             hand_overs,
         } = passed;
+        self.acquisition.begin(now);
         let short = hold.renew_if_short(now.lease);
         let limit = self.acquisition.fault_wait();
         let change = exposed || self.terms.fencing;
@@ -616,17 +617,13 @@ impl Lifecycle {
         match result {
             Ok(_) => held.change = None,
             Err(error) => {
-                if let Some(reason) = error.loss_reason() {
-                    held.change = None;
-                    held.hold.lose(reason);
-                } else if held
-                    .change
-                    .as_mut()
-                    .is_some_and(|change| change.failed(&error, now, random))
-                {
+                let change = held.change.as_mut();
+                let is_lost = error.loss_reason().is_some();
+                if !is_lost && change.is_some_and(|change| change.failed(&error, now, random)) {
                     let notice = self.acquisition.not_ready(error, now);
                     self.notices.push_back(notice);
                 } else {
+                    // Under both IDs; if it was broken, that ends the break period.
                     self.let_go(Then::Restart, now);
                 }
             }

@@ -1130,3 +1130,28 @@ fn one_in_line_asks_nothing_and_reports_that_others_were_before_when_its_time_is
     run.0.give_up(at(500));
     assert_eq!(run.result(), Ok(()), "there is nothing to release");
 }
+
+#[test]
+fn user_who_gets_the_lease_as_its_time_is_up_has_time_to_make_it_ready() {
+    let mut run = Run::locked(terms());
+    let limit = WaitLimit::Until(at(10_005).lease);
+    let mut next = Lifecycle::in_line(terms(), limit, at(0));
+    let lease = run.0.pass_on(&terms(), at(10_000)).expect("it is held");
+    next.take_over(lease, true, at(10_000));
+    assert!(
+        next.wait_end() >= at(11_000).lease,
+        "a second, as for a first attempt"
+    );
+}
+
+#[test]
+fn lease_that_is_broken_before_its_id_is_changed_is_released_under_the_id_that_it_has() {
+    let mut run = Run::locked(terms());
+    let mut next = passed_on(&mut run, terms(), true, 10_000);
+    next.sends(10_000, Request::Change);
+    next.answers(Request::Change, 10_000, 10_010, lost(LossReason::Broken));
+    // Which ends the break period.
+    next.sends(10_010, Request::ReleaseFormer);
+    next.answers(Request::ReleaseFormer, 10_010, 10_020, done());
+    assert!(matches!(next.step(10_020), Step::Restart));
+}

@@ -193,8 +193,8 @@ impl LockerBuilder {
     /// clocks are right.
     ///
     /// Locking takes one more request, or two if another client wrote to the blob last. The release
-    /// takes one more, which writes that the holder released. If the token cannot be read or stored within the
-    /// [`fault_wait`](Self::fault_wait), the lease is released, for which the
+    /// takes one more, which writes that the holder released. If the token cannot be read or stored
+    /// within the [`fault_wait`](Self::fault_wait), the lease is released, for which the
     /// [`release_timeout`](Self::release_timeout) applies, and `lock` fails. If the lease is lost before
     /// the token is stored, because somebody broke it, `lock` goes back to waiting.
     ///
@@ -213,8 +213,9 @@ impl LockerBuilder {
     /// they use, and only the first of them asks the service. When a guard ends and another thread
     /// waits, that one gets the lease, which takes no request and some microseconds. Once the process has
     /// had the lock for this time the lease is released, and the process does not ask for it again for
-    /// 0.75 seconds, if somebody in it still waits. So a client elsewhere waits for about this time and a
-    /// second at most, unless a single hold takes longer.
+    /// 0.75 seconds, if somebody in it still waits; [`try_lock`](crate::Locker::try_lock) asks all the
+    /// same, and so does a limited wait at its end. So a client elsewhere that polls at the default pace
+    /// waits for about this time and a second at most, unless a single hold takes longer.
     ///
     /// A hand-over takes one request if somebody may know the lease's ID, which is changed then: after
     /// [`lease_id`](crate::LeaseGuard::lease_id), [`read`](crate::LeaseGuard::read),
@@ -223,7 +224,8 @@ impl LockerBuilder {
     /// The lease is released instead, and the next in line asks for it, if the lock is not held for
     /// certain or its guard is dropped by a panic, or if the next one's locker differs in its
     /// [`lease_duration`](Self::lease_duration) or in [`fencing`](Self::fencing). In all else each guard
-    /// goes by the settings of its own locker.
+    /// goes by the settings of its own locker. While they wait, the first in line asks at its own pace
+    /// and with its own patience, for all.
     pub fn hand_over_for(mut self, time: Duration) -> Self {
         self.hand_over_for = time;
         self
@@ -231,10 +233,12 @@ impl LockerBuilder {
 
     /// Calls `observer` with everything that happens to the lock, for logs and metrics.
     ///
-    /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB;
-    /// what happens during the release is reported on the thread that releases. It delays that thread,
-    /// so an observer that blocks delays renewals. It may use the guard, and even drop it. A panic in
-    /// it is caught and logged.
+    /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB. It
+    /// delays that thread, so an observer that blocks delays renewals, and those of the next guard if
+    /// the lease is handed over. What happens during the release is reported on the thread that
+    /// releases, and what happens while the caller of `lock` waits for others in this process, on that
+    /// caller's thread: so an observer must not wait for anything that this caller holds. It may use
+    /// the guard, and even drop it. A panic in it is caught and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self

@@ -176,7 +176,8 @@ impl LeaseGuard {
     /// Always [`Previous::Unknown`] unless [`fencing`](crate::LockerBuilder::fencing) is on, and only
     /// meaningful if it is on for all holders: the others do not write that they release. Work that
     /// can be left half done should look here first, and check or repair it. A holder whose final
-    /// update was lost counts as one that did not release.
+    /// update was lost counts as one that did not release; and so may one that handed the lease over to
+    /// a thread of its own process which then could not have it.
     #[must_use]
     pub fn previous(&self) -> &Previous {
         &self.previous

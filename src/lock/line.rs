@@ -73,9 +73,16 @@ impl<T: Clone + PartialEq> Line<T> {
         true
     }
 
-    /// What `who`, who waits, does at `now`. `is_held`: whether the one who has the lock can vouch for
-    /// it. If not, the first who waits asks the service.
-    pub(crate) fn look(&mut self, who: &T, now: Moment, is_held: impl FnOnce(&T) -> bool) -> Next {
+    /// What `who`, who waits until `end`, does at `now`. `is_held`: whether the one who has the lock
+    /// can vouch for it. If not, the first who waits asks the service. So it does at its end, even if
+    /// its process stands back: it may be free.
+    pub(crate) fn look(
+        &mut self,
+        who: &T,
+        now: Moment,
+        end: Tick,
+        is_held: impl FnOnce(&T) -> bool,
+    ) -> Next {
         if self.waiting.front() != Some(who) {
             return Next::Wait(Tick::NEVER);
         }
@@ -83,7 +90,9 @@ impl<T: Clone + PartialEq> Line<T> {
             Turn::Busy(_) => return Next::Wait(Tick::NEVER),
             Turn::Holds(holder) if is_held(holder) => return Next::Wait(Tick::NEVER),
             Turn::Holds(_) => self.since = None,
-            Turn::Free if now.real < self.not_before => return Next::Wait(self.not_before),
+            Turn::Free if now.real < self.not_before && now.lease < end => {
+                return Next::Wait(self.not_before);
+            }
             Turn::Free => {}
         }
         if let Some(who) = self.waiting.pop_front() {
@@ -102,9 +111,6 @@ impl<T: Clone + PartialEq> Line<T> {
     pub(crate) fn leave(&mut self, who: &T) -> bool {
         let waited = self.waiting.len();
         self.waiting.retain(|other| other != who);
-        if self.waiting.is_empty() {
-            self.not_before = Tick::default();
-        }
         self.waiting.len() < waited
     }
 
@@ -127,6 +133,13 @@ impl<T: Clone + PartialEq> Line<T> {
                 self.turn = Turn::Holds(who.clone());
                 self.since.get_or_insert(now.lease);
             }
+        }
+    }
+
+    /// `who` asks the service and hears that a client elsewhere has the lock.
+    pub(crate) fn taken_elsewhere(&mut self, who: &T) {
+        if self.turn() == Some(who) {
+            self.since = None;
         }
     }
 
@@ -205,11 +218,16 @@ mod tests {
         }
     }
 
+    /// Of one who waits without a limit.
+    fn look(line: &mut Line<u32>, who: u32, now: Moment, is_held: bool) -> Next {
+        line.look(&who, now, Tick::NEVER, |_| is_held)
+    }
+
     /// 1 has had the lock since second 0, and these wait.
     fn held(waiting: &[u32]) -> Line<u32> {
         let mut line = Line::default();
         line.join(1);
-        assert_eq!(line.look(&1, at(0), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 1, at(0), false), Next::Ask);
         line.granted(&1, at(0));
         waiting.iter().for_each(|who| line.join(*who));
         line
@@ -221,24 +239,24 @@ mod tests {
     fn one_at_a_time_asks_in_the_order_in_which_they_came() {
         let mut line = Line::default();
         (1..=3).for_each(|who| line.join(who));
-        assert_eq!(line.look(&2, at(0), |_| false), NEVER);
-        assert_eq!(line.look(&1, at(0), |_| false), Next::Ask);
-        assert_eq!(line.look(&2, at(0), |_| false), NEVER);
+        assert_eq!(look(&mut line, 2, at(0), false), NEVER);
+        assert_eq!(look(&mut line, 1, at(0), false), Next::Ask);
+        assert_eq!(look(&mut line, 2, at(0), false), NEVER);
         line.pass(&1, at(1), QUANTUM);
         assert_eq!(line.first(), Some(&2));
-        assert_eq!(line.look(&3, at(1), |_| false), NEVER);
-        assert_eq!(line.look(&2, at(1), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 3, at(1), false), NEVER);
+        assert_eq!(look(&mut line, 2, at(1), false), Next::Ask);
     }
 
     #[test]
     fn lock_goes_to_the_first_who_waits() {
         let mut line = held(&[2, 3]);
-        assert_eq!(line.look(&2, at(1), |_| true), NEVER);
+        assert_eq!(look(&mut line, 2, at(1), true), NEVER);
         assert_eq!([2, 3].map(|who| line.ahead(&who)), [1, 2]);
         assert_eq!(line.hand_over(&1, at(1), QUANTUM, |_| true), Some(2));
         line.granted(&2, at(1));
         line.pass(&1, at(1), QUANTUM);
-        assert_eq!(line.look(&3, at(1), |_| true), NEVER, "it is 2's turn");
+        assert_eq!(look(&mut line, 3, at(1), true), NEVER, "it is 2's turn");
         assert_eq!(line.hand_over(&2, at(2), QUANTUM, |_| true), Some(3));
         line.granted(&3, at(2));
         assert_eq!(line.hand_over(&3, at(3), QUANTUM, |_| true), None);
@@ -249,7 +267,7 @@ mod tests {
         let mut line = held(&[2, 3]);
         assert_eq!(line.hand_over(&1, at(1), QUANTUM, |who| *who != 2), None);
         line.pass(&1, at(1), QUANTUM);
-        assert_eq!(line.look(&2, at(1), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 2, at(1), false), Next::Ask);
     }
 
     #[test]
@@ -260,12 +278,12 @@ mod tests {
         assert_eq!(line.hand_over(&2, at(15), QUANTUM, |_| true), None);
         line.pass(&2, at(15), QUANTUM);
         let back = at(15).real + STAND_BACK;
-        assert_eq!(line.look(&3, at(15), |_| false), Next::Wait(back));
+        assert_eq!(look(&mut line, 3, at(15), false), Next::Wait(back));
         let then = Moment {
             real: back,
             ..at(15)
         };
-        assert_eq!(line.look(&3, then, |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 3, then, false), Next::Ask);
         line.granted(&3, at(16));
         line.join(4);
         assert_eq!(line.hand_over(&3, at(30), QUANTUM, |_| true), Some(4));
@@ -276,11 +294,11 @@ mod tests {
         let mut line = held(&[2, 3]);
         assert_eq!(line.hand_over(&1, at(14), QUANTUM, |_| false), None);
         line.pass(&1, at(14), QUANTUM);
-        assert_eq!(line.look(&2, at(14), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 2, at(14), false), Next::Ask);
         line.granted(&2, at(14));
         assert_eq!(line.hand_over(&2, at(15), QUANTUM, |_| true), None);
         line.pass(&2, at(15), QUANTUM);
-        assert_ne!(line.look(&3, at(15), |_| false), Next::Ask);
+        assert_ne!(look(&mut line, 3, at(15), false), Next::Ask);
     }
 
     #[test]
@@ -288,32 +306,59 @@ mod tests {
         let mut line = held(&[]);
         line.pass(&1, at(60), QUANTUM);
         line.join(2);
-        assert_eq!(line.look(&2, at(60), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 2, at(60), false), Next::Ask);
+    }
 
+    #[test]
+    fn process_that_stands_back_does_so_for_whoever_comes_then() {
         let mut line = held(&[2]);
         line.pass(&1, at(60), QUANTUM);
         assert!(line.leave(&2));
         line.join(3);
-        assert_eq!(line.look(&3, at(60), |_| false), Next::Ask);
+        let back = at(60).real + STAND_BACK;
+        assert_eq!(look(&mut line, 3, at(60), false), Next::Wait(back));
+    }
+
+    #[test]
+    fn waiter_whose_time_is_up_asks_once_although_its_process_stands_back() {
+        let mut line = held(&[2, 3]);
+        line.pass(&1, at(60), QUANTUM);
+        let end = at(60).lease;
+        assert_eq!(
+            line.look(&3, at(60), end, |_| false),
+            NEVER,
+            "it is not first"
+        );
+        assert_eq!(line.look(&2, at(60), end, |_| false), Next::Ask);
+    }
+
+    #[test]
+    fn time_of_a_process_begins_anew_when_others_have_had_the_lock() {
+        let mut line = held(&[2, 3]);
+        line.pass(&1, at(1), QUANTUM);
+        assert_eq!(look(&mut line, 2, at(1), false), Next::Ask);
+        line.taken_elsewhere(&2);
+        line.granted(&2, at(60));
+        assert_eq!(line.hand_over(&2, at(61), QUANTUM, |_| true), Some(3));
     }
 
     #[test]
     fn first_asks_the_service_when_the_holder_cannot_vouch_for_the_lock() {
         let mut line = held(&[2, 3]);
-        assert_eq!(line.look(&3, at(1), |_| false), NEVER);
-        assert_eq!(line.look(&2, at(1), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 3, at(1), false), NEVER);
+        assert_eq!(look(&mut line, 2, at(1), false), Next::Ask);
         assert_eq!(line.hand_over(&1, at(1), QUANTUM, |_| true), None);
         line.pass(&1, at(1), QUANTUM);
-        assert_eq!(line.look(&3, at(1), |_| false), NEVER, "it is 2's turn");
+        assert_eq!(look(&mut line, 3, at(1), false), NEVER, "it is 2's turn");
     }
 
     #[test]
     fn nobody_asks_while_the_lock_is_given_back() {
         let mut line = held(&[2]);
         line.ending(&1);
-        assert_eq!(line.look(&2, at(1), |_| false), NEVER);
+        assert_eq!(look(&mut line, 2, at(1), false), NEVER);
         line.pass(&1, at(2), QUANTUM);
-        assert_eq!(line.look(&2, at(2), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 2, at(2), false), Next::Ask);
         line.ending(&1);
         assert_eq!(line.turn(), Some(&2));
     }
@@ -340,11 +385,11 @@ mod tests {
     fn those_who_fail_with_the_one_who_asks_do_not_wait_any_more() {
         let mut line = Line::default();
         (1..=4).for_each(|who| line.join(who));
-        assert_eq!(line.look(&1, at(0), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 1, at(0), false), Next::Ask);
         assert!(line.fail(&2, |_| true).is_empty(), "it has not asked");
         assert_eq!(line.fail(&1, |who| *who != 3), [2, 4]);
         line.pass(&1, at(1), QUANTUM);
-        assert_eq!(line.look(&3, at(1), |_| false), Next::Ask);
+        assert_eq!(look(&mut line, 3, at(1), false), Next::Ask);
     }
 
     #[test]

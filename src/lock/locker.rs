@@ -124,7 +124,8 @@ impl Locker {
 
     /// Acquires the lock if nobody holds it. Does not wait for a holder, nor in line.
     ///
-    /// Answers at once, and asks nothing, while a guard in this process holds the lock. Otherwise blocks for one request if the service answers, and otherwise for at most the
+    /// Answers at once, and asks nothing, while a guard in this process holds the lock. Otherwise
+    /// blocks for one request if the service answers, and otherwise for at most the
     /// [`request_timeout`](crate::MutexOptions::request_timeout); with
     /// [`fencing`](LockerBuilder::fencing), for at most as long again to store the token.
     ///
@@ -139,12 +140,14 @@ impl Locker {
     /// [`try_lock`](Self::try_lock).
     ///
     /// There is a last attempt shortly before the time is up. The first attempt is given a second even
-    /// if `timeout` is less. One that waits in line until its time is up asks nothing.
+    /// if `timeout` is less. Whoever waits in line until then asks nothing, unless it is the first in
+    /// line and nobody in this process has the lock.
     ///
     /// # Errors
     ///
-    /// [`TryLockError::WouldBlock`] if somebody else held it until then, as far as is known, or others in
-    /// this process were served before; others as for [`lock`](Self::lock). If the service never answered, the last failure.
+    /// [`TryLockError::WouldBlock`] if somebody else held it until then, as far as is known, or others
+    /// in this process were served before; others as for [`lock`](Self::lock). If the service never
+    /// answered, the last failure.
     pub fn try_lock_for(&self, timeout: Duration) -> Result<LeaseGuard, TryLockError> {
         if timeout.is_zero() {
             return self.try_lock();

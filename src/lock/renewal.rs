@@ -99,8 +99,9 @@ impl LeaseThread {
                 lease: end,
                 real: Tick::NEVER,
             };
-            if shared.lifecycle.is_in_line() {
-                match self.look(now) {
+            let is_stopped = stop.is_some_and(|stop| stop.is_stopped());
+            if shared.lifecycle.is_in_line() && !is_stopped {
+                match self.look(now, end) {
                     Next::Ask => {
                         shared.lifecycle.begin(now);
                         self.start()?;
@@ -117,7 +118,7 @@ impl LeaseThread {
                     _ => {}
                 }
             }
-            let error = if stop.is_some_and(|stop| stop.is_stopped()) {
+            let error = if is_stopped {
                 stopped(target)
             } else if now.lease >= end {
                 let error = shared.lifecycle.unmet();
@@ -324,10 +325,19 @@ impl LeaseThread {
     fn tell(&self, shared: &mut MutexGuard<'_, Shared>, notice: Notice) {
         // Those who wait in this process must not count on it any more.
         let lapsed = matches!(notice, Notice::Unproven | Notice::Lost(_));
+        let is_elsewhere = matches!(notice, Notice::HeldByAnother { .. });
+        let is_over = shared.lifecycle.result().is_some();
         let (event, report) = self.event(notice);
         MutexGuard::unlocked(shared, || {
             if lapsed {
                 self.wake_first();
+            }
+            if is_elsewhere {
+                self.wait_for_others();
+            }
+            if is_over {
+                // Before an observer hears of it, who may want the lock again.
+                self.end_turn();
             }
             self.locker.settings.events.tell(&event, report);
         });

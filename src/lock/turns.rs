@@ -7,7 +7,7 @@ use crate::azure::status::LeaseStatus;
 use crate::error::{Error, ErrorKind};
 use crate::holder::record::Holder;
 use crate::lease::terms::WaitLimit;
-use crate::time::tick::Moment;
+use crate::time::tick::{Moment, Tick};
 
 impl LeaseThread {
     /// Joins the line, unless it does not wait. Returns false if it need not ask either, since somebody
@@ -24,13 +24,13 @@ impl LeaseThread {
         true
     }
 
-    /// What comes next for one who waits in line at `now`.
-    pub(crate) fn look(&self, now: Moment) -> Next {
+    /// What comes next for one who waits in line until `end`, at `now`.
+    pub(crate) fn look(&self, now: Moment, end: Tick) -> Next {
         let Some(queue) = &self.locker.queue else {
             return Next::Ask;
         };
         let mut line = queue.line();
-        line.look(self, now, |lease| lease.is_held(now))
+        line.look(self, now, end, |lease| lease.is_held(now))
     }
 
     /// Stops to wait in line. Returns false if it is too late for that.
@@ -48,6 +48,13 @@ impl LeaseThread {
         queue.line().granted(self, now);
         if !self.is_held(now) {
             self.wake_first();
+        }
+    }
+
+    /// A client elsewhere has the lock.
+    pub(crate) fn wait_for_others(&self) {
+        if let Some(queue) = &self.locker.queue {
+            queue.line().taken_elsewhere(self);
         }
     }
 

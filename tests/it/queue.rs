@@ -693,3 +693,22 @@ fn id_that_is_asked_for_late_is_nobodys() {
     assert_ne!(late, next.lease_id());
     assert_eq!(late, watch.lease_id());
 }
+
+#[test]
+fn observer_that_hears_of_the_release_may_lock_the_same_lock() {
+    let backend = frozen();
+    let again = build(builder(&backend));
+    let (guards, relocked) = mpsc::channel();
+    let locker = builder(&backend).observer(move |event| {
+        if matches!(event, Event::Released) {
+            let _ = guards.send(again.lock());
+        }
+    });
+    let guard = build(locker).lock().expect("it is free");
+    let dropping = thread::spawn(move || drop(guard));
+    let next = relocked
+        .recv_timeout(LONG)
+        .expect("it does not wait for itself");
+    dropping.join().expect("no panic");
+    next.expect("it is free").release().expect("it is held");
+}
