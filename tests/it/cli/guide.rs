@@ -249,3 +249,24 @@ fn terminal_shows_what_the_guide_shows() {
         "{WRITE}=1 writes the page"
     );
 }
+
+#[test]
+fn action_runs_its_command_under_the_lock_and_takes_no_input_for_a_script() {
+    let tool = Tool::new();
+    let programs = Programs::new("action");
+    let action = page(".github/actions/azmutex/action.yml");
+    let (_, script) = action.rsplit_once("run: |\n").unwrap();
+    let lock = "prod/$(touch injected)";
+    let run = programs.write(
+        "action.sh",
+        &format!(
+            "export LOCK='{lock}' COMMAND='./deploy.sh && echo $((6 * 7))' ACCOUNT= CONTAINER=locks
+             export WAIT=5s GITHUB_REPOSITORY=o/r GITHUB_RUN_ID=7\n{script}"
+        ),
+    );
+    let done = programs
+        .run(&tool, "bash", &[run.to_str().unwrap()])
+        .exits(0);
+    assert_eq!(done.out, format!("deploy.sh under {lock}\n42\n"));
+    assert!(!programs.0.join("injected").exists());
+}
