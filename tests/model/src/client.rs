@@ -665,7 +665,7 @@ impl Lease {
         let mut line = Line::default();
         line.join(THREAD);
         line.join(RELEASER);
-        assert_eq!(line.look(&THREAD, granted, |_| false), Next::Ask);
+        assert_eq!(line.look(&THREAD, granted, Tick::NEVER, |_| false), Next::Ask);
         line.granted(&THREAD, granted);
         let quantum = TICK * u32::from(QUANTUM);
         line.hand_over(&THREAD, now, quantum, |_| true).is_some()
