@@ -568,19 +568,6 @@ impl From<TryLockError> for Error {
     }
 }
 
-/// Shows a rejected value, shortened so that an error stays readable.
-pub(crate) fn quoted(value: &str) -> String {
-    let mut out: String = value
-        .chars()
-        .take(64)
-        .flat_map(char::escape_debug)
-        .collect();
-    if value.chars().nth(64).is_some() {
-        out.push('…');
-    }
-    format!("`{out}`")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,10 +19,10 @@ use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
 use crate::holder::record::{Holder, Record};
 use crate::holder::terraform;
-use crate::holder::text::is_invisible;
 use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
 use crate::mutex::options::{Endpoint, MutexOptions};
+use crate::text::is_invisible;
 use crate::time::clock::Clock;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;

@@ -11,6 +11,7 @@ use super::xml::{self, text_of};
 use crate::entra::identity::TokenIdentity;
 use crate::error::{Error, ErrorKind, LossReason};
 use crate::http::message::Reply;
+use crate::text::is_invisible;
 use crate::time::dates;
 
 /// Rejects a reply that does not come from the service but from a proxy, a web filter, a login page
@@ -402,11 +403,11 @@ fn is_code(code: &str) -> bool {
     (1..=100).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Text from the reply, shortened and without control characters.
+/// Text from the reply, shortened and without what is invisible or a screen acts on.
 fn printable(text: &str, longest: usize) -> String {
     text.trim()
         .chars()
-        .filter(|c| !c.is_control())
+        .filter(|c| !is_invisible(*c))
         .take(longest)
         .collect()
 }
@@ -535,6 +536,13 @@ mod tests {
             let refused = matches!(kind, Throttled | Service | Transport);
             assert_eq!(error.is_transient(), refused, "{code}");
         }
+    }
+
+    #[test]
+    fn text_of_a_reply_is_shown_without_what_a_screen_acts_on() {
+        let body = body("SomethingNew", "It did\u{202e} not\u{3164} work.", "");
+        let error = read_error(&reply(418, &[], &body), wall(), "");
+        assert_eq!(error.to_string(), "SomethingNew (418): It did not work.");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ureq::http::Uri;
 
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::text::quoted;
 
 /// A URL, in the parts that a request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

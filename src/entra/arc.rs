@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::refusal::first_line;
-use crate::error::{Error, ErrorKind, quoted};
+use crate::error::{Error, ErrorKind};
+use crate::text::quoted;
 
 /// The longest key file, in bytes.
 const MAX_KEY: u64 = 4096;

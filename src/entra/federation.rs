@@ -13,8 +13,9 @@ use super::exchange::{Endpoint, add};
 use super::refusal::Refusal;
 use super::reply::{Object, unreadable};
 use super::token::TokenRequest;
-use crate::error::{Error, ErrorKind, quoted};
+use crate::error::{Error, ErrorKind};
 use crate::http::message::{Method, Request};
+use crate::text::quoted;
 
 /// The longest token file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;

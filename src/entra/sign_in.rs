@@ -17,7 +17,8 @@ use super::managed::{Choice, ManagedIdentity, Place};
 use super::plan::{self, Candidate, Given};
 use super::token::{AccessToken, Identity, Source, TokenRequest};
 use super::tools::{DeveloperTool, Tool};
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::text::quoted;
 
 /// Who signs in to Entra ID, and how. Nothing is asked before a [`source`](Self::source) of it is.
 #[derive(Clone)]

@@ -11,9 +11,10 @@ use super::environment::{self, Named};
 use crate::azure::credential::Credential;
 use crate::azure::secret::{self, Expected};
 use crate::azure::validate::{check_account, check_container};
-use crate::error::{Error, quoted};
+use crate::error::Error;
 use crate::http::certificates;
 use crate::http::resolver::is_loopback;
+use crate::text::{escaped, quoted};
 use crate::time::clock::Clock;
 
 /// Where the locks are, and the credential for them: an account, a container and its access.
@@ -180,7 +181,7 @@ impl MutexOptions {
                         "AZURE_STORAGE_CONNECTION_STRING is used, for the account {}; the account \
                          {} that is set in another variable is not",
                         options.account,
-                        other.escape_debug()
+                        escaped(&other)
                     );
                 }
                 Ok(options)
@@ -370,7 +371,7 @@ impl Endpoint {
                 "invalid endpoint: it has a query; pass a SAS as the credential instead",
             ));
         }
-        let shown = url.escape_debug();
+        let shown = escaped(url);
         let wrong = |rule: &str| Err(Error::config(format!("invalid endpoint `{shown}`: {rule}")));
         if url.contains('@') {
             return Err(Error::config(
@@ -435,7 +436,7 @@ impl Endpoint {
     fn check(&self, account: &str, named: bool, container: &str) -> Result<(), Error> {
         account_host::check(self.host(), &self.base, account, named, container).map_err(|rule| {
             let url = format!("{}{}", self.origin, self.base);
-            Error::config(format!("invalid endpoint `{}`: {rule}", url.escape_debug()))
+            Error::config(format!("invalid endpoint `{}`: {rule}", escaped(&url)))
         })
     }
 
