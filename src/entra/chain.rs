@@ -92,8 +92,8 @@ impl Chain {
             }
         }
         let text = format!(
-            "there is no identity to do it with; {}; run `az login`, set the variables of one of \
-             these, or use an account key",
+            "there is no identity to do it with. Run `az login`, set the variables of one of these, \
+             or use an account key. Tried: {}",
             failures.join("; ")
         );
         let kind = transient.unwrap_or(ErrorKind::Auth);

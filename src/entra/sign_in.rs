@@ -366,7 +366,7 @@ impl SignIn {
         let is_only = candidates.len() == 1;
         let link = |candidate: Candidate| {
             let trial = match candidate.missing(&self.env, given) {
-                Some(missing) => Trial::Impossible(format!("not configured ({missing})")),
+                Some(missing) => Trial::Impossible(missing),
                 None => self.trial(host, candidate, is_only)?,
             };
             Ok(Link {

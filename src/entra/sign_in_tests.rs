@@ -780,14 +780,14 @@ fn chain_without_any_identity_lists_what_was_tried_and_why_it_failed() {
     assert_eq!(error.kind(), ErrorKind::Auth);
     assert_eq!(
         error.to_string(),
-        "failed to sign in to `Azure Storage`: there is no identity to do it with; service \
-         principal: not configured (AZURE_TENANT_ID is not set); workload identity: not configured \
-         (AZURE_FEDERATED_TOKEN_FILE is not set); GitHub Actions: not configured \
-         (ACTIONS_ID_TOKEN_REQUEST_URL is not set); Azure Pipelines: not configured \
-         (SYSTEM_OIDCREQUESTURI is not set); managed identity: this is Azure Cloud Shell, whose \
+        "failed to sign in to `Azure Storage`: there is no identity to do it with. Run `az login`, \
+         set the variables of one of these, or use an account key. Tried: service principal: \
+         AZURE_TENANT_ID is not set; workload identity: AZURE_FEDERATED_TOKEN_FILE is not set; \
+         GitHub Actions: ACTIONS_ID_TOKEN_REQUEST_URL is not set; Azure Pipelines: \
+         SYSTEM_OIDCREQUESTURI is not set; managed identity: this is Azure Cloud Shell, whose \
          managed identity is not supported, use the Azure CLI, which is signed in there; Azure CLI: \
          `az` is not installed, or not in PATH; Azure Developer CLI: `azd` is not installed, or not \
-         in PATH; run `az login`, set the variables of one of these, or use an account key"
+         in PATH"
     );
 }
 
