@@ -59,6 +59,7 @@ pub fn reply(data: &[u8]) {
         kind: "fuzzed",
         client_id: None,
         tenant_id: None,
+        takes_tenant: false,
     };
     let identity = TokenIdentity::of(identity, &token, "audience");
     let used = errors::Used {

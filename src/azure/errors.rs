@@ -313,9 +313,13 @@ fn token_refused(
             let account = challenge.and_then(|challenge| challenge.tenant);
             let text = match (account, identity.tenant_id()) {
                 (Some(account), Some(tenant)) if !tenant.eq_ignore_ascii_case(&account) => {
+                    let advice = match identity.takes_tenant() {
+                        true => "sign in to that one, with --tenant-id or Credential::tenant_id",
+                        false => "use an identity of that one",
+                    };
                     format!(
                         "the token is of tenant {tenant}, and the account belongs to tenant \
-                         {account}: name that tenant ({identity})"
+                         {account}: {advice} ({identity})"
                     )
                 }
                 _ => format!("the service does not accept the token of {identity}"),
@@ -753,13 +757,21 @@ mod tests {
 
     const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
 
-    /// The text of a refusal to whoever sent a token of `tenant`, `ahead` of the service's clock.
-    fn to_token(status: u16, code: &str, more: &str, tenant: &str, ahead: i64) -> String {
-        let identity = Identity {
+    fn identity(tenant: &str) -> Identity {
+        Identity {
             kind: "managed identity",
             client_id: Some("1f2e".to_owned()),
             tenant_id: Some(tenant.to_owned()),
-        };
+            takes_tenant: false,
+        }
+    }
+
+    /// The text of a refusal to whoever sent a token of `tenant`, `ahead` of the service's clock.
+    fn to_token(status: u16, code: &str, more: &str, tenant: &str, ahead: i64) -> String {
+        to_identity(identity(tenant), status, code, more, ahead)
+    }
+
+    fn to_identity(identity: Identity, status: u16, code: &str, more: &str, ahead: i64) -> String {
         let token = AccessToken::new("s3cret", wall().into()).unwrap();
         let identity = TokenIdentity::of(identity, &token, "audience");
         let challenge = format!(
@@ -803,14 +815,23 @@ mod tests {
             "{slow}"
         );
         let issuer = detail("Issuer validation failed. Issuer did not match.");
-        assert_eq!(
-            to_token(401, code, &issuer, "9a3c", 0),
+        let wrong_tenant = |takes_tenant: bool| {
+            let identity = Identity {
+                takes_tenant,
+                ..identity("9a3c")
+            };
+            to_identity(identity, 401, code, &issuer, 0)
+        };
+        let text = |advice: &str| {
             format!(
                 "InvalidAuthenticationInfo (401): the token is of tenant 9a3c, and the account \
-                 belongs to tenant {TENANT}: name that tenant (managed identity, client 1f2e, \
-                 tenant 9a3c); the service says: Issuer validation failed. Issuer did not match."
+                 belongs to tenant {TENANT}: {advice} (managed identity, client 1f2e, tenant \
+                 9a3c); the service says: Issuer validation failed. Issuer did not match."
             )
-        );
+        };
+        let advice = "sign in to that one, with --tenant-id or Credential::tenant_id";
+        assert_eq!(wrong_tenant(true), text(advice));
+        assert_eq!(wrong_tenant(false), text("use an identity of that one"));
         // Should the service quote what it was sent.
         let quoted = detail("Signature validation failed: eyJ0.eyJh.c2ln");
         let text = to_token(403, "AuthenticationFailed", &quoted, TENANT, 0);

@@ -168,6 +168,7 @@ impl Source for Application {
             kind: self.kind,
             client_id: Some(self.client_id.clone()),
             tenant_id: Some(self.tenant.clone()),
+            takes_tenant: true,
         }
     }
 }

@@ -116,6 +116,7 @@ impl Source for Chain {
                 kind: "identity of the environment",
                 client_id: None,
                 tenant_id: None,
+                takes_tenant: true,
             },
         }
     }

@@ -310,6 +310,7 @@ impl Source for ManagedIdentity {
                 _ => None,
             },
             tenant_id: None,
+            takes_tenant: false,
         }
     }
 }

@@ -153,6 +153,8 @@ pub(crate) struct Identity {
     pub(crate) kind: &'static str,
     pub(crate) client_id: Option<String>,
     pub(crate) tenant_id: Option<String>,
+    /// Whether the caller may name another tenant.
+    pub(crate) takes_tenant: bool,
 }
 
 impl fmt::Display for Identity {
@@ -227,6 +229,7 @@ pub(crate) mod tests {
             kind: "managed identity",
             client_id: None,
             tenant_id: None,
+            takes_tenant: false,
         };
         assert_eq!(identity.to_string(), "managed identity");
         identity.client_id = Some("1f2e".to_owned());
