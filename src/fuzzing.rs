@@ -66,12 +66,16 @@ pub fn reply(data: &[u8]) {
         hint: "".into(),
         identity: Some(&identity),
     };
-    let refused = errors::read_error(&reply, NOW, used);
+    let refused = errors::read_error(&reply, NOW, &used);
     assert!(!refused.to_string().contains(char::is_control));
     if let Some(claims) = errors::demanded_claims(&reply) {
         assert!(claims.trim_start().starts_with('{'), "{claims}");
     }
-    let error = errors::read_error(&reply, NOW, "check it");
+    let used = errors::Used {
+        identity: None,
+        ..used
+    };
+    let error = errors::read_error(&reply, NOW, &used);
     assert_eq!(
         (refused.kind(), refused.loss_reason()),
         (error.kind(), error.loss_reason())
