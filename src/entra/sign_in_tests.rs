@@ -438,6 +438,27 @@ fn job_in_github_actions_exchanges_a_fresh_token_each_time() {
 }
 
 #[test]
+fn token_of_a_job_that_is_none_is_named_and_not_sent() {
+    for token in [" ", "s3cret s3cret", "s3cret\ns3cret", "s3crét"] {
+        let github = Recorder::new(|_, _| reply("200 OK", "", r#"{"value":"jwt"}"#));
+        let url = github.url();
+        let env = env([
+            ("AZURE_CLIENT_ID", "1f2e"),
+            ("AZURE_TENANT_ID", "t"),
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", &url),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token),
+        ]);
+        let error = fetch(&SignIn::github_actions(&env).unwrap()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("invalid ACTIONS_ID_TOKEN_REQUEST_TOKEN") && !text.contains("s3cr"),
+            "{text}"
+        );
+        assert!(github.seen().is_empty());
+    }
+}
+
+#[test]
 fn job_in_azure_pipelines_exchanges_the_token_of_its_service_connection() {
     let pipelines = Recorder::new(|_, _| reply("200 OK", "", r#"{"oidcToken":"jwt"}"#));
     let authority = Recorder::tokens();

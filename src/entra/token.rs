@@ -98,6 +98,14 @@ impl fmt::Debug for AccessToken {
     }
 }
 
+/// A token, or another secret for a header, without the white space around it. `None` if it is empty
+/// or has characters that no token has.
+pub(crate) fn checked(text: &str) -> Option<Zeroizing<String>> {
+    let text = text.trim();
+    let is_token = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then(|| Zeroizing::new(text.to_owned()))
+}
+
 /// What a [token provider](crate::Credential::token_provider) is asked for.
 #[derive(Debug, Clone)]
 pub struct TokenRequest {
