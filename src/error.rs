@@ -74,7 +74,6 @@ impl fmt::Display for Phase {
 }
 
 /// What a failed request may have done.
-#[allow(dead_code)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Delivery {
     /// Nothing: it was not sent completely, or the service was too busy to start on it. It may be
