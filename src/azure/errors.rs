@@ -202,8 +202,7 @@ fn meaning(
         }
         "KeyBasedAuthenticationNotPermitted" => {
             "the account does not allow access with its key, nor with a SAS that the key signed; \
-             sign \
-             in with Microsoft Entra ID instead, or use a user delegation SAS"
+             sign in with Microsoft Entra ID instead, or use a user delegation SAS"
         }
         "AccountIsDisabled" => {
             "the storage account is disabled, as an unpaid or ended subscription's is; enable it, \
