@@ -1,4 +1,3 @@
-use std::env;
 use std::fs;
 use std::sync::Once;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::environment::{self, Named};
 use crate::azure::credential::Credential;
 use crate::azure::secret::{self, Expected};
 use crate::azure::validate::{check_account, check_container};
+use crate::entra::env::Env;
 use crate::error::Error;
 use crate::http::certificates;
 use crate::http::resolver::is_loopback;
@@ -123,13 +123,8 @@ impl MutexOptions {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the variables are not set, two names of
     /// one value have different values, or a value breaks its rule; the text names them.
     pub fn from_env(container: &str) -> Result<Self, Error> {
-        let var = |name: &str| match env::var(name) {
-            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
-            Err(env::VarError::NotPresent) => Ok(None),
-            Err(env::VarError::NotUnicode(_)) => {
-                Err(Error::config(format!("invalid {name}: it is not UTF-8")))
-            }
-        };
+        let env = Env::system();
+        let var = |name: &str| env.get(name);
         Self::from_variables(var, container)?.network_from(var)
     }
 
