@@ -74,7 +74,6 @@ impl fmt::Display for Phase {
 }
 
 /// What a failed request may have done.
-#[allow(dead_code)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Delivery {
     /// Nothing: it was not sent completely, or the service was too busy to start on it. It may be
@@ -566,19 +565,6 @@ impl From<TryLockError> for Error {
             TryLockError::WouldBlock => Self::new(ErrorKind::WouldBlock, error.to_string()),
         }
     }
-}
-
-/// Shows a rejected value, shortened so that an error stays readable.
-pub(crate) fn quoted(value: &str) -> String {
-    let mut out: String = value
-        .chars()
-        .take(64)
-        .flat_map(char::escape_debug)
-        .collect();
-    if value.chars().nth(64).is_some() {
-        out.push('…');
-    }
-    format!("`{out}`")
 }
 
 #[cfg(test)]

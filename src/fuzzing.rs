@@ -19,10 +19,10 @@ use crate::error::LossReason;
 use crate::error::{Error, ErrorKind};
 use crate::holder::record::{Holder, Record};
 use crate::holder::terraform;
-use crate::holder::text::is_invisible;
 use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
 use crate::mutex::options::{Endpoint, MutexOptions};
+use crate::text::is_invisible;
 use crate::time::clock::Clock;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -59,18 +59,23 @@ pub fn reply(data: &[u8]) {
         kind: "fuzzed",
         client_id: None,
         tenant_id: None,
+        takes_tenant: false,
     };
     let identity = TokenIdentity::of(identity, &token, "audience");
     let used = errors::Used {
         hint: "".into(),
         identity: Some(&identity),
     };
-    let refused = errors::read_error(&reply, NOW, used);
+    let refused = errors::read_error(&reply, NOW, &used);
     assert!(!refused.to_string().contains(char::is_control));
     if let Some(claims) = errors::demanded_claims(&reply) {
         assert!(claims.trim_start().starts_with('{'), "{claims}");
     }
-    let error = errors::read_error(&reply, NOW, "check it");
+    let used = errors::Used {
+        identity: None,
+        ..used
+    };
+    let error = errors::read_error(&reply, NOW, &used);
     assert_eq!(
         (refused.kind(), refused.loss_reason()),
         (error.kind(), error.loss_reason())

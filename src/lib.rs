@@ -138,6 +138,7 @@ mod lock;
 mod mutex;
 #[cfg_attr(azmutex_interleavings, path = "../tests/interleavings/sync.rs")]
 mod sync;
+mod text;
 mod time;
 
 pub use azure::credential::Credential;

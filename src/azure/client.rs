@@ -398,7 +398,7 @@ impl Client {
                     hint: self.credential.hint(sent),
                     identity: token.as_ref().map(|token| &*token.identity),
                 };
-                Err(read_error(&reply, sent, used))
+                Err(read_error(&reply, sent, &used))
             }
             300..=399 => {
                 let text = "the reply is a redirect, which is not followed, to protect the \

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::secret::{self, Expected};
 use crate::error::Error;
 use crate::http::message::{Method, Request};
+use crate::text::escaped;
 use crate::time::dates;
 
 /// By how much this machine's clock may be behind the one that made the SAS.
@@ -107,7 +108,7 @@ impl Sas {
                     } else {
                         "start"
                     },
-                    text.escape_debug()
+                    escaped(&text)
                 ))),
             },
         };
@@ -209,7 +210,7 @@ impl Sas {
         Some(format!(
             "the SAS does not allow this: its permissions (`sp={}`) lack `{wanted}` ({name}); \
              create one with `sp=rcwl`",
-            permissions.escape_debug()
+            escaped(permissions)
         ))
     }
 }
@@ -270,13 +271,13 @@ fn covers<'a>(value: &impl Fn(&str) -> Option<Cow<'a, str>>) -> Result<Covers, E
         if !services.contains('b') {
             return Err(wrong(&format!(
                 "it is not for blobs: its services (`ss={}`) lack `b`",
-                services.escape_debug()
+                escaped(&services)
             )));
         }
         let types = value("srt").unwrap_or_default();
         return Ok(match types.is_empty() {
             true => Covers::Unknown,
-            false => Covers::Account(types.escape_debug().to_string()),
+            false => Covers::Account(escaped(&types)),
         });
     }
     if value("tn").is_some() {

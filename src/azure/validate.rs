@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::text::quoted;
 
 /// An account name: 3 to 24 of `a-z0-9`.
 pub(crate) fn check_account(name: &str) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use super::failure::{self, Failure};
 use super::operation::{Operation, is_version};
 use super::request::{Request, Target};
 use crate::azure::sign;
+use crate::http::message::encode_query;
 use crate::time::dates;
 
 /// The versions from which the string-to-sign has a further field.
@@ -37,13 +38,10 @@ pub(super) fn account_sas(account: &str, key: &[u8], expiry: &str) -> String {
     let text =
         format!("{account}\n{permissions}\n{services}\n{types}\n\n{expiry}\n\n\n{version}\n\n");
     let signature = sign::signature(key, &text);
-    let encode = |text: &str| {
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
     format!(
         "sv={version}&ss={services}&srt={types}&sp={permissions}&se={}&sig={}",
-        encode(expiry),
-        encode(&signature)
+        encode_query(expiry),
+        encode_query(&signature)
     )
 }
 

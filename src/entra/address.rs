@@ -1,10 +1,10 @@
 //! PURE: URLs of token endpoints.
 
-use std::net::IpAddr;
-
 use ureq::http::Uri;
 
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::http::resolver::is_loopback;
+use crate::text::quoted;
 
 /// A URL, in the parts that a request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +73,6 @@ impl Address {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +98,18 @@ mod tests {
                 "http://localhost:42356/msi/token",
                 "http://localhost:42356",
                 "/msi/token",
+                true,
+            ),
+            (
+                "http://a.localhost:8080/",
+                "http://a.localhost:8080",
+                "/",
+                true,
+            ),
+            (
+                "http://[::ffff:127.0.0.1]:80/",
+                "http://[::ffff:127.0.0.1]:80",
+                "/",
                 true,
             ),
         ];

@@ -13,8 +13,9 @@ use super::federation::Issuer;
 use super::refusal::{self, Refusal};
 use super::reply;
 use super::token::{AccessToken, Identity, Source, TokenRequest};
-use crate::error::{Error, quoted};
+use crate::error::Error;
 use crate::http::message::{Method, Request};
+use crate::text::quoted;
 
 /// By what an application proves who it is.
 #[derive(Clone)]
@@ -167,6 +168,7 @@ impl Source for Application {
             kind: self.kind,
             client_id: Some(self.client_id.clone()),
             tenant_id: Some(self.tenant.clone()),
+            takes_tenant: true,
         }
     }
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::refusal::first_line;
-use crate::error::{Error, ErrorKind, quoted};
+use super::token::checked;
+use crate::error::{Error, ErrorKind};
+use crate::text::quoted;
 
 /// The longest key file, in bytes.
 const MAX_KEY: u64 = 4096;
@@ -98,11 +100,7 @@ pub(crate) fn read_key(path: &Path, folder: &Path) -> Result<Zeroizing<String>, 
     file.take(MAX_KEY)
         .read_to_string(&mut key)
         .map_err(failed)?;
-    let key = key.trim();
-    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(wrong("holds no key"));
-    }
-    Ok(Zeroizing::new(key.to_owned()))
+    checked(&key).ok_or_else(|| wrong("holds no key"))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ impl Source for Fake {
             kind: "fake",
             client_id: None,
             tenant_id: None,
+            takes_tenant: false,
         }
     }
 }

@@ -92,8 +92,8 @@ impl Chain {
             }
         }
         let text = format!(
-            "there is no identity to do it with; {}; run `az login`, set the variables of one of \
-             these, or use an account key",
+            "there is no identity to do it with. Run `az login`, set the variables of one of these, \
+             or use an account key. Tried: {}",
             failures.join("; ")
         );
         let kind = transient.unwrap_or(ErrorKind::Auth);
@@ -116,6 +116,7 @@ impl Source for Chain {
                 kind: "identity of the environment",
                 client_id: None,
                 tenant_id: None,
+                takes_tenant: true,
             },
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,6 @@ pub(crate) fn run(program: &Path, arguments: &[&str], limit: Duration) -> Result
     let (ended, at_end) = mpsc::channel();
     let stdout = Stream::of(child.0.stdout.take(), &ended).map_err(Failure::Start)?;
     let stderr = Stream::of(child.0.stderr.take(), &ended).map_err(Failure::Start)?;
-    drop(ended);
     let mut status = None;
     let mut end = start + limit.min(LONGEST);
     let mut closed = 0;
@@ -91,9 +90,8 @@ pub(crate) fn run(program: &Path, arguments: &[&str], limit: Duration) -> Result
         match at_end.recv_timeout(POLL.min(left)) {
             Ok(true) => closed += 1,
             Ok(false) => return Err(Failure::Flood),
-            Err(RecvTimeoutError::Timeout) => {}
-            // Both are closed; the program may go on without them.
-            Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL.min(left)),
+            // Once both are closed, the program may go on without them.
+            Err(_) => {}
         }
         if status.is_none() {
             status = child.0.try_wait().map_err(Failure::Start)?;

@@ -1,7 +1,8 @@
 //! PURE: Azure's clouds, and whom a token is asked from and for.
 
 use super::address::Address;
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::text::quoted;
 
 /// What tokens for storage are for, in all clouds.
 pub(crate) const AUDIENCE: &str = "https://storage.azure.com";

@@ -12,9 +12,10 @@ use super::env::Env;
 use super::exchange::{Endpoint, add};
 use super::refusal::Refusal;
 use super::reply::{Object, unreadable};
-use super::token::TokenRequest;
-use crate::error::{Error, ErrorKind, quoted};
+use super::token::{TokenRequest, checked};
+use crate::error::{Error, ErrorKind};
 use crate::http::message::{Method, Request};
+use crate::text::quoted;
 
 /// The longest token file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -84,13 +85,12 @@ impl Issuer {
 
 fn bearer(env: &Env, name: &str) -> Result<Zeroizing<String>, Error> {
     let value = Zeroizing::new(env.need(name)?);
-    let value = value.trim();
-    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(Zeroizing::new(format!("Bearer {value}")));
+    match checked(&value) {
+        Some(token) => Ok(Zeroizing::new(format!("Bearer {}", *token))),
+        None => Err(Error::config(format!(
+            "invalid {name}: it has characters that no token has, or is empty"
+        ))),
     }
-    Err(Error::config(format!(
-        "invalid {name}: it has characters that no token has"
-    )))
 }
 
 /// Asks `name`'s endpoint for a token, which is the text `member` of its reply.
@@ -152,11 +152,4 @@ fn read_file(path: &PathBuf) -> Result<Zeroizing<String>, Error> {
         return Err(wrong("is empty"));
     }
     checked(&text).ok_or_else(|| wrong("holds no token"))
-}
-
-/// A token without the white space around it. `None` if it has characters that no token has.
-fn checked(text: &str) -> Option<Zeroizing<String>> {
-    let text = text.trim();
-    let is_token = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    is_token.then(|| Zeroizing::new(text.to_owned()))
 }

@@ -12,8 +12,8 @@ use super::reply;
 use super::token::AccessToken;
 use super::tools::Tool;
 use crate::error::{Error, ErrorKind};
-use crate::holder::text::is_invisible;
 use crate::http::message::Reply;
+use crate::text::is_invisible;
 
 /// A reply to a request for a token: a line with the status, then the body.
 ///

@@ -56,6 +56,11 @@ impl TokenIdentity {
         }
     }
 
+    /// Whether the caller may name another tenant to sign in to.
+    pub(crate) fn takes_tenant(&self) -> bool {
+        self.identity.takes_tenant
+    }
+
     /// How the token was obtained, such as `managed identity`.
     #[must_use]
     pub fn kind(&self) -> &str {
@@ -122,6 +127,7 @@ mod tests {
             kind: "managed identity",
             client_id: Some("named".to_owned()),
             tenant_id: None,
+            takes_tenant: false,
         };
         let token = AccessToken::new(token, SystemTime::UNIX_EPOCH).unwrap();
         TokenIdentity::of(identity, &token, "https://storage.azure.com")

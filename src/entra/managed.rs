@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use super::address::Address;
 use super::arc;
@@ -11,7 +12,7 @@ use super::env::Env;
 use super::exchange::{Endpoint, add};
 use super::refusal::{self, Refusal};
 use super::reply::{self, Object};
-use super::token::{AccessToken, Identity, Source, TokenRequest};
+use super::token::{AccessToken, Identity, Source, TokenRequest, checked};
 use crate::error::{Error, ErrorKind};
 use crate::http::message::{Method, Reply, Request};
 
@@ -202,10 +203,10 @@ impl ManagedIdentity {
             return Ok(request);
         }
         // The platform changes it now and then.
-        let secret = self.env.need("IDENTITY_HEADER")?;
-        match secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-            true => Ok(request.header("x-identity-header", secret)),
-            false => Err(Error::config(
+        let secret = Zeroizing::new(self.env.need("IDENTITY_HEADER")?);
+        match checked(&secret) {
+            Some(secret) => Ok(request.header("x-identity-header", &**secret)),
+            None => Err(Error::config(
                 "invalid IDENTITY_HEADER: it cannot be a header's value",
             )),
         }
@@ -310,6 +311,7 @@ impl Source for ManagedIdentity {
                 _ => None,
             },
             tenant_id: None,
+            takes_tenant: false,
         }
     }
 }

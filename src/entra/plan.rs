@@ -2,7 +2,8 @@
 
 use super::env::Env;
 use super::federation::{GITHUB_TOKEN, GITHUB_URL, PIPELINES_TOKEN, PIPELINES_URL};
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::text::quoted;
 
 pub(crate) const CLIENT_ID: &str = "AZURE_CLIENT_ID";
 pub(crate) const TENANT_ID: &str = "AZURE_TENANT_ID";

@@ -55,6 +55,7 @@ impl Source for TokenProvider {
             kind: "token provider",
             client_id: None,
             tenant_id: None,
+            takes_tenant: false,
         }
     }
 }

@@ -92,33 +92,26 @@ impl Refresh {
             let longest = if awaited { LONGEST_AWAITED } else { DELAYS.1 };
             failure.at + failure.delay.min(longest).max(failure.asked)
         });
-        let never = Moment::NEVER;
-        let Some(life) = self.life else {
-            return Step::at(
-                moment,
-                Moment {
-                    real: paced,
-                    ..never
-                },
-            );
+        let once_paced = Moment {
+            real: paced,
+            ..Moment::NEVER
         };
-        let (due, wall_due) = life.due;
-        let is_due = moment.lease >= due || wall_due.is_some_and(|due| now.wall >= due);
-        match self.refused {
-            _ if is_due => Step::at(
+        let is_ahead = |life: &Life| {
+            let (due, wall_due) = life.due;
+            moment.lease < due && wall_due.is_none_or(|due| now.wall < due)
+        };
+        match (self.life.filter(is_ahead), self.refused) {
+            (None, _) => Step::at(moment, once_paced),
+            (Some(life), Some(from)) => Step::at(
                 moment,
                 Moment {
-                    real: paced,
-                    ..never
+                    real: from.max(paced),
+                    lease: life.due.0,
                 },
             ),
-            Some(from) => {
-                let real = from.max(paced);
-                Step::at(moment, Moment { real, lease: due })
-            }
-            None => Step::Wait(Moment {
-                lease: due,
-                ..never
+            (Some(life), None) => Step::Wait(Moment {
+                lease: life.due.0,
+                ..Moment::NEVER
             }),
         }
     }

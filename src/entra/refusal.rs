@@ -4,8 +4,8 @@ use time::OffsetDateTime;
 
 use super::reply::Object;
 use crate::error::{Error, ErrorKind};
-use crate::holder::text::is_invisible;
 use crate::http::message::Reply;
+use crate::text::is_invisible;
 
 /// The most of a foreign text that an error shows, in characters.
 const MAX_TEXT: usize = 300;

@@ -17,7 +17,8 @@ use super::managed::{Choice, ManagedIdentity, Place};
 use super::plan::{self, Candidate, Given};
 use super::token::{AccessToken, Identity, Source, TokenRequest};
 use super::tools::{DeveloperTool, Tool};
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::text::quoted;
 
 /// Who signs in to Entra ID, and how. Nothing is asked before a [`source`](Self::source) of it is.
 #[derive(Clone)]
@@ -365,7 +366,7 @@ impl SignIn {
         let is_only = candidates.len() == 1;
         let link = |candidate: Candidate| {
             let trial = match candidate.missing(&self.env, given) {
-                Some(missing) => Trial::Impossible(format!("not configured ({missing})")),
+                Some(missing) => Trial::Impossible(missing),
                 None => self.trial(host, candidate, is_only)?,
             };
             Ok(Link {

@@ -438,6 +438,27 @@ fn job_in_github_actions_exchanges_a_fresh_token_each_time() {
 }
 
 #[test]
+fn token_of_a_job_that_is_none_is_named_and_not_sent() {
+    for token in [" ", "s3cret s3cret", "s3cret\ns3cret", "s3crét"] {
+        let github = Recorder::new(|_, _| reply("200 OK", "", r#"{"value":"jwt"}"#));
+        let url = github.url();
+        let env = env([
+            ("AZURE_CLIENT_ID", "1f2e"),
+            ("AZURE_TENANT_ID", "t"),
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", &url),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token),
+        ]);
+        let error = fetch(&SignIn::github_actions(&env).unwrap()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("invalid ACTIONS_ID_TOKEN_REQUEST_TOKEN") && !text.contains("s3cr"),
+            "{text}"
+        );
+        assert!(github.seen().is_empty());
+    }
+}
+
+#[test]
 fn job_in_azure_pipelines_exchanges_the_token_of_its_service_connection() {
     let pipelines = Recorder::new(|_, _| reply("200 OK", "", r#"{"oidcToken":"jwt"}"#));
     let authority = Recorder::tokens();
@@ -780,14 +801,14 @@ fn chain_without_any_identity_lists_what_was_tried_and_why_it_failed() {
     assert_eq!(error.kind(), ErrorKind::Auth);
     assert_eq!(
         error.to_string(),
-        "failed to sign in to `Azure Storage`: there is no identity to do it with; service \
-         principal: not configured (AZURE_TENANT_ID is not set); workload identity: not configured \
-         (AZURE_FEDERATED_TOKEN_FILE is not set); GitHub Actions: not configured \
-         (ACTIONS_ID_TOKEN_REQUEST_URL is not set); Azure Pipelines: not configured \
-         (SYSTEM_OIDCREQUESTURI is not set); managed identity: this is Azure Cloud Shell, whose \
+        "failed to sign in to `Azure Storage`: there is no identity to do it with. Run `az login`, \
+         set the variables of one of these, or use an account key. Tried: service principal: \
+         AZURE_TENANT_ID is not set; workload identity: AZURE_FEDERATED_TOKEN_FILE is not set; \
+         GitHub Actions: ACTIONS_ID_TOKEN_REQUEST_URL is not set; Azure Pipelines: \
+         SYSTEM_OIDCREQUESTURI is not set; managed identity: this is Azure Cloud Shell, whose \
          managed identity is not supported, use the Azure CLI, which is signed in there; Azure CLI: \
          `az` is not installed, or not in PATH; Azure Developer CLI: `azd` is not installed, or not \
-         in PATH; run `az login`, set the variables of one of these, or use an account key"
+         in PATH"
     );
 }
 

@@ -98,6 +98,14 @@ impl fmt::Debug for AccessToken {
     }
 }
 
+/// A token, or another secret for a header, without the white space around it. `None` if it is empty
+/// or has characters that no token has.
+pub(crate) fn checked(text: &str) -> Option<Zeroizing<String>> {
+    let text = text.trim();
+    let is_token = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then(|| Zeroizing::new(text.to_owned()))
+}
+
 /// What a [token provider](crate::Credential::token_provider) is asked for.
 #[derive(Debug, Clone)]
 pub struct TokenRequest {
@@ -153,6 +161,8 @@ pub(crate) struct Identity {
     pub(crate) kind: &'static str,
     pub(crate) client_id: Option<String>,
     pub(crate) tenant_id: Option<String>,
+    /// Whether the caller may name another tenant.
+    pub(crate) takes_tenant: bool,
 }
 
 impl fmt::Display for Identity {
@@ -227,6 +237,7 @@ pub(crate) mod tests {
             kind: "managed identity",
             client_id: None,
             tenant_id: None,
+            takes_tenant: false,
         };
         assert_eq!(identity.to_string(), "managed identity");
         identity.client_id = Some("1f2e".to_owned());

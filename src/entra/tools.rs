@@ -250,6 +250,7 @@ impl Source for DeveloperTool {
             kind: self.tool.kind(),
             client_id: None,
             tenant_id: self.tenant.clone(),
+            takes_tenant: true,
         }
     }
 }

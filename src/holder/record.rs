@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::identity::default_owner;
 use super::text::{decode, encode};
 use crate::lease::ids::LeaseDuration;
+use crate::text::escaped;
 use crate::time::dates;
 
 /// The most metadata that the service accepts for a blob: names and values together, in bytes.
@@ -394,7 +395,7 @@ impl fmt::Display for Dropped {
         let names = ours.chain(self.others.iter().map(String::as_str));
         for (place, name) in names.take(8).enumerate() {
             let comma = if place > 0 { ", " } else { "" };
-            write!(f, "{comma}`{}`", name.escape_debug())?;
+            write!(f, "{comma}`{}`", escaped(name))?;
         }
         match (self.ours.len() + self.others.len()).saturating_sub(8) {
             0 => Ok(()),

@@ -2,48 +2,14 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
+use crate::text::is_invisible;
+
 /// The longest encoded value in bytes, and the longest decoded one in characters.
 pub(super) const MAX_LENGTH: usize = 1024;
 
 /// What is percent-encoded in a metadata value, which is sent as a header: everything except
 /// visible ASCII, and the percent sign itself.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
-
-/// Whether a screen shows nothing for this character, or acts on it: Unicode's general categories
-/// Cc (control), Cf (format, which includes all that change the direction of writing), Zl and Zp
-/// (separators of lines and paragraphs), and the property Default_Ignorable_Code_Point.
-pub(crate) fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\0'..='\u{1f}'
-            | '\u{7f}'..='\u{9f}'
-            | '\u{ad}'
-            | '\u{34f}'
-            | '\u{600}'..='\u{605}'
-            | '\u{61c}'
-            | '\u{6dd}'
-            | '\u{70f}'
-            | '\u{890}'..='\u{891}'
-            | '\u{8e2}'
-            | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}'
-            | '\u{110bd}'
-            | '\u{110cd}'
-            | '\u{13430}'..='\u{1343f}'
-            | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
-}
 
 /// The visible part of a text, cut at [`MAX_LENGTH`] characters. `None` if nothing is left.
 pub(super) fn visible(text: &str) -> Option<String> {

@@ -3,7 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::error::{Error, quoted};
+use crate::error::Error;
+use crate::text::quoted;
 
 const BEGIN: &str = "-----BEGIN ";
 

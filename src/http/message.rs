@@ -135,7 +135,7 @@ impl fmt::Debug for Request<'_> {
 }
 
 /// A reply, whole.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     /// Names in lower case.
@@ -165,6 +165,17 @@ impl Reply {
     }
 }
 
+/// Without the body, which may be a token.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .field("body", &self.body.len())
+            .finish()
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -179,6 +190,19 @@ pub(crate) mod tests {
             headers,
             body: body.as_bytes().to_vec(),
         }
+    }
+
+    #[test]
+    fn debug_of_a_reply_shows_no_body() {
+        let shown = format!("{:?}", reply(200, &[("a", "b")], "s3cret"));
+        assert!(
+            shown.contains(r#"("a", "b")"#) && shown.contains("body: 6"),
+            "{shown}"
+        );
+        assert!(
+            !shown.contains("s3cret") && !shown.contains("115"),
+            "{shown}"
+        );
     }
 
     #[test]

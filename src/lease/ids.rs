@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, quoted};
+use crate::error::{Error, ErrorKind};
+use crate::text::quoted;
 
 /// The ID of a lease: a GUID, chosen by the client that acquires.
 ///

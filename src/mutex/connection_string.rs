@@ -10,8 +10,7 @@ const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
 const EMULATOR_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// What a connection string says about blobs.
-#[derive(Debug)]
+/// What a connection string says about blobs. The URL may hold a secret.
 pub(super) struct ConnectionString {
     /// With a SAS, it may be in the endpoint alone.
     pub(super) account: Option<String>,

@@ -24,8 +24,7 @@ const FOREIGN: [(&str, &str); 4] = [
     ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
 ];
 
-/// What the environment names.
-#[derive(Debug)]
+/// What the environment names. May hold a secret.
 pub(super) enum Named {
     /// A connection string, and an account that was named next to it.
     ConnectionString(String, Option<String>),

@@ -1,4 +1,3 @@
-use std::env;
 use std::fs;
 use std::sync::Once;
 use std::time::Duration;
@@ -11,9 +10,11 @@ use super::environment::{self, Named};
 use crate::azure::credential::Credential;
 use crate::azure::secret::{self, Expected};
 use crate::azure::validate::{check_account, check_container};
-use crate::error::{Error, quoted};
+use crate::entra::env::Env;
+use crate::error::Error;
 use crate::http::certificates;
 use crate::http::resolver::is_loopback;
+use crate::text::{escaped, quoted};
 use crate::time::clock::Clock;
 
 /// Where the locks are, and the credential for them: an account, a container and its access.
@@ -122,13 +123,8 @@ impl MutexOptions {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the variables are not set, two names of
     /// one value have different values, or a value breaks its rule; the text names them.
     pub fn from_env(container: &str) -> Result<Self, Error> {
-        let var = |name: &str| match env::var(name) {
-            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
-            Err(env::VarError::NotPresent) => Ok(None),
-            Err(env::VarError::NotUnicode(_)) => {
-                Err(Error::config(format!("invalid {name}: it is not UTF-8")))
-            }
-        };
+        let env = Env::system();
+        let var = |name: &str| env.get(name);
         Self::from_variables(var, container)?.network_from(var)
     }
 
@@ -180,7 +176,7 @@ impl MutexOptions {
                         "AZURE_STORAGE_CONNECTION_STRING is used, for the account {}; the account \
                          {} that is set in another variable is not",
                         options.account,
-                        other.escape_debug()
+                        escaped(&other)
                     );
                 }
                 Ok(options)
@@ -370,7 +366,7 @@ impl Endpoint {
                 "invalid endpoint: it has a query; pass a SAS as the credential instead",
             ));
         }
-        let shown = url.escape_debug();
+        let shown = escaped(url);
         let wrong = |rule: &str| Err(Error::config(format!("invalid endpoint `{shown}`: {rule}")));
         if url.contains('@') {
             return Err(Error::config(
@@ -435,7 +431,7 @@ impl Endpoint {
     fn check(&self, account: &str, named: bool, container: &str) -> Result<(), Error> {
         account_host::check(self.host(), &self.base, account, named, container).map_err(|rule| {
             let url = format!("{}{}", self.origin, self.base);
-            Error::config(format!("invalid endpoint `{}`: {rule}", url.escape_debug()))
+            Error::config(format!("invalid endpoint `{}`: {rule}", escaped(&url)))
         })
     }
 

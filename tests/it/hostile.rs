@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use azmutex::{AzureMutex, ErrorKind, Lease, LeaseId, Locker, MutexOptions};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+
+use crate::support::tunnel::server_config;
 
 const ENDPOINT: &str = "AZMUTEX_TEST_HOSTILE_ENDPOINT";
 const OPERATION: &str = "AZMUTEX_TEST_HOSTILE_OPERATION";
@@ -412,16 +413,7 @@ fn certificate(name: &str, years: (i32, i32)) -> Arc<rustls::ServerConfig> {
     params.not_before = date_time_ymd(years.0, 1, 1);
     params.not_after = date_time_ymd(years.1, 1, 1);
     let key = KeyPair::generate().unwrap();
-    let certificate = params.self_signed(&key).unwrap();
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.into())
-        .unwrap();
-    Arc::new(config)
+    server_config(params.self_signed(&key).unwrap().der(), &key)
 }
 
 #[test]

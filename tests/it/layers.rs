@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 /// The folders and files of `src`, each above those that may import it.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 19] = [
+    "text",
     "error",
     "callback",
     "sync",
@@ -57,17 +58,48 @@ fn command_uses_the_public_api_alone() {
 
 /// The command cannot ask the library, so each has a table.
 #[test]
-fn command_and_library_know_the_same_invisible_characters() {
-    let table = |path: &str| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        let source = fs::read_to_string(path).unwrap();
-        let (_, rest) = source.split_once("fn is_invisible(").unwrap();
-        rest.split_once("\n}\n").unwrap().0.to_owned()
-    };
-    assert_eq!(
-        table("src/holder/text.rs"),
-        table("src/bin/azmutex/text.rs")
-    );
+fn command_and_library_have_the_same_tables() {
+    let rows = [
+        ("fn is_invisible(", "\n}\n", "text.rs", "text.rs"),
+        (
+            "const ACCOUNT:",
+            ";\n",
+            "mutex/environment.rs",
+            "variables.rs",
+        ),
+        (
+            "const KEY:",
+            "\n];\n",
+            "mutex/environment.rs",
+            "variables.rs",
+        ),
+        ("const SAS:", ";\n", "mutex/environment.rs", "variables.rs"),
+        (
+            "const FOREIGN:",
+            "\n];\n",
+            "mutex/environment.rs",
+            "variables.rs",
+        ),
+        (
+            "const CONNECTIONS:",
+            "\n];\n",
+            "entra/plan.rs",
+            "sign_in.rs",
+        ),
+    ];
+    for (start, end, library, command) in rows {
+        let table = |path: String| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+            let source = fs::read_to_string(path).unwrap();
+            let (_, rest) = source.split_once(start).unwrap();
+            rest.split_once(end).unwrap().0.to_owned()
+        };
+        let (library, command) = (
+            format!("src/{library}"),
+            format!("src/bin/azmutex/{command}"),
+        );
+        assert_eq!(table(library), table(command), "{start}");
+    }
 }
 
 /// Only here may the files of a folder share what their own `mod.rs` defines.

@@ -9,7 +9,7 @@ use crate::entra::sign_in::SignIn;
 use crate::entra::token::{AccessToken, TokenRequest};
 use crate::error::Error;
 
-/// Signing in with Microsoft Entra ID: see [above](Credential#signing-in-with-microsoft-entra-id).
+/// Signing in with Microsoft Entra ID: see [the guide](crate::guide::signing_in).
 ///
 /// Nothing is asked before the first request needs a token, so none of these says whether the
 /// identity exists or may do what it is for.

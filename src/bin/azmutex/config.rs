@@ -1,68 +1,20 @@
-//! Where the locks are, and the credential: from flags, then from the environment. There is no
-//! configuration file.
+//! Where the locks are: from flags, then from the environment. There is no configuration file.
 
 use std::cell::RefCell;
-use std::env;
-use std::path::Path;
 #[cfg(feature = "emulator")]
 use std::sync::Arc;
 use std::time::Duration;
 
-use azmutex::{AzureMutex, Credential, Error, ErrorKind, Lease, LeaseId, MutexOptions};
+use azmutex::{AzureMutex, Error, ErrorKind, Lease, LeaseId, MutexOptions};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use crate::args::{Auth, Create, Global};
+use crate::args::{Create, Global};
 use crate::exit::Code;
 use crate::files;
 use crate::output::{Failure, clean, warn};
-use crate::secret_file;
-use crate::sign_in;
-use crate::value::bare;
-
-/// The variables that hold the account's credential, or say where it is. Only azmutex needs them.
-pub(crate) const CREDENTIALS: [&str; 11] = [
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_ACCESS_KEY",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_SAS",
-    "AZMUTEX_KEY_FILE",
-    "AZMUTEX_SAS_FILE",
-    "AZMUTEX_CONNECTION_STRING_FILE",
-    "AZMUTEX_CLIENT_SECRET_FILE",
-    "AZMUTEX_CLIENT_CERTIFICATE",
-];
-
-/// The variables with the account's name.
-const ACCOUNT: [&str; 2] = ["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"];
-
-/// Those with a secret, by its kind. The first that is set is used.
-const SECRETS: [(Auth, &[&str]); 3] = [
-    (Auth::ConnectionString, &["AZURE_STORAGE_CONNECTION_STRING"]),
-    (
-        Auth::Key,
-        &[
-            "AZURE_STORAGE_KEY",
-            "AZURE_STORAGE_ACCESS_KEY",
-            "AZURE_STORAGE_ACCOUNT_KEY",
-        ],
-    ),
-    (Auth::Sas, &["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS"]),
-];
-
-/// Variables of other programs that may hold what is missing, and the ones to set from them. They
-/// are not read: their account may be another one.
-const FOREIGN: [(&str, &str); 4] = [
-    ("AzureWebJobsStorage", "AZURE_STORAGE_CONNECTION_STRING"),
-    (
-        "AZURE_STORAGEBLOB_CONNECTIONSTRING", // Service Connector
-        "AZURE_STORAGE_CONNECTION_STRING",
-    ),
-    ("ARM_ACCESS_KEY", "AZURE_STORAGE_KEY"),
-    ("ARM_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
-];
+use crate::source::{Source, rule_of};
+use crate::variables::{self, ACCOUNT, first_of, origin};
 
 /// The most that is read of a file with certificates; a whole system's have a quarter of it.
 const MAX_CERTIFICATES: u64 = 1024 * 1024;
@@ -88,14 +40,6 @@ pub(crate) struct Config {
 struct Place {
     container: String,
     create: Create,
-}
-
-/// The credential, and where it came from.
-enum Source {
-    ConnectionString(Zeroizing<String>, String),
-    Credential(Credential, String),
-    #[cfg(feature = "emulator")]
-    Emulator(Arc<azmutex::emulator::Emulator>),
 }
 
 /// A lock that a command works on.
@@ -181,10 +125,8 @@ impl Config {
     /// The variables with secrets that are set but not used.
     pub(crate) fn unused(&self) -> Vec<&'static str> {
         let (_, used) = self.credential();
-        let is_set = |name: &str| variable(name).is_ok_and(|value| value.is_some());
-        let names = SECRETS.iter().flat_map(|(_, names)| names.iter().copied());
-        names
-            .filter(|name| **name != *used && is_set(name))
+        variables::secrets()
+            .filter(|name| **name != *used && variables::is_set(name))
             .collect()
     }
 
@@ -411,180 +353,6 @@ impl Config {
     }
 }
 
-impl Source {
-    fn find(global: &Global, limit: Duration) -> Result<Self, Failure> {
-        #[cfg(feature = "emulator")]
-        if global.emulator {
-            return azmutex::emulator::Emulator::start()
-                .map(|emulator| Self::Emulator(Arc::new(emulator)))
-                .map_err(|error| {
-                    Failure::new(Code::Bug, format!("cannot start the emulator: {error}"))
-                });
-        }
-        let auth = global.auth;
-        if !matches!(
-            auth,
-            Auth::Auto | Auth::Key | Auth::Sas | Auth::ConnectionString
-        ) {
-            let from = format!("--auth {}", sign_in::shown(auth));
-            return Self::signed_in(auth, global, limit, from);
-        }
-        let wants = |kind| auth == Auth::Auto || auth == kind;
-        let files = [
-            (
-                Auth::ConnectionString,
-                "--connection-string-file",
-                &global.connection_string_file,
-            ),
-            (Auth::Key, "--key-file", &global.key_file),
-            (Auth::Sas, "--sas-file", &global.sas_file),
-        ];
-        let mut given = files
-            .iter()
-            .filter(|(kind, ..)| wants(*kind))
-            .filter_map(|(kind, option, path)| Some((*kind, *option, path.as_ref()?)));
-        if let Some((kind, option, path)) = given.next() {
-            if let Some((_, other, _)) = given.next() {
-                return Err(Failure::usage(format!("{option} and {other}: use one"))
-                    .hint("or choose with --auth"));
-            }
-            let name = path.display().to_string();
-            let option = origin(option, &name);
-            let from = format!("{option} {}", clean(&name));
-            warn_of_no_effect(None, &from, global);
-            return Self::of(kind, secret_file::read(&option, path, limit, global)?, from);
-        }
-        if let Some(kind) = sign_in::named_by_options(global).filter(|_| auth == Auth::Auto) {
-            let from = format!("the options of {}", sign_in::shown(kind));
-            return Self::signed_in(kind, global, limit, from);
-        }
-        let mode = variable("AZURE_STORAGE_AUTH_MODE")?.unwrap_or_default();
-        let mode = bare(&mode);
-        if !["", "key", "login"]
-            .iter()
-            .any(|m| mode.eq_ignore_ascii_case(m))
-        {
-            return Err(Failure::new(
-                Code::Config,
-                "invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`",
-            ));
-        }
-        let prefers_login = mode.eq_ignore_ascii_case("login") && auth == Auth::Auto;
-        for (kind, names) in SECRETS {
-            if wants(kind)
-                && !(kind == Auth::Key && prefers_login)
-                && let Some((secret, name)) = first_of(names)?
-            {
-                warn_of_no_effect(None, &name, global);
-                return Self::of(kind, Zeroizing::new(secret), name);
-            }
-        }
-        let has_account = first_of(&ACCOUNT)?.is_some() || global.account.is_some();
-        if auth == Auth::Auto && has_account && !mode.eq_ignore_ascii_case("key") {
-            if let Some(text) = not_read() {
-                warn(global, &text);
-            }
-            let from = "the environment".to_owned();
-            return Self::signed_in(Auth::Entra, global, limit, from);
-        }
-        let (what, hint) = match auth {
-            Auth::Auto => (
-                "no credential for Azure Storage",
-                "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT, optionally with \
-                 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pass --key-file, --sas-file, \
-                 --connection-string-file or --auth",
-            ),
-            Auth::Key => (
-                "--auth key: there is no account key",
-                "set AZURE_STORAGE_KEY, or pass --key-file",
-            ),
-            Auth::Sas => (
-                "--auth sas: there is no SAS token",
-                "set AZURE_STORAGE_SAS_TOKEN, or pass --sas-file",
-            ),
-            _ => (
-                "--auth connection-string: there is no connection string",
-                "set AZURE_STORAGE_CONNECTION_STRING, or pass --connection-string-file",
-            ),
-        };
-        let mut failure = Failure::new(Code::Config, what).hint(hint);
-        if let Some(text) = not_read() {
-            failure = failure.hint(text);
-        }
-        Err(if cfg!(feature = "emulator") {
-            failure.hint("to try it without an account: --emulator")
-        } else {
-            failure
-        })
-    }
-
-    fn signed_in(
-        auth: Auth,
-        global: &Global,
-        limit: Duration,
-        from: String,
-    ) -> Result<Self, Failure> {
-        let secret = |option: &str, path: &Path| secret_file::read(option, path, limit, global);
-        warn_of_no_effect(Some(auth), &from, global);
-        let credential = sign_in::credential(auth, global, secret, variable)?;
-        Ok(Self::Credential(credential, from))
-    }
-
-    fn of(kind: Auth, secret: Zeroizing<String>, from: String) -> Result<Self, Failure> {
-        let credential = match kind {
-            Auth::Auto | Auth::ConnectionString => {
-                return Ok(Self::ConnectionString(secret, from));
-            }
-            Auth::Key => Credential::shared_key(&secret),
-            _ => Credential::sas(&secret),
-        };
-        credential
-            .map_err(|error| Failure::new(Code::Config, format!("{from}: {}", rule_of(&error))))
-            .map(|credential| Self::Credential(credential, from))
-    }
-}
-
-/// Names the options for signing in that are not used.
-fn warn_of_no_effect(auth: Option<Auth>, from: &str, global: &Global) {
-    let options = sign_in::without_effect(auth, global);
-    if !options.is_empty() {
-        let options = options.join(", ");
-        warn(
-            global,
-            &format!("no effect with the credential of {from}: {options}"),
-        );
-    }
-}
-
-/// What to do with a variable of another program that may hold what is missing.
-fn not_read() -> Option<String> {
-    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    let (foreign, ours) = FOREIGN.iter().find(|(name, _)| is_set(name))?;
-    Some(format!(
-        "{foreign} is set, but not read; to use it, set {ours} to its value"
-    ))
-}
-
-/// Where an option's value came from: the command line, or its variable.
-fn origin(option: &str, value: &str) -> String {
-    let variable = format!(
-        "AZMUTEX_{}",
-        option
-            .trim_start_matches('-')
-            .replace('-', "_")
-            .to_ascii_uppercase()
-    );
-    let with_value = format!("{option}=");
-    let is_given = env::args_os().any(|arg| {
-        let arg = arg.to_string_lossy();
-        arg == option || arg.starts_with(&with_value)
-    });
-    match env::var(&variable) {
-        Ok(set) if set == value && !is_given => variable,
-        _ => option.to_owned(),
-    }
-}
-
 /// A URL with its scheme and host as endpoints are written: in lower case, without the usual port.
 fn normal(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -599,45 +367,6 @@ fn normal(url: &str) -> String {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(usual).unwrap_or(&host);
     format!("{scheme}://{host}{path}")
-}
-
-/// The value of the first of these variables that is set, and its name. Others must not contradict
-/// it.
-fn first_of(names: &[&str]) -> Result<Option<(String, String)>, Failure> {
-    let mut found: Option<(String, String)> = None;
-    for name in names {
-        let Some(value) = variable(name)? else {
-            continue;
-        };
-        match &found {
-            None => found = Some((value, (*name).to_owned())),
-            Some((known, _)) if bare(known) == bare(&value) => {}
-            Some((_, other)) => {
-                return Err(Failure::new(
-                    Code::Config,
-                    format!("{other} and {name} have different values"),
-                )
-                .hint("unset one of them"));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// A variable that is set, and not empty but for what env files leave.
-fn variable(name: &str) -> Result<Option<String>, Failure> {
-    match env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !bare(value).is_empty())),
-        Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(Failure::new(
-            Code::Config,
-            format!("{name}: it is not UTF-8"),
-        )),
-    }
-}
-
-fn rule_of(error: &Error) -> String {
-    clean(&error.to_string())
 }
 
 fn shown(text: &str) -> String {

@@ -17,7 +17,7 @@ use crate::text::shell_word;
 /// The most that a file with a secret may hold.
 const MAX_SECRET: u64 = 64 * 1024;
 
-/// Reads a secret from a file that `option` names. A named pipe is waited for for at most `limit`.
+/// Reads a secret from a file that `option` names. Waits for a named pipe for at most `limit`.
 pub(crate) fn read(
     option: &str,
     path: &Path,

@@ -69,8 +69,8 @@ pub(crate) fn bare(value: &str) -> &str {
     value.trim_matches(|c: char| c.is_whitespace() || "\"'`".contains(c))
 }
 
-/// Reads whether something that is dangerous is allowed: only a clear answer counts, as the library
-/// reads it.
+/// Reads the variable of a switch: only a clear answer counts, as the library reads
+/// `AZMUTEX_ALLOW_INSECURE_HTTP`.
 pub(crate) fn truth(text: &str) -> Result<bool, String> {
     match bare(text).to_ascii_lowercase().as_str() {
         "true" | "1" => Ok(true),

@@ -165,6 +165,21 @@ fn variable_with_a_bad_value_is_named() {
             "red",
             "AZMUTEX_COLOR: invalid value \"red\": use one of auto",
         ),
+        (
+            "AZMUTEX_JSON",
+            "maybe",
+            "AZMUTEX_JSON: invalid value \"maybe\": use true or false",
+        ),
+        (
+            "AZMUTEX_QUIET",
+            "yes",
+            "AZMUTEX_QUIET: invalid value \"yes\": use true or false",
+        ),
+        (
+            "AZMUTEX_ALLOW_INSECURE_SECRET_FILE",
+            "2",
+            "AZMUTEX_ALLOW_INSECURE_SECRET_FILE: invalid value \"2\": use true or false",
+        ),
     ] {
         let mut command = Tool::new().command(&["hold", "a"]);
         command.env(variable, value);
@@ -183,8 +198,26 @@ fn variables_of_options_that_are_not_given_count() {
     command.env("AZMUTEX_JSON", "1");
     assert_eq!(finish(command).exits(0).json()["lock"], "a");
     let mut command = tool.command(&["status", "a"]);
-    command.env("AZMUTEX_JSON", "0");
+    command.env("AZMUTEX_JSON", "\"False\"\r");
     finish(command).exits(0).prints("a: held by");
+    // Every switch is read alike.
+    for switch in [
+        "NO_GUARDIAN",
+        "NO_PDEATHSIG",
+        "NO_FENCING",
+        "NO_EXPORT_LEASE_ID",
+        "NO_EXPORT_CREDENTIAL",
+        "NO_INPUT",
+        "EMULATOR",
+        "ALLOW_INSECURE_HTTP",
+    ] {
+        let variable = format!("AZMUTEX_{switch}");
+        let mut command = tool.command(&["run", "b", "true"]);
+        command.env(&variable, "maybe");
+        finish(command).exits(125).says(&format!(
+            "{variable}: invalid value \"maybe\": use true or false"
+        ));
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 /// A proxy for tunnels. All of them lead to one place, whatever is asked for.
 pub(crate) struct Tunnel {
@@ -108,6 +109,22 @@ fn relay(a: &TcpStream, b: &TcpStream) {
     });
 }
 
+/// The configuration of a server with this certificate.
+pub(crate) fn server_config(
+    certificate: &CertificateDer<'static>,
+    key: &KeyPair,
+) -> Arc<ServerConfig> {
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key.into())
+        .unwrap();
+    Arc::new(config)
+}
+
 /// A server with a certificate for `name` that a private CA issued. It gives every request the same
 /// answer, and then closes the connection.
 pub(crate) struct PrivateServer {
@@ -127,19 +144,8 @@ impl PrivateServer {
         let key = KeyPair::generate().unwrap();
         let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let leaf = leaf.signed_by(&key, &Issuer::from_params(&ca, &ca_key));
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.unwrap().der().clone()], key.into())
-            .unwrap();
-        let (config, listener) = (
-            Arc::new(config),
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)),
-        );
-        let listener = listener.unwrap();
+        let config = server_config(leaf.unwrap().der(), &key);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {

@@ -7,7 +7,6 @@ mod verbs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::acquiring::{Create, Identity, Waiting};
@@ -108,7 +107,7 @@ pub(crate) struct Global {
         global = true,
         env = "AZMUTEX_ALLOW_INSECURE_SECRET_FILE",
         hide_short_help = true,
-        value_parser = FalseyValueParser::new()
+        value_parser = value::truth
     )]
     pub(crate) allow_insecure_secret_file: bool,
     /// The client ID of the application or managed identity to sign in as [else AZURE_CLIENT_ID]
@@ -211,11 +210,11 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "AZMUTEX_EMULATOR",
-        value_parser = FalseyValueParser::new()
+        value_parser = value::truth
     )]
     pub(crate) emulator: bool,
     /// Print JSON, one object per line
-    #[arg(long, global = true, env = "AZMUTEX_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "AZMUTEX_JSON", value_parser = value::truth)]
     pub(crate) json: bool,
     /// Print more; twice to follow each step of the lock
     #[arg(short, long, global = true, env = "AZMUTEX_VERBOSE", action = ArgAction::Count)]
@@ -226,7 +225,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "AZMUTEX_QUIET",
-        value_parser = FalseyValueParser::new()
+        value_parser = value::truth
     )]
     pub(crate) quiet: bool,
     /// The format of messages on stderr
@@ -260,7 +259,7 @@ pub(crate) struct Global {
     )]
     pub(crate) progress: When,
     /// Never ask for input: fail if it is needed
-    #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", hide_short_help = true, value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "AZMUTEX_NO_INPUT", hide_short_help = true, value_parser = value::truth)]
     pub(crate) no_input: bool,
 }
 

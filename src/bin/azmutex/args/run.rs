@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use azmutex::LeaseDuration;
-use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use super::acquiring::{Identity, Waiting};
@@ -137,10 +136,10 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) on_suspend: OnSuspend,
     /// Start no guardian, the process that ends the command if azmutex itself is killed or stopped; then only the command's first process is sent SIGTERM
-    #[arg(long, env = "AZMUTEX_NO_GUARDIAN", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "AZMUTEX_NO_GUARDIAN", value_parser = value::truth)]
     pub(crate) no_guardian: bool,
     /// Let the command run on without the lock if azmutex itself is killed; implies --no-guardian
-    #[arg(long, env = "AZMUTEX_NO_PDEATHSIG", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "AZMUTEX_NO_PDEATHSIG", value_parser = value::truth)]
     pub(crate) no_pdeathsig: bool,
     /// Keep the lock at least this long, in case the machines' clocks differ
     #[arg(
@@ -165,13 +164,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", env = "AZMUTEX_EVENT_FILE")]
     pub(crate) event_file: Option<PathBuf>,
     /// Take no fencing token, which saves up to three requests
-    #[arg(long, env = "AZMUTEX_NO_FENCING", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "AZMUTEX_NO_FENCING", value_parser = value::truth)]
     pub(crate) no_fencing: bool,
     /// Keep the lease ID out of the command's environment
-    #[arg(long, env = "AZMUTEX_NO_EXPORT_LEASE_ID", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "AZMUTEX_NO_EXPORT_LEASE_ID", value_parser = value::truth)]
     pub(crate) no_export_lease_id: bool,
     /// Keep the account's credential out of the command's environment [default: passed on]
-    #[arg(long, env = "AZMUTEX_NO_EXPORT_CREDENTIAL", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "AZMUTEX_NO_EXPORT_CREDENTIAL", value_parser = value::truth)]
     pub(crate) no_export_credential: bool,
     /// Check everything and print the plan, without acquiring or running anything
     #[arg(long)]

@@ -9,8 +9,9 @@ use super::budget::Budget;
 use super::program::c_string;
 use crate::args::RunArgs;
 use crate::chain::{self, HELD_LOCKS};
-use crate::config::{CREDENTIALS, Lock};
+use crate::config::Lock;
 use crate::times::rfc3339;
+use crate::variables;
 
 /// The variables that a command under a lock is given. Those of an outer lock are not passed on.
 const OURS: [&str; 10] = [
@@ -52,12 +53,9 @@ pub(super) fn of_child(
     if !args.no_export_lease_id {
         ours.push(("AZMUTEX_LEASE_ID", guard.lease_id().to_string()));
     }
-    let withheld = if args.no_export_credential {
-        &CREDENTIALS[..]
-    } else {
-        &[]
-    };
-    let left_out = |name: &OsString| OURS.iter().chain(withheld).any(|out| name == out);
+    let withheld = variables::credentials().filter(|_| args.no_export_credential);
+    let left_out: Vec<_> = OURS.into_iter().chain(withheld).collect();
+    let left_out = |name: &OsString| left_out.iter().any(|out| name == out);
     let inherited = std::env::vars_os().filter(|(name, _)| !left_out(name));
     inherited
         .chain(
