@@ -136,6 +136,7 @@ mod http;
 mod lease;
 mod lock;
 mod mutex;
+mod semaphore;
 #[cfg_attr(azmutex_interleavings, path = "../tests/interleavings/sync.rs")]
 mod sync;
 mod text;
@@ -158,6 +159,7 @@ pub use mutex::azure_mutex::AzureMutex;
 pub use mutex::lease::Lease;
 pub use mutex::locks::Locks;
 pub use mutex::options::MutexOptions;
+pub use semaphore::Semaphore;
 
 /// Tests the README's examples like any others.
 #[cfg(all(doctest, feature = "emulator"))]

@@ -243,10 +243,25 @@ impl Client {
         if_match: Option<&str>,
         timeout: Duration,
     ) -> Result<String, Error> {
-        let request = requests::set_metadata(&self.path(key), id, record, if_match);
+        let request = requests::set_metadata(&self.path(key), Some(id), record, if_match);
         self.call(request, None, timeout)
             .map(|(_, etag)| etag)
             .map_err(missing_means_lost)
+            .map_err(|error| self.failed_to("write the metadata of", key, error))
+    }
+
+    /// Replaces the metadata of a blob that nobody leases, if it is still the one with the ETag
+    /// `if_match`.
+    pub(crate) fn write_unleased(
+        &self,
+        key: &str,
+        record: &Record,
+        if_match: &str,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let request = requests::set_metadata(&self.path(key), None, record, Some(if_match));
+        self.call(request, None, timeout)
+            .map(drop)
             .map_err(|error| self.failed_to("write the metadata of", key, error))
     }
 

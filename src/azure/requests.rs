@@ -89,18 +89,19 @@ pub(crate) fn get_properties(path: &str, id: Option<LeaseId>) -> Request<'static
     }
 }
 
-/// Set Blob Metadata, all of it, under a lease.
+/// Set Blob Metadata, all of it. A blob that is leased takes it only with the lease's ID.
 ///
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/set-blob-metadata>
 pub(crate) fn set_metadata(
     path: &str,
-    id: LeaseId,
+    id: Option<LeaseId>,
     record: &Record,
     if_match: Option<&str>,
 ) -> Request<'static> {
-    let request = request(Method::Put, path.to_owned())
-        .query("comp", "metadata")
-        .header("x-ms-lease-id", id.to_string());
+    let mut request = request(Method::Put, path.to_owned()).query("comp", "metadata");
+    if let Some(id) = id {
+        request = request.header("x-ms-lease-id", id.to_string());
+    }
     let request = with_record(request, record);
     match if_match {
         Some(etag) => request.header("if-match", etag),

@@ -457,7 +457,7 @@ mod tests {
     fn what_it_does_not_allow_is_told_before_anything_is_sent() {
         let id = LeaseId::random().unwrap();
         let acquire = requests::acquire("/c/k", id, LeaseDuration::MAX);
-        let write = requests::set_metadata("/c/k", id, &Record::default(), None);
+        let write = requests::set_metadata("/c/k", Some(id), &Record::default(), None);
         let (create, container) = (
             requests::create_blob("/c/k"),
             requests::create_container("/c"),

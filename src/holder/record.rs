@@ -239,6 +239,12 @@ impl Record {
         self.others.get(name).map(String::as_str)
     }
 
+    /// The same record with something under another name.
+    pub(crate) fn with_other(mut self, name: &str, value: String) -> Self {
+        self.others.insert(name.to_owned(), value);
+        self
+    }
+
     /// The metadata to write, without the header's prefix, as [`fitted`](Self::fitted) cuts it
     /// down.
     pub(crate) fn metadata(&self) -> Vec<(String, String)> {

@@ -90,7 +90,7 @@ pub(crate) enum Progress {
 impl Acquisition {
     pub(crate) fn new(terms: Terms, limit: WaitLimit, now: Moment) -> Self {
         let fault_wait = match limit {
-            WaitLimit::Once => terms.fault_wait.min(terms.attempt_timeout * 2),
+            WaitLimit::Once(_) => terms.fault_wait.min(terms.attempt_timeout * 2),
             _ => terms.fault_wait,
         };
         // A wait that is shorter than a few intervals does not spend most of its time on one.
@@ -249,7 +249,7 @@ impl Acquisition {
 
     /// Whether the caller does not wait for others.
     pub(crate) fn does_not_wait(&self) -> bool {
-        self.limit == WaitLimit::Once
+        matches!(self.limit, WaitLimit::Once(_))
     }
 
     /// The lease is not ready yet: its fencing token could not be stored, or its ID not changed. That
@@ -319,7 +319,7 @@ impl Acquisition {
         self.pace.answered();
         self.faults.reset();
         self.next = Request::Acquire;
-        if self.limit == WaitLimit::Once {
+        if self.does_not_wait() {
             return Progress::Failed(error);
         }
         self.held_by_another = Some(error);

@@ -184,7 +184,7 @@ fn lease_of_another_is_asked_for_again_after_a_while() {
 
 #[test]
 fn attempt_without_waiting_fails_at_once_and_leaves_nothing_behind() {
-    let mut run = Run::new(terms(), WaitLimit::Once);
+    let mut run = Run::new(terms(), WaitLimit::Once(Tick::NEVER));
     run.sends(0, Request::Acquire);
     run.answers(Request::Acquire, 0, 1, busy());
     assert_eq!(run.fails(1).kind(), ErrorKind::WouldBlock);
@@ -193,7 +193,7 @@ fn attempt_without_waiting_fails_at_once_and_leaves_nothing_behind() {
 
 #[test]
 fn missing_container_and_blob_are_created() {
-    let mut run = Run::new(terms(), WaitLimit::Once);
+    let mut run = Run::new(terms(), WaitLimit::Once(Tick::NEVER));
     run.sends(0, Request::Acquire);
     let missing = refused(ErrorKind::NotFound, 404, "ContainerNotFound");
     run.answers(Request::Acquire, 0, 1, missing);
@@ -208,7 +208,7 @@ fn missing_container_and_blob_are_created() {
 
 #[test]
 fn blob_that_goes_missing_again_and_again_is_not_created_for_ever() {
-    let mut run = Run::new(terms(), WaitLimit::Once);
+    let mut run = Run::new(terms(), WaitLimit::Once(Tick::NEVER));
     for _ in 0..3 {
         run.sends(0, Request::Acquire);
         let missing = refused(ErrorKind::NotFound, 404, "BlobNotFound");
@@ -902,7 +902,7 @@ fn holder_that_is_written_first_does_not_hold_the_lock_up_when_it_fails() {
 
 #[test]
 fn grants_that_always_come_too_late_end_an_attempt_without_waiting() {
-    let mut run = Run::new(terms(), WaitLimit::Once);
+    let mut run = Run::new(terms(), WaitLimit::Once(Tick::NEVER));
     let mut now = 0;
     let error = loop {
         match run.step(now) {
@@ -922,7 +922,7 @@ fn grants_that_always_come_too_late_end_an_attempt_without_waiting() {
 
 #[test]
 fn token_under_a_lease_that_is_not_held_any_more_is_given_up() {
-    for limit in [WaitLimit::Forever, WaitLimit::Once] {
+    for limit in [WaitLimit::Forever, WaitLimit::Once(Tick::NEVER)] {
         let mut run = Run::new(fenced(), limit);
         run.sends(0, Request::Acquire);
         run.answers(Request::Acquire, 0, 0, granted());
@@ -950,7 +950,7 @@ fn token_under_a_lease_that_is_not_held_any_more_is_given_up() {
 
 #[test]
 fn lease_lost_again_and_again_before_anyone_has_it_ends_an_attempt_without_waiting() {
-    let mut run = Run::new(fenced(), WaitLimit::Once);
+    let mut run = Run::new(fenced(), WaitLimit::Once(Tick::NEVER));
     run.sends(0, Request::Acquire);
     run.answers(Request::Acquire, 0, 0, granted());
     run.sends(0, Request::ReadMetadata);

@@ -42,8 +42,8 @@ impl Terms {
 /// How long to wait for a lease that another client holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum WaitLimit {
-    /// Not at all.
-    Once,
+    /// Not at all. Failures are not retried after this.
+    Once(Tick),
     Until(Tick),
     Forever,
 }
@@ -51,8 +51,8 @@ pub(crate) enum WaitLimit {
 impl WaitLimit {
     pub(crate) fn end(self) -> Tick {
         match self {
-            Self::Until(end) => end,
-            Self::Once | Self::Forever => Tick::NEVER,
+            Self::Once(end) | Self::Until(end) => end,
+            Self::Forever => Tick::NEVER,
         }
     }
 }

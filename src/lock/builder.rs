@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::abandoned::AbandonedLeases;
@@ -20,6 +21,7 @@ const LEAST_POLL: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Settings of a [`Locker`](crate::Locker), made by [`Locker::builder`](crate::Locker::builder).
+#[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct LockerBuilder {
     mutex: AzureMutex,
@@ -62,6 +64,19 @@ impl LockerBuilder {
             observer: None,
             stop: None,
         }
+    }
+
+    /// The same settings for another key.
+    pub(crate) fn for_key(&self, key: String) -> Self {
+        Self {
+            key,
+            ..self.clone()
+        }
+    }
+
+    /// The key that was given.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// How long the service keeps the lease if it is not renewed: 15 to 60 whole seconds. Defaults to
@@ -240,7 +255,7 @@ impl LockerBuilder {
     /// caller's thread: so an observer must not wait for anything that this caller holds. It may use
     /// the guard, and even drop it. A panic in it is caught and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        self.observer = Some(Box::new(observer));
+        self.observer = Some(Arc::new(observer));
         self
     }
 

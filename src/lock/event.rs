@@ -1,10 +1,12 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, LossReason};
 use crate::holder::record::Holder;
+use crate::lease::step::Notice;
 
 /// What happens to a lock, as an observer hears it.
 ///
@@ -133,7 +135,7 @@ impl fmt::Display for Event {
 }
 
 /// Hears what happens to a lock.
-pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
+pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// Those who hear what happens to a lock: whoever reads logs, and an observer.
 pub(crate) struct Events {
@@ -143,6 +145,57 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    /// What a notice is to those who listen, and whether it is worth a line to whoever reads logs.
+    ///
+    /// `status`: what the service last said of the lock. `before`: how many are served before in this
+    /// process, and who has the lock as far as is known here.
+    pub(crate) fn event(
+        &self,
+        notice: Notice,
+        status: Option<LeaseStatus>,
+        before: impl FnOnce() -> (usize, Option<Holder>),
+    ) -> (Event, bool) {
+        let mut worth_a_line = true;
+        let event = match notice {
+            Notice::HeldByAnother { attempt, elapsed } => Event::Waiting {
+                attempt,
+                elapsed,
+                ahead: 0,
+                holder: status.as_ref().and_then(LeaseStatus::holder).cloned(),
+                status: status.map(Box::new),
+            },
+            Notice::InLine { elapsed } => {
+                let (ahead, holder) = before();
+                Event::Waiting {
+                    attempt: 0,
+                    elapsed,
+                    ahead,
+                    holder,
+                    status: None,
+                }
+            }
+            Notice::AcquireFailed {
+                attempt,
+                error,
+                report,
+            } => {
+                worth_a_line = report;
+                let error = error.during("acquire lease on", &self.target);
+                Event::AcquireFailed { attempt, error }
+            }
+            Notice::Acquired { elapsed } => Event::Acquired { elapsed },
+            Notice::Renewed => Event::Renewed,
+            Notice::RenewalFailed { error, remaining } => Event::RenewalFailed { error, remaining },
+            Notice::RecordFailed { error } => Event::RecordFailed { error },
+            Notice::Unproven => Event::Unproven,
+            Notice::HeldAgain => Event::HeldAgain,
+            Notice::Lost(reason) => Event::Lost { reason },
+            Notice::HandedOver { hand_overs, held } => Event::HandedOver { hand_overs, held },
+            Notice::Released => Event::Released,
+        };
+        (event, worth_a_line)
+    }
+
     /// Never with a lock held, and never panics. `report`: whether a failure is worth a line to
     /// whoever reads logs.
     pub(crate) fn tell(&self, event: &Event, report: bool) {

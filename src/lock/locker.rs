@@ -7,11 +7,13 @@ use once_cell::race::OnceBox;
 use super::builder::LockerBuilder;
 use super::guard::LeaseGuard;
 use super::queue::Queues;
+use super::settings::Settings;
 use super::state::{LeaseThread, LockerInner};
 use crate::error::{Error, TryLockError};
 use crate::lease::terms::WaitLimit;
 use crate::mutex::azure_mutex::AzureMutex;
 use crate::mutex::options::MutexOptions;
+use crate::time::tick::Tick;
 
 /// One lock: a key, and how to wait for it and keep it.
 ///
@@ -119,7 +121,7 @@ impl Locker {
     /// A lease that the service may have granted all the same is released in the background; see
     /// [`settle`](Self::settle) and [`Error::lease_id`].
     pub fn lock(&self) -> Result<LeaseGuard, Error> {
-        self.acquire(WaitLimit::Forever).map_err(Error::from)
+        self.acquire(WaitLimit::Forever)
     }
 
     /// Acquires the lock if nobody holds it. Does not wait for a holder, nor in line.
@@ -133,7 +135,7 @@ impl Locker {
     ///
     /// [`TryLockError::WouldBlock`] if another client holds it; others as for [`lock`](Self::lock).
     pub fn try_lock(&self) -> Result<LeaseGuard, TryLockError> {
-        self.acquire(WaitLimit::Once)
+        Ok(self.acquire(WaitLimit::Once(Tick::NEVER))?)
     }
 
     /// Acquires the lock, waiting for at most `timeout`. With zero, the same as
@@ -153,7 +155,7 @@ impl Locker {
             return self.try_lock();
         }
         let clock = self.0.settings.mutex.operations().client.clock();
-        self.acquire(WaitLimit::Until(clock.now() + timeout))
+        Ok(self.acquire(WaitLimit::Until(clock.now() + timeout))?)
     }
 
     /// Acquires the lock, waiting until `deadline` at most. With one in the past, the same as
@@ -191,7 +193,12 @@ impl Locker {
         self.0.settings.abandoned.settle(timeout)
     }
 
-    fn acquire(&self, limit: WaitLimit) -> Result<LeaseGuard, TryLockError> {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Acquires the lock within `limit`.
+    pub(crate) fn acquire(&self, limit: WaitLimit) -> Result<LeaseGuard, Error> {
         let (lease, granted) = LeaseThread::acquire(&self.0, limit)?;
         Ok(LeaseGuard::new(lease, granted))
     }

@@ -8,11 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::Event;
 use super::line::Next;
 use super::state::{Granted, GuardState, LeaseThread, LockerInner, Shared};
 use super::stop::Wake;
-use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::lease::hold::Claim;
@@ -44,7 +42,7 @@ impl LeaseThread {
         let clock = settings.mutex.operations().client.clock().clone();
         let now = clock.moment();
         let lifecycle = match limit {
-            WaitLimit::Once => Lifecycle::new(settings.terms, limit, now),
+            WaitLimit::Once(_) => Lifecycle::new(settings.terms, limit, now),
             _ => Lifecycle::in_line(settings.terms, limit, now),
         };
         let lease = Self {
@@ -63,7 +61,7 @@ impl LeaseThread {
             let error = Error::new(ErrorKind::WouldBlock, text);
             return Err(error.during("acquire lease on", target));
         }
-        let asks = limit == WaitLimit::Once;
+        let asks = matches!(limit, WaitLimit::Once(_));
         let started = if asks { lease.start() } else { Ok(()) };
         match started.and_then(|()| lease.wait()) {
             Ok(granted) => {
@@ -327,7 +325,9 @@ impl LeaseThread {
         let lapsed = matches!(notice, Notice::Unproven | Notice::Lost(_));
         let is_elsewhere = matches!(notice, Notice::HeldByAnother { .. });
         let is_over = shared.lifecycle.result().is_some();
-        let (event, report) = self.event(notice);
+        let events = &self.locker.settings.events;
+        let status = self.state.seen.lock().status.clone();
+        let (event, report) = events.event(notice, status, || self.before());
         MutexGuard::unlocked(shared, || {
             if lapsed {
                 self.wake_first();
@@ -339,7 +339,7 @@ impl LeaseThread {
                 // Before an observer hears of it, who may want the lock again.
                 self.end_turn();
             }
-            self.locker.settings.events.tell(&event, report);
+            events.tell(&event, report);
         });
     }
 
@@ -396,51 +396,6 @@ impl LeaseThread {
             recorder: &self.locker.settings.recorder,
             seen: &self.state.seen,
         }
-    }
-
-    fn event(&self, notice: Notice) -> (Event, bool) {
-        let mut worth_a_line = true;
-        let event = match notice {
-            Notice::HeldByAnother { attempt, elapsed } => {
-                let status = self.state.seen.lock().status.clone();
-                Event::Waiting {
-                    attempt,
-                    elapsed,
-                    ahead: 0,
-                    holder: status.as_ref().and_then(LeaseStatus::holder).cloned(),
-                    status: status.map(Box::new),
-                }
-            }
-            Notice::InLine { elapsed } => {
-                let (ahead, holder) = self.before();
-                Event::Waiting {
-                    attempt: 0,
-                    elapsed,
-                    ahead,
-                    holder,
-                    status: None,
-                }
-            }
-            Notice::AcquireFailed {
-                attempt,
-                error,
-                report,
-            } => {
-                worth_a_line = report;
-                let error = error.during("acquire lease on", &self.locker.settings.events.target);
-                Event::AcquireFailed { attempt, error }
-            }
-            Notice::Acquired { elapsed } => Event::Acquired { elapsed },
-            Notice::Renewed => Event::Renewed,
-            Notice::RenewalFailed { error, remaining } => Event::RenewalFailed { error, remaining },
-            Notice::RecordFailed { error } => Event::RecordFailed { error },
-            Notice::Unproven => Event::Unproven,
-            Notice::HeldAgain => Event::HeldAgain,
-            Notice::Lost(reason) => Event::Lost { reason },
-            Notice::HandedOver { hand_overs, held } => Event::HandedOver { hand_overs, held },
-            Notice::Released => Event::Released,
-        };
-        (event, worth_a_line)
     }
 }
 

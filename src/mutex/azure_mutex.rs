@@ -25,6 +25,7 @@ use crate::lease::writing::{Outcome, Writing};
 use crate::sync::Mutex;
 use crate::time::dates;
 use crate::time::jitter::Jitter;
+use crate::time::tick::Tick;
 
 /// Lease operations by key, one REST action per call. No threads.
 ///
@@ -149,7 +150,7 @@ impl AzureMutex {
         let clock = self.0.client.clock();
         let (recorder, seen) = (Recorder::default(), Mutex::default());
         let blob = self.leased_blob(key, id, duration, &recorder, &seen);
-        let mut lifecycle = Lifecycle::new(terms, WaitLimit::Once, clock.moment());
+        let mut lifecycle = Lifecycle::new(terms, WaitLimit::Once(Tick::NEVER), clock.moment());
         let mut jitter = Jitter::new(id.bits());
         let mut failure = None;
         loop {

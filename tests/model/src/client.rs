@@ -278,7 +278,7 @@ impl Client {
         let moment = self.rate.moment(now);
         let limit = match manner.limit {
             None => WaitLimit::Forever,
-            Some(0) => WaitLimit::Once,
+            Some(0) => WaitLimit::Once(Tick::NEVER),
             Some(ticks) => WaitLimit::Until(moment.lease + TICK * u32::from(ticks)),
         };
         self.phase = Phase::Busy(Box::new(Lease {
@@ -665,7 +665,10 @@ impl Lease {
         let mut line = Line::default();
         line.join(THREAD);
         line.join(RELEASER);
-        assert_eq!(line.look(&THREAD, granted, Tick::NEVER, |_| false), Next::Ask);
+        assert_eq!(
+            line.look(&THREAD, granted, Tick::NEVER, |_| false),
+            Next::Ask
+        );
         line.granted(&THREAD, granted);
         let quantum = TICK * u32::from(QUANTUM);
         line.hand_over(&THREAD, now, quantum, |_| true).is_some()
