@@ -141,6 +141,9 @@ pub enum LossReason {
     /// The guard was held for longer than [`max_hold`](crate::LockerBuilder::max_hold), so it was
     /// no longer renewed and ran out.
     MaxHold,
+    /// The work gave no sign of life for as long as [`health`](crate::LockerBuilder::health) says, so
+    /// the lease was no longer renewed and ran out.
+    Unhealthy,
     /// The guard released it.
     Released,
 }
@@ -152,6 +155,7 @@ impl fmt::Display for LossReason {
             Self::Taken => "the lease ID is no longer the blob's: it ran out or was taken over",
             Self::Deleted => "the lock blob was deleted",
             Self::MaxHold => "the lock was held for longer than max_hold and no longer renewed",
+            Self::Unhealthy => "the work gave no sign of life, so the lease was not renewed and ran out",
             Self::Released => "the lock was released",
         })
     }

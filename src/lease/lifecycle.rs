@@ -93,6 +93,7 @@ impl Held {
     /// The user has it from now on.
     fn hand_over(&mut self, terms: &Terms, now: Moment) {
         self.handed_over = true;
+        self.hold.alive(now.lease);
         if let Some(delay) = terms.holder_delay
             && !self.writing.written()
         {
@@ -527,6 +528,14 @@ impl Lifecycle {
         }
     }
 
+    /// The user gives a sign of life. Returns whether the lease is to be renewed again.
+    pub(crate) fn alive(&mut self, now: Tick) -> bool {
+        match &mut self.phase {
+            Phase::Held(held) if held.handed_over => held.hold.alive(now),
+            _ => false,
+        }
+    }
+
     /// The user wrote to the blob, and the holder with it. `etag`: the blob's now, if the service
     /// answered.
     pub(crate) fn content_written(&mut self, etag: Option<&str>) {
@@ -721,7 +730,7 @@ impl Lifecycle {
         }
         match claim {
             // The release ends the break period, or what is left of a lease that is not renewed.
-            Claim::Lost(LossReason::Broken | LossReason::MaxHold) => {
+            Claim::Lost(LossReason::Broken | LossReason::MaxHold | LossReason::Unhealthy) => {
                 self.let_go(Then::Restart, now);
             }
             _ => self.phase = Phase::Restarting,

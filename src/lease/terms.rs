@@ -16,6 +16,8 @@ pub(crate) struct Terms {
     pub(crate) renew_every: Duration,
     /// Renewals end this long after the lease was acquired.
     pub(crate) max_hold: Option<Duration>,
+    /// Renewals end this long after the user's last sign of life.
+    pub(crate) health: Option<Duration>,
     /// The longest that one attempt may take.
     pub(crate) attempt_timeout: Duration,
     /// How long failures in a row are retried while the lease is acquired.
@@ -70,6 +72,7 @@ pub(super) mod tests {
             margin: 5 * SEC,
             renew_every: 20 * SEC,
             max_hold: None,
+            health: None,
             attempt_timeout: 5 * SEC,
             fault_wait: 60 * SEC,
             release_timeout: 5 * SEC,

@@ -16,6 +16,7 @@ use crate::mutex::recorder::Recorder;
 /// The shortest renewal interval, and the shortest delay between attempts.
 const LEAST_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 const LEAST_POLL: Duration = Duration::from_millis(10);
+const LEAST_HEALTH: Duration = Duration::from_secs(1);
 
 /// A time without an end would overflow what it is added to.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,6 +31,7 @@ pub struct LockerBuilder {
     renewal_interval: Option<Duration>,
     margin: Option<Duration>,
     max_hold: Option<Duration>,
+    health: Option<Duration>,
     poll_interval: Duration,
     fault_wait: Duration,
     release_timeout: Duration,
@@ -52,6 +54,7 @@ impl LockerBuilder {
             renewal_interval: None,
             margin: None,
             max_hold: None,
+            health: None,
             poll_interval: Duration::from_millis(625),
             fault_wait: Duration::from_secs(60),
             release_timeout: Duration::from_secs(5),
@@ -116,6 +119,24 @@ impl LockerBuilder {
     /// This bounds a guard that was leaked, or whose work hangs.
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
+        self
+    }
+
+    /// How old the last sign of life may be for the lease to be renewed: a second at least. Defaults to
+    /// no limit.
+    ///
+    /// The work gives signs of life by [`LeaseGuard::alive`](crate::LeaseGuard::alive) or
+    /// [`LeaseWatch::alive`](crate::LeaseWatch::alive); acquiring the lock counts as the first. Without
+    /// one for this time the lease is not renewed, and a sign that comes while it still runs has it
+    /// renewed again. If it runs out, the lock is lost for good, with
+    /// [`LossReason::Unhealthy`](crate::LossReason::Unhealthy). So work that hangs loses the lock within
+    /// this time and a [`lease_duration`](Self::lease_duration), and a process that is alive does not
+    /// keep it from others.
+    ///
+    /// Nothing here ends the work: if it comes back, it has to [`check`](crate::LeaseGuard::check), as
+    /// after any pause.
+    pub fn health(mut self, within: Duration) -> Self {
+        self.health = Some(within);
         self
     }
 
@@ -275,6 +296,11 @@ impl LockerBuilder {
         for (name, value, least) in [
             ("renewal interval", renew_every, LEAST_RENEWAL_INTERVAL),
             ("poll interval", self.poll_interval, LEAST_POLL),
+            (
+                "time for a sign of life",
+                self.health.unwrap_or(Duration::MAX),
+                LEAST_HEALTH,
+            ),
         ] {
             if value < least {
                 return Err(Error::config(format!(
@@ -305,6 +331,7 @@ impl LockerBuilder {
             margin,
             renew_every,
             max_hold: self.max_hold,
+            health: self.health,
             attempt_timeout: operations.request_timeout / 2,
             fault_wait: self.fault_wait,
             release_timeout: self.release_timeout.min(LONGEST),

@@ -307,6 +307,10 @@ mod tests {
             ),
             (new().fault_wait(Duration::ZERO), "invalid fault wait 0"),
             (new().max_hold(Duration::ZERO), "invalid max hold 0"),
+            (
+                new().health(Duration::from_millis(999)),
+                "invalid time for a sign of life 999ms: it must be at least 1s",
+            ),
             (new().lease_duration(secs(61)), "15 to 60 seconds"),
             (Locker::builder(locker.mutex().clone(), ""), "invalid key"),
         ];

@@ -174,6 +174,16 @@ impl GuardState {
         Tick::from_nanos(self.deadline.load(Ordering::Acquire))
     }
 
+    /// Records a sign of life of the lease's user. Waits for nobody who is in the network.
+    pub(crate) fn alive(&self) {
+        let mut shared = self.lock();
+        let now = self.now().lease;
+        if shared.lifecycle.alive(now) {
+            // The lease's thread has to renew it.
+            self.publish(&shared);
+        }
+    }
+
     /// What may be claimed now. Waits for nobody while the lease is held.
     pub(crate) fn claim(&self) -> Claim {
         let now = self.now().lease;
