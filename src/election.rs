@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::azure::status::LeaseStatus;
-use crate::error::{Error, ErrorKind, TryLockError};
+#[allow(unused_imports, reason = "for the documentation")]
+use crate::error::ErrorKind;
+use crate::error::{Error, TryLockError};
 use crate::holder::record::Holder;
 use crate::lease::ids::LeaseId;
 use crate::lock::builder::LockerBuilder;

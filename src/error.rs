@@ -155,7 +155,9 @@ impl fmt::Display for LossReason {
             Self::Taken => "the lease ID is no longer the blob's: it ran out or was taken over",
             Self::Deleted => "the lock blob was deleted",
             Self::MaxHold => "the lock was held for longer than max_hold and no longer renewed",
-            Self::Unhealthy => "the work gave no sign of life, so the lease was not renewed and ran out",
+            Self::Unhealthy => {
+                "the work gave no sign of life, so the lease was not renewed and ran out"
+            }
             Self::Released => "the lock was released",
         })
     }
