@@ -136,6 +136,7 @@ mod http;
 mod lease;
 mod lock;
 mod mutex;
+mod once;
 mod semaphore;
 #[cfg_attr(azmutex_interleavings, path = "../tests/interleavings/sync.rs")]
 mod sync;
@@ -147,7 +148,7 @@ pub use azure::status::{LeaseState, LeaseStatus};
 pub use entra::identity::TokenIdentity;
 pub use entra::token::{AccessToken, TokenRequest};
 pub use error::{Error, ErrorKind, LossReason, TryLockError};
-pub use holder::record::{Holder, Previous};
+pub use holder::record::{Done, Holder, Previous};
 pub use lease::ids::{LeaseDuration, LeaseId};
 pub use lock::builder::LockerBuilder;
 pub use lock::event::Event;
@@ -159,6 +160,7 @@ pub use mutex::azure_mutex::AzureMutex;
 pub use mutex::lease::Lease;
 pub use mutex::locks::Locks;
 pub use mutex::options::MutexOptions;
+pub use once::{Once, OnceError};
 pub use semaphore::Semaphore;
 
 /// Tests the README's examples like any others.
