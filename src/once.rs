@@ -100,10 +100,9 @@ impl Locker {
         every: Option<Duration>,
         work: impl FnOnce(&LeaseGuard) -> Result<T, E>,
     ) -> Result<Once<T>, OnceError<T, E>> {
-        let clock = self.mutex().operations().client.clock();
         let limit = match timeout {
             Duration::ZERO => WaitLimit::Once(Tick::NEVER),
-            timeout => WaitLimit::Until(clock.now() + timeout),
+            timeout => WaitLimit::Until(self.clock().now() + timeout),
         };
         self.once_within(limit, every, work)
     }

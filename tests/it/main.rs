@@ -16,6 +16,7 @@ mod http;
 mod inspection;
 mod late;
 mod layers;
+mod lock_all;
 mod once;
 mod public_api;
 mod queue;
