@@ -138,7 +138,9 @@ mod holder;
 mod http;
 mod lease;
 mod lock;
+mod lock_all;
 mod mutex;
+mod once;
 mod semaphore;
 #[cfg_attr(azmutex_interleavings, path = "../tests/interleavings/sync.rs")]
 mod sync;
@@ -151,7 +153,7 @@ pub use election::{Election, Leader, LeaderInfo, Observer};
 pub use entra::identity::TokenIdentity;
 pub use entra::token::{AccessToken, TokenRequest};
 pub use error::{Error, ErrorKind, LossReason, TryLockError};
-pub use holder::record::{Holder, Previous};
+pub use holder::record::{Done, Holder, Previous};
 pub use lease::ids::{LeaseDuration, LeaseId};
 pub use lock::builder::LockerBuilder;
 pub use lock::event::Event;
@@ -159,10 +161,12 @@ pub use lock::guard::LeaseGuard;
 pub use lock::locker::Locker;
 pub use lock::stop::StopToken;
 pub use lock::watch::LeaseWatch;
+pub use lock_all::{GuardSet, lock_all, try_lock_all, try_lock_all_for};
 pub use mutex::azure_mutex::AzureMutex;
 pub use mutex::lease::Lease;
 pub use mutex::locks::Locks;
 pub use mutex::options::MutexOptions;
+pub use once::{Once, OnceError};
 pub use semaphore::Semaphore;
 
 /// Tests the README's examples like any others.

@@ -265,7 +265,7 @@ impl Inner {
     }
 
     fn clock(&self) -> &Clock {
-        self.settings().mutex.operations().client.clock()
+        self.lockers[0].clock()
     }
 
     fn permits(&self) -> u32 {

@@ -3,7 +3,7 @@
 
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -43,7 +43,12 @@ pub(crate) struct Client {
     /// The prefix of this client's request IDs.
     nonce: u64,
     requests: AtomicU64,
+    /// The service's time at the start of the clock, in nanoseconds since 1970, as its last reply
+    /// says; `UNKNOWN` before.
+    service_start: AtomicI64,
 }
+
+const UNKNOWN: i64 = i64::MIN;
 
 impl Client {
     pub(crate) fn new(
@@ -70,6 +75,7 @@ impl Client {
             container,
             nonce,
             requests,
+            service_start: AtomicI64::new(UNKNOWN),
         })
     }
 
@@ -87,6 +93,24 @@ impl Client {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// The time by the service's clock, as its last reply says, and up to two seconds behind. `None`
+    /// before the first reply.
+    pub(crate) fn service_now(&self) -> Option<OffsetDateTime> {
+        let start = self.service_start.load(Ordering::Relaxed);
+        let passed = i128::from(self.clock.now().as_nanos());
+        (start != UNKNOWN)
+            .then(|| OffsetDateTime::from_unix_timestamp_nanos(i128::from(start) + passed).ok())?
+    }
+
+    fn heed_date(&self, reply: &Reply) {
+        if let Some(date) = reply.header("date").and_then(dates::parse_http) {
+            let passed = i128::from(self.clock.now().as_nanos());
+            let start = i64::try_from(date.unix_timestamp_nanos() - passed);
+            self.service_start
+                .store(start.unwrap_or(UNKNOWN), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -500,6 +524,7 @@ impl Client {
             return Err(Error::transport(text, Phase::Reply));
         }
         check_is_service(&reply, sent)?;
+        self.heed_date(&reply);
         Ok(Exchanged { reply, sent, token })
     }
 }

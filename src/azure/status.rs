@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::requests::METADATA;
 use super::xml::{self, elements, text_of, texts};
 use crate::error::{Error, ErrorKind};
-use crate::holder::record::{Holder, Record};
+use crate::holder::record::{Done, Holder, Record};
 use crate::holder::terraform;
 use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
@@ -145,6 +145,12 @@ impl LeaseStatus {
     #[must_use]
     pub fn fencing_token(&self) -> Option<i64> {
         self.record.fence
+    }
+
+    /// That the work which is to be done once was done. See [`Locker::once`](crate::Locker::once).
+    #[must_use]
+    pub fn done(&self) -> Option<&Done> {
+        self.record.done.as_ref()
     }
 
     /// The blob's entity tag, quoted as in a header. Lease operations do not change it.

@@ -32,6 +32,8 @@ const LEASE: &str = "azmutexlease";
 const VERSION: &str = "azmutexversion";
 const STATE: &str = "azmutexstate";
 const FENCE: &str = "azmutexfence";
+const DONE: &str = "azmutexdone";
+const DONE_BY: &str = "azmutexdoneby";
 
 /// Who holds a lock, or held it last, as the holder wrote it into the lock blob's metadata.
 ///
@@ -197,12 +199,34 @@ impl Previous {
     }
 }
 
+/// That work which is to be done once was done. See [`Locker::once`](crate::Locker::once).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub(crate) at: SystemTime,
+    pub(crate) by: Option<String>,
+}
+
+impl Done {
+    /// When it was recorded, by the service's clock, to the second.
+    #[must_use]
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    /// Who did it: `user@host`, unless [`owner`](crate::LockerBuilder::owner) was set.
+    #[must_use]
+    pub fn by(&self) -> Option<&str> {
+        self.by.as_deref()
+    }
+}
+
 /// All metadata of a lock blob.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) holder: Option<Holder>,
     /// The last fencing token that was handed out. Signed, as integers in databases are.
     pub(crate) fence: Option<i64>,
+    pub(crate) done: Option<Done>,
     /// What others wrote, by name in lower case.
     others: BTreeMap<String, String>,
 }
@@ -213,6 +237,7 @@ impl Record {
         let mut record = Self::default();
         let mut holder = Holder::unknown();
         let mut known = false;
+        let mut done_by = None;
         for (name, value) in metadata {
             let name = name.to_ascii_lowercase();
             known |= name == STATE;
@@ -224,11 +249,16 @@ impl Record {
                 LEASE => holder.lease = value.parse().ok().map(Duration::from_secs),
                 VERSION => holder.version = decode(value),
                 STATE => holder.released = value == "released",
+                DONE => record.done = read_since(value).map(|at| Done { at, by: None }),
+                DONE_BY => done_by = decode(value),
                 FENCE => record.fence = value.parse().ok().filter(|token| *token >= 0),
                 _ => {
                     record.others.insert(name, value.to_owned());
                 }
             }
+        }
+        if let Some(done) = &mut record.done {
+            done.by = done_by;
         }
         record.holder = known.then_some(holder);
         record
@@ -279,15 +309,15 @@ impl Record {
                 dropped.ours.push(name);
             }
         }
-        if let Some(holder) = &mut self.holder {
-            for name in &dropped.ours {
-                match *name {
-                    OWNER => holder.owner = None,
-                    SINCE => holder.since = None,
-                    PID => holder.pid = None,
-                    REASON => holder.reason = None,
-                    _ => holder.version = None,
-                }
+        for name in &dropped.ours {
+            match (*name, &mut self.holder, &mut self.done) {
+                (DONE_BY, _, Some(done)) => done.by = None,
+                (OWNER, Some(holder), _) => holder.owner = None,
+                (SINCE, Some(holder), _) => holder.since = None,
+                (PID, Some(holder), _) => holder.pid = None,
+                (REASON, Some(holder), _) => holder.reason = None,
+                (VERSION, Some(holder), _) => holder.version = None,
+                _ => {}
             }
         }
         (self, dropped)
@@ -306,21 +336,26 @@ impl Record {
             );
         }
         out.extend(self.fence.map(|token| (FENCE, token.to_string())));
+        let done = self.done.as_ref();
+        let done = done.and_then(|done| dates::from_system(done.at));
+        out.extend(done.map(|at| (DONE, dates::utc(at))));
         out
     }
 
-    /// The rest of the holder's description, the most useful first.
+    /// The rest of what is described, the most useful first.
     fn details(&self) -> Vec<(&'static str, String)> {
-        let Some(holder) = &self.holder else {
-            return Vec::new();
-        };
-        let since = holder.since.and_then(dates::from_system);
+        let holder = self.holder.as_ref();
+        let text = |text: fn(&Holder) -> Option<&str>| holder.and_then(text).map(encode);
+        let since = holder.and_then(|holder| holder.since);
+        let since = since.and_then(dates::from_system);
+        let done = self.done.as_ref();
         let details = [
-            (OWNER, holder.owner.as_deref().map(encode)),
+            (OWNER, text(Holder::owner)),
             (SINCE, since.map(dates::utc)),
-            (PID, holder.pid.map(|pid| pid.to_string())),
-            (REASON, holder.reason.as_deref().map(encode)),
-            (VERSION, holder.version.as_deref().map(encode)),
+            (PID, holder.and_then(Holder::pid).map(|pid| pid.to_string())),
+            (DONE_BY, done.and_then(Done::by).map(encode)),
+            (REASON, text(Holder::reason)),
+            (VERSION, text(Holder::version)),
         ];
         let details = details.into_iter();
         let details = details.filter_map(|(name, value)| Some((name, value?)));
@@ -338,6 +373,12 @@ impl Record {
     /// The same record with a new fencing token.
     pub(crate) fn with_token(mut self, token: i64) -> Self {
         self.fence = Some(token);
+        self
+    }
+
+    /// The same record with when the work was done, and by whom.
+    pub(crate) fn with_done(mut self, done: Option<Done>) -> Self {
+        self.done = done;
         self
     }
 
@@ -469,6 +510,10 @@ mod tests {
             let record = Record {
                 holder: Some(holder(owner, reason)),
                 fence: Some(1_767_780_131_000),
+                done: Some(Done {
+                    at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_780_131),
+                    by: Some(owner.to_owned()),
+                }),
                 others: [("team".to_owned(), "platform".to_owned())].into(),
             };
             assert_eq!(round_trip(&record), record);

@@ -13,6 +13,7 @@ use crate::error::{Error, TryLockError};
 use crate::lease::terms::WaitLimit;
 use crate::mutex::azure_mutex::AzureMutex;
 use crate::mutex::options::MutexOptions;
+use crate::time::clock::Clock;
 use crate::time::tick::Tick;
 
 /// One lock: a key, and how to wait for it and keep it.
@@ -154,8 +155,7 @@ impl Locker {
         if timeout.is_zero() {
             return self.try_lock();
         }
-        let clock = self.0.settings.mutex.operations().client.clock();
-        Ok(self.acquire(WaitLimit::Until(clock.now() + timeout))?)
+        Ok(self.acquire(WaitLimit::Until(self.clock().now() + timeout))?)
     }
 
     /// Acquires the lock, waiting until `deadline` at most. With one in the past, the same as
@@ -191,6 +191,10 @@ impl Locker {
     #[must_use]
     pub fn settle(&self, timeout: Duration) -> bool {
         self.0.settings.abandoned.settle(timeout)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.mutex().operations().client.clock()
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -13,6 +13,7 @@ use super::state::{Granted, GuardState, LeaseThread, LockerInner, Shared};
 use super::stop::Wake;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
+use crate::holder::record::Done;
 use crate::lease::hold::Claim;
 use crate::lease::ids::LeaseId;
 use crate::lease::lifecycle::Lifecycle;
@@ -214,8 +215,16 @@ impl LeaseThread {
 
     /// Replaces the content of the lock blob.
     pub(crate) fn write_content(&self, id: LeaseId, content: &[u8]) -> Result<(), Error> {
-        let timeout = self.locker.settings.mutex.operations().request_timeout;
-        let result = self.blob(id).write_content(content, timeout);
+        self.write(|timeout| self.blob(id).write_content(content, timeout))
+    }
+
+    /// Records that the work is done that the lock is for.
+    pub(crate) fn write_done(&self, id: LeaseId) -> Result<(), Error> {
+        self.write(|timeout| self.blob(id).write_done(timeout))
+    }
+
+    fn write(&self, write: impl FnOnce(Duration) -> Result<String, Error>) -> Result<(), Error> {
+        let result = write(self.locker.settings.mutex.operations().request_timeout);
         let mut shared = self.state.lock();
         match &result {
             Ok(etag) => shared.lifecycle.content_written(Some(etag)),
@@ -223,6 +232,15 @@ impl LeaseThread {
             Err(error) => self.heed(&mut shared, error),
         }
         result.map(drop)
+    }
+
+    /// Reads whether the work is done that the lock is for.
+    pub(crate) fn read_done(&self, id: LeaseId) -> Result<Option<Done>, Error> {
+        let operations = self.locker.settings.mutex.operations();
+        operations
+            .until_answered(|timeout| self.blob(id).read(timeout))
+            .map(|stored| stored.record.done)
+            .inspect_err(|error| self.heed(&mut self.state.lock(), error))
     }
 
     /// Reads the content of the lock blob.

@@ -1,7 +1,10 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
+use crate::time::clock::Clock;
+use crate::time::tick::{Moment, Tick};
 
 /// Ends waiting for a lock from another thread, such as one that waits for signals.
 ///
@@ -72,6 +75,38 @@ impl StopToken {
         waiting.retain(|other| other.strong_count() > 0);
         waiting.push(waiter);
         // A stop that came before has not seen it: those who wait look for themselves first.
+    }
+}
+
+/// Waits for `time`, or until `stop` is stopped.
+pub(crate) fn pause(stop: Option<&StopToken>, time: Duration) {
+    let clock = Clock::System;
+    let end = Moment {
+        lease: Tick::NEVER,
+        real: clock.now() + time,
+    };
+    let bell = Arc::new(Bell::default());
+    if let Some(stop) = stop {
+        let wake: Arc<dyn Wake> = Arc::<Bell>::clone(&bell);
+        stop.register(Arc::downgrade(&wake));
+    }
+    let mut lock = bell.lock.lock();
+    while clock.now() < end.real && !stop.is_some_and(StopToken::is_stopped) {
+        clock.wait(&bell.changed, &mut lock, end);
+    }
+}
+
+/// Ends a pause.
+#[derive(Default)]
+struct Bell {
+    lock: Mutex<()>,
+    changed: Arc<Condvar>,
+}
+
+impl Wake for Bell {
+    fn wake(&self) {
+        let _lock = self.lock.lock();
+        self.changed.notify_all();
     }
 }
 

@@ -6,12 +6,13 @@ use super::operations::Operations;
 use super::recorder::{Recorder, StoredRecord};
 use crate::azure::status::LeaseStatus;
 use crate::callback::no_panic;
-use crate::error::Error;
-use crate::holder::record::{Holder, Previous, Record};
+use crate::error::{Error, ErrorKind};
+use crate::holder::record::{Done, Holder, Previous, Record};
 use crate::lease::ids::{LeaseDuration, LeaseId};
 use crate::lease::step::{Answer, Metadata, Request};
 use crate::sync::Mutex;
 use crate::time::clock::Clock;
+use crate::time::dates;
 
 /// A lock blob, and the lease ID for requests to it.
 #[derive(Debug, Clone, Copy)]
@@ -127,11 +128,40 @@ impl LeasedBlob<'_> {
     /// ETag.
     pub(crate) fn write_content(&self, content: &[u8], timeout: Duration) -> Result<String, Error> {
         let (client, key, id) = (&self.operations.client, self.key, self.id);
+        self.write_over(timeout, Ok, |record, etag, timeout| {
+            client.write_content(key, id, record, content, etag, timeout)
+        })
+    }
+
+    /// Writes within `timeout`, by the service's clock, that the work was done. Returns the blob's ETag.
+    pub(crate) fn write_done(&self, timeout: Duration) -> Result<String, Error> {
+        let (client, key, id) = (&self.operations.client, self.key, self.id);
+        let done = |record: Record| {
+            let at = client.service_now().and_then(dates::to_system);
+            let text = "the service has not said what time it is";
+            let at = at.ok_or_else(|| Error::new(ErrorKind::Protocol, text))?;
+            let by = self.holder().owner;
+            Ok(record.with_done(Some(Done { at, by })))
+        };
+        self.write_over(timeout, done, |record, etag, timeout| {
+            client.write_record(key, id, record, Some(etag), timeout)
+        })
+    }
+
+    /// Writes the blob within `timeout`, and the metadata with it as `change` says. Returns the blob's
+    /// ETag.
+    fn write_over(
+        &self,
+        timeout: Duration,
+        change: impl Fn(Record) -> Result<Record, Error>,
+        write: impl Fn(&Record, &str, Duration) -> Result<String, Error>,
+    ) -> Result<String, Error> {
         let end = Clock::System.now() + timeout;
         let left = || end.since(Clock::System.now());
         let read = || self.operations.send_within(left(), true, |t| self.read(t));
         let seen = self.seen.lock().stored.clone();
         let StoredRecord { mut etag, record } = seen.map_or_else(read, Ok)?;
+        let record = change(record)?;
         let record = if self.recorder.holder_info && !self.seen.lock().written {
             self.fitted(record.held_by(self.holder()))
         } else {
@@ -140,9 +170,9 @@ impl LeasedBlob<'_> {
         // Only over the version that is known: so a late copy of this request cannot undo a later
         // write, and a deleted blob is not created again without its lease.
         let etag = loop {
-            let written = self.operations.send_within(left(), true, |timeout| {
-                client.write_content(key, id, &record, content, &etag, timeout)
-            });
+            let written = self
+                .operations
+                .send_within(left(), true, |timeout| write(&record, &etag, timeout));
             match written {
                 // Written under this lease since: by an earlier attempt, by the renewal thread, or
                 // by another process that has the lease ID.
@@ -189,7 +219,8 @@ impl LeasedBlob<'_> {
         seen.map_or_else(|| self.read(timeout), Ok)
     }
 
-    fn read(&self, timeout: Duration) -> Result<StoredRecord, Error> {
+    /// The metadata, if the lease is still this one.
+    pub(crate) fn read(&self, timeout: Duration) -> Result<StoredRecord, Error> {
         let client = &self.operations.client;
         let (etag, record) = client.read_record(self.key, self.id, timeout)?;
         let stored = StoredRecord { etag, record };

@@ -17,6 +17,8 @@ mod http;
 mod inspection;
 mod late;
 mod layers;
+mod lock_all;
+mod once;
 mod public_api;
 mod queue;
 mod semaphore;
