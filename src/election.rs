@@ -3,7 +3,6 @@
 use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::{ControlFlow, Deref};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::azure::status::LeaseStatus;
@@ -16,14 +15,13 @@ use crate::lock::builder::LockerBuilder;
 use crate::lock::guard::LeaseGuard;
 use crate::lock::locker::Locker;
 use crate::lock::settings::Settings;
-use crate::lock::stop::Wake;
+use crate::lock::stop::{StopToken, pause};
 use crate::mutex::azure_mutex::AzureMutex;
-use crate::sync::{Condvar, Mutex};
 use crate::time::backoff::Pace;
 use crate::time::clock::Clock;
 use crate::time::jitter::Jitter;
 use crate::time::retry::Retry;
-use crate::time::tick::{Moment, Tick};
+use crate::time::tick::Tick;
 
 /// The shortest interval at which an observer asks.
 const LEAST_POLL: Duration = Duration::from_millis(10);
@@ -89,7 +87,7 @@ impl Election {
 
     /// Stands for election, and waits until this candidate is the leader.
     ///
-    /// Blocks the calling thread, as [`Locker::lock`] does: a [`StopToken`](crate::StopToken) ends the
+    /// Blocks the calling thread, as [`Locker::lock`] does: a [`StopToken`] ends the
     /// wait, and failures are retried for [`fault_wait`](LockerBuilder::fault_wait). Whoever resigns and
     /// stands again at once usually wins again; [`lead`](Self::lead) gives others their turn.
     ///
@@ -140,7 +138,7 @@ impl Election {
     /// no other leader may take too, and threads of it use a [`watch`](LeaseGuard::watch).
     ///
     /// Before it stands again it waits for one and a quarter of a poll interval, so that others have
-    /// their turn. A [`StopToken`](crate::StopToken) ends the waits, and not `work`.
+    /// their turn. A [`StopToken`] ends the waits, and not `work`.
     ///
     /// # Errors
     ///
@@ -149,7 +147,6 @@ impl Election {
     /// - As for [`campaign`](Self::campaign), also after a loss: with a longer
     ///   [`fault_wait`](LockerBuilder::fault_wait) a candidate sits out longer failures of the service.
     pub fn lead(&self, mut work: impl FnMut(&Leader) -> ControlFlow<()>) -> Result<(), Error> {
-        let rest = Rest::new(self.settings());
         loop {
             let leader = self.campaign()?;
             match work(&leader) {
@@ -158,7 +155,7 @@ impl Election {
                 ControlFlow::Continue(()) => drop(leader),
             }
             let poll = self.settings().terms.poll_interval;
-            rest.until(self.settings(), Clock::System.now() + poll / 4 * 5);
+            pause(self.settings().stop.as_ref(), poll / 4 * 5);
         }
     }
 
@@ -187,7 +184,6 @@ impl Election {
         let settings = self.settings();
         Observer {
             election: self.clone(),
-            rest: Rest::new(settings),
             pace: Pace::new(poll),
             retry: Retry::new(settings.terms.fault_wait),
             jitter: Jitter::new(LeaseId::random().map_or(0, |id| id.bits())),
@@ -343,7 +339,6 @@ fn leader_of(status: Result<LeaseStatus, Error>) -> Result<Option<LeaderInfo>, E
 #[must_use = "iterators are lazy: nothing is asked until `next`"]
 pub struct Observer {
     election: Election,
-    rest: Arc<Rest>,
     pace: Pace,
     retry: Retry,
     jitter: Jitter,
@@ -402,7 +397,9 @@ impl Iterator for Observer {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if !self.rest.until(self.election.settings(), self.due) {
+            let stop = self.election.settings().stop.as_ref();
+            pause(stop, self.due.since(Clock::System.now()));
+            if stop.is_some_and(StopToken::is_stopped) {
                 return None;
             }
             let leader = match self.look() {
@@ -432,52 +429,6 @@ impl fmt::Debug for Observer {
         f.debug_struct("Observer")
             .field("election", &self.election)
             .finish_non_exhaustive()
-    }
-}
-
-/// A sleep that a stop token ends.
-struct Rest {
-    lock: Mutex<()>,
-    changed: Arc<Condvar>,
-}
-
-impl Rest {
-    fn new(settings: &Settings) -> Arc<Self> {
-        let this = Arc::new(Self {
-            lock: Mutex::new(()),
-            changed: Arc::new(Condvar::new()),
-        });
-        if let Some(stop) = &settings.stop {
-            let waiter: Arc<dyn Wake> = Arc::<Self>::clone(&this);
-            stop.register(Arc::downgrade(&waiter));
-        }
-        this
-    }
-
-    /// Waits until the system's clock shows `due`. Returns false if it was stopped.
-    fn until(&self, settings: &Settings, due: Tick) -> bool {
-        let mut lock = self.lock.lock();
-        loop {
-            if settings.stop.as_ref().is_some_and(|stop| stop.is_stopped()) {
-                return false;
-            }
-            if Clock::System.now() >= due {
-                return true;
-            }
-            let until = Moment {
-                lease: Tick::NEVER,
-                real: due,
-            };
-            let clock = settings.mutex.operations().client.clock();
-            clock.wait(&self.changed, &mut lock, until);
-        }
-    }
-}
-
-impl Wake for Rest {
-    fn wake(&self) {
-        let _lock = self.lock.lock();
-        self.changed.notify_all();
     }
 }
 

@@ -31,6 +31,7 @@ mod writer;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _};
 
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
     // The limits on waiting count from here.
     times::since_start();
     cores::leave_none();
+    #[cfg(unix)]
+    if let Some(code) = run::serve_health_checks() {
+        return code;
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
@@ -47,7 +52,8 @@ fn main() -> ExitCode {
     let global = &cli.global;
     logger::start(global);
     let code = match &cli.command {
-        Command::Run(args) => run::run(args, global),
+        Command::Run(args) => run::run(args, None, global),
+        Command::Elect(args) if !args.looks() => run::run(&args.run, Some(args), global),
         command => match verbs::dispatch(command, global) {
             Ok(code) => code.into(),
             Err(failure) => {
@@ -64,10 +70,24 @@ fn parse() -> Result<Cli, clap::Error> {
     let args: Vec<_> = std::env::args_os().collect();
     let (mut command, matches) = matches(&args)?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    if let Command::Run(run) = &cli.command
+    let run = match &cli.command {
+        Command::Run(run) => Some(run),
+        Command::Elect(elect) => Some(&elect.run),
+        _ => None,
+    };
+    if let Some(run) = run
         && args.iter().skip_while(|arg| *arg != "--").nth(1) == Some(&OsString::from(&run.lock))
     {
         usage::check_lock(&args)?;
+    }
+    if let Some(option) = matches
+        .subcommand_matches("elect")
+        .and_then(args::unknown_to_elect)
+    {
+        let mut error = clap::Error::new(clap::error::ErrorKind::UnknownArgument);
+        let option = ContextValue::String(option);
+        error.insert(ContextKind::InvalidArg, option);
+        return Err(error);
     }
     // A file with a secret on the command line takes precedence over those in variables.
     let source = |id| matches.value_source(id);

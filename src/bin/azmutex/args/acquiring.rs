@@ -81,6 +81,11 @@ impl Waiting {
         Some(limit.saturating_sub(since_start()))
     }
 
+    /// For how long failures in a row are retried: the library takes no zero.
+    pub(crate) fn retry_time(&self) -> Duration {
+        self.fault_wait.max(Duration::from_millis(1))
+    }
+
     /// How long to wait for a named pipe that is given as a file.
     pub(crate) fn patience(&self, global: &Global) -> Duration {
         match self.left() {

@@ -1,6 +1,7 @@
 //! The command line, from which `--help`, the completions and the man pages are made.
 
 mod acquiring;
+mod elect;
 mod run;
 mod verbs;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::acquiring::{Create, Identity, Waiting};
+pub(crate) use self::elect::{ElectArgs, unknown as unknown_to_elect};
 pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers};
 #[cfg(feature = "emulator")]
 pub(crate) use self::verbs::EmulatorArgs;
@@ -309,6 +311,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(RunArgs),
+    Elect(ElectArgs),
     Status(StatusArgs),
     List(ListArgs),
     Break(BreakArgs),
@@ -386,7 +389,7 @@ pub(crate) fn command() -> clap::Command {
             .mut_args(|arg| arg.hide_env(true))
             .mut_subcommands(quiet)
     }
-    quiet(Cli::command())
+    quiet(Cli::command().mut_subcommand("elect", elect::adapt))
 }
 
 /// The definition to parse with: an empty variable counts as not set.

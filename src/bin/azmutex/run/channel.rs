@@ -19,6 +19,8 @@ pub(super) enum Message {
     Status(Result<Box<LeaseStatus>, Error>),
     /// Whether the lease is still ours, as the service says.
     Verified(Result<(), Error>),
+    /// What became of a run of the health command, or why it was no success.
+    Health(Result<(), String>),
     /// The release is over.
     Released(Result<(), Error>),
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::args::{Global, RunArgs};
+use crate::args::{ElectArgs, Global, RunArgs};
 
 #[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
 pub(crate) mod budget;
@@ -18,6 +18,8 @@ mod events;
 pub(crate) mod fence;
 #[cfg(unix)]
 mod guardian;
+#[cfg(unix)]
+mod health;
 #[cfg(unix)]
 mod job;
 #[cfg(unix)]
@@ -44,24 +46,26 @@ mod waiting;
 mod worker;
 
 #[cfg(unix)]
+pub(crate) use self::health::serve as serve_health_checks;
+#[cfg(unix)]
 pub(crate) use self::timer::now;
 #[cfg(not(unix))]
 pub(crate) use crate::times::since_start as now;
 
-/// Runs the command as `args` say, and returns its exit code.
+/// Runs the command as `args` say, and returns its exit code. `election`: as the leader.
 #[cfg(unix)]
-pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+pub(crate) fn run(args: &RunArgs, election: Option<&ElectArgs>, global: &Global) -> ExitCode {
     crate::output::never_wait_for_stderr();
-    session::run(args, global)
+    session::run(args, election, global)
 }
 
 /// Not supported yet: this platform has no signals, and ends processes in another way.
 #[cfg(not(unix))]
-pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+pub(crate) fn run(args: &RunArgs, election: Option<&ElectArgs>, global: &Global) -> ExitCode {
     use crate::exit::Code;
     use crate::output::Failure;
 
-    let _ = args;
+    let _ = (args, election);
     let code = Code::Failed;
     Failure::new(code, "run is not supported on this platform yet").report(global);
     code.into()

@@ -1,5 +1,6 @@
 //! One run from start to end: check, wait, start, supervise, release, exit as the command did.
 
+use std::ffi::{CString, c_int};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -7,6 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use azmutex::{Error, ErrorKind, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use rustix::process::{Signal, getpid, kill_process};
+use signal_hook::consts::SIGTSTP;
 
 use super::budget::Budget;
 use super::channel::{Message, Receiver};
@@ -14,10 +17,11 @@ use super::context::Context;
 use super::environment;
 use super::events::{self, Exit};
 use super::guardian::Duty;
+use super::health::Health;
 use super::job::{Job, Start};
 use super::program::Program;
 use super::reporter::Reporter;
-use super::signals::Signals;
+use super::signals::{Arrived, Signals};
 use super::status::Status;
 use super::supervisor::{Acquisition, Ended, Supervisor};
 use super::sys::{self, RealTimeSignals, SignalMask};
@@ -25,7 +29,7 @@ use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{Global, OnLost, RunArgs};
+use crate::args::{ElectArgs, Global, OnLost, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line, with_cause};
@@ -39,7 +43,7 @@ const RELEASE: Duration = Duration::from_secs(5);
 /// How long to wait for the holder's name when the lock was not acquired.
 const NAME: Duration = Duration::from_secs(2);
 
-pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+pub(super) fn run(args: &RunArgs, election: Option<&ElectArgs>, global: &Global) -> ExitCode {
     if global.verbose == 0 {
         // azmutex reports what the library warns of itself, in terms of the command.
         log::set_max_level(log::LevelFilter::Error);
@@ -48,7 +52,7 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     let mask = SignalMask::block_terminal_output();
     let result = RealTimeSignals::block()
         .map_err(cannot_start)
-        .and_then(|real_time| Plan::new(args, global)?.carry_out(mask, real_time));
+        .and_then(|real_time| Plan::new(args, election, global)?.carry_out(mask, real_time));
     match result {
         Ok(end) => end.exit(),
         Err(mut failure) => {
@@ -109,6 +113,13 @@ fn in_shells(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
+/// How one turn of holding the lock ends.
+enum Turn {
+    Over(End),
+    /// The leadership was lost, and the command is gone.
+    StandAgain,
+}
+
 /// How far a run has come.
 struct Course {
     started: Duration,
@@ -116,9 +127,21 @@ struct Course {
     fence: Option<i64>,
 }
 
+impl Course {
+    fn start() -> Self {
+        Self {
+            started: timer::now(),
+            acquired: None,
+            fence: None,
+        }
+    }
+}
+
 /// Everything that can be known before the lock is taken.
 struct Plan<'a> {
     args: &'a RunArgs,
+    /// The lock is an election.
+    election: Option<&'a ElectArgs>,
     global: &'a Global,
     program: Program,
     budget: Budget,
@@ -128,7 +151,11 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(args: &'a RunArgs, global: &'a Global) -> Result<Self, Failure> {
+    fn new(
+        args: &'a RunArgs,
+        election: Option<&'a ElectArgs>,
+        global: &'a Global,
+    ) -> Result<Self, Failure> {
         let lease = args.lease.as_duration().unwrap_or(Duration::MAX);
         let budget =
             Budget::new(lease, args.renew_every, args.kill_after, args.margin).map_err(|rule| {
@@ -143,6 +170,7 @@ impl<'a> Plan<'a> {
         chain::refuse_held(&lock, &args.waiting)?;
         Ok(Self {
             args,
+            election,
             global,
             program,
             budget,
@@ -170,65 +198,95 @@ impl<'a> Plan<'a> {
         };
         let stop = StopToken::new();
         let locker = self.locker(&stop, &context)?;
-        let mut course = Course {
-            started: timer::now(),
-            acquired: None,
-            fence: None,
+        let acquisition = Acquisition {
+            locker: &locker,
+            stop: &stop,
         };
-        let limit = self.args.waiting.left();
-        let heed = |_| ControlFlow::Continue(());
-        let guard =
-            match waiting::wait(&mut context, &locker, &stop, limit, heed).map_err(cannot_start)? {
-                Waited::Granted(guard) => guard,
-                Waited::Refused(error) => {
-                    return Err(self.refused(&mut context, &locker, error, &course));
-                }
-                Waited::Signalled(signal) => {
-                    let end = End::Signal(signal);
-                    let status = Status::Killed {
-                        signal,
-                        dumped: false,
-                    };
-                    self.conclude(
-                        &mut context,
-                        &course,
-                        "interrupted",
-                        end.code(),
-                        Some(status),
-                        false,
-                    );
-                    return Ok(end);
-                }
-                Waited::Abandoned => unreachable!("nobody abandons it"),
-            };
+        let mut limit = self.args.waiting.left();
+        let mut before = 0;
+        loop {
+            match self.turn(&mut context, acquisition, limit, before, mask)? {
+                Turn::Over(end) => return Ok(end),
+                Turn::StandAgain => before += 1,
+            }
+            limit = self.args.waiting.limit();
+            let text = format!("standing for election again: {}", context.name());
+            context.reporter.note(&text);
+            // So that others have their turn.
+            if let Some(signal) = pause(&mut context, self.args.waiting.poll / 4 * 5) {
+                return Ok(self.interrupted(&mut context, &Course::start(), signal));
+            }
+        }
+    }
+
+    /// Whether to stand again for an election that was lost.
+    fn stands_again(&self, stop: &StopToken) -> bool {
+        self.election.is_some_and(|election| !election.once) && !stop.is_stopped()
+    }
+
+    /// Waits for the lock, and runs the command under it. `before`: how many turns there were.
+    fn turn(
+        &self,
+        context: &mut Context<'a>,
+        acquisition: Acquisition<'_>,
+        limit: Option<Duration>,
+        before: u32,
+        mask: SignalMask,
+    ) -> Result<Turn, Failure> {
+        let Acquisition { locker, stop } = acquisition;
+        let mut course = Course::start();
+        let heed = |arrived: Option<Arrived>| {
+            // Before the first command, ^Z stops this process without its doing.
+            if arrived.is_some_and(|arrived| arrived.signal == SIGTSTP) {
+                stop_alone();
+            }
+            ControlFlow::Continue(())
+        };
+        let guard = match waiting::wait(context, locker, stop, limit, heed).map_err(cannot_start)? {
+            Waited::Granted(guard) => guard,
+            Waited::Refused(TryLockError::Error(error))
+                if before > 0 && self.stands_again(stop) && may_pass(&error) =>
+            {
+                return Ok(Turn::StandAgain);
+            }
+            Waited::Refused(error) => return Err(self.refused(context, locker, error, &course)),
+            Waited::Signalled(signal) => {
+                return Ok(Turn::Over(self.interrupted(context, &course, signal)));
+            }
+            Waited::Abandoned => unreachable!("nobody abandons it"),
+        };
         let acquired = timer::now();
         course.acquired = Some(acquired);
         course.fence = guard.fencing_token();
         let event = events::acquired(&self.lock, &guard, acquired - course.started);
         context.event(&event);
-        self.tell_previous(&mut context, &guard);
-        let (start, place) = self.prepare(&mut context, &guard, mask);
+        self.tell_previous(context, &guard);
+        let (start, place) = self.prepare(context, &guard, mask, before == 0);
+        let environment = start.environment.clone();
         let checked = timer::now();
         if let Err(error) = guard.check() {
-            return Err(self.too_late(&mut context, *guard, &error, &course));
+            if self.stands_again(stop) {
+                let event = events::lost(context.key(), &cause(&error));
+                context.event(&event);
+                release(context, *guard);
+                return Ok(Turn::StandAgain);
+            }
+            return Err(self.too_late(context, *guard, &error, &course));
         }
         let mut job = match Job::start(start, place) {
             Ok(job) => job,
             Err(error) => {
-                let released = release(&mut context, *guard) == Release::Done;
+                let released = release(context, *guard) == Release::Done;
                 let failure = self.program.not_started(&error);
-                return Err(self.failed(&mut context, &course, "failed", failure, released));
+                return Err(self.failed(context, &course, "failed", failure, released));
             }
         };
         context.guardian = job.take_guardian_fd();
         let event = events::started(context.key(), job.pid());
         context.event(&event);
-        let acquisition = Acquisition {
-            locker: &locker,
-            stop: &stop,
-        };
+        let health = self.watch_health(context, &guard, &mut job, &environment);
         let supervisor = Supervisor::new(
-            &mut context,
+            context,
             acquisition,
             self.budget,
             *guard,
@@ -236,8 +294,53 @@ impl<'a> Plan<'a> {
             checked,
             job,
         );
-        let ended = supervisor.run();
-        Ok(self.finish(&mut context, ended, course))
+        let ended = supervisor.with_health(self.health()).run();
+        drop(health);
+        Ok(self.finish(context, ended, course, stop))
+    }
+
+    /// How old the last success of the health command may be.
+    fn health(&self) -> Option<Duration> {
+        let election = self.election?;
+        election
+            .health_cmd
+            .is_some()
+            .then_some(election.health_within)
+    }
+
+    /// Starts the health command, if there is one.
+    fn watch_health(
+        &self,
+        context: &mut Context<'_>,
+        guard: &LeaseGuard,
+        job: &mut Job,
+        environment: &[CString],
+    ) -> Option<Health> {
+        let command = self.election?.health_cmd.as_deref()?;
+        let sender = context.channel.sender();
+        match Health::start(command, self.health()?, environment, guard.watch(), sender) {
+            Ok(health) => {
+                job.leave_out(health.pid());
+                Some(health)
+            }
+            Err(error) => {
+                let text = format!("cannot run the health command: {error}");
+                context.reporter.error(&text);
+                None
+            }
+        }
+    }
+
+    /// Reports that a signal ended it while no command ran.
+    fn interrupted(&self, context: &mut Context<'_>, course: &Course, signal: c_int) -> End {
+        let end = End::Signal(signal);
+        let status = Status::Killed {
+            signal,
+            dumped: false,
+        };
+        let code = end.code();
+        self.conclude(context, course, "interrupted", code, Some(status), false);
+        end
     }
 
     fn locker(&self, stop: &StopToken, context: &Context<'_>) -> Result<Locker, Failure> {
@@ -252,12 +355,15 @@ impl<'a> Plan<'a> {
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
             .poll_interval(self.args.waiting.poll)
-            .fault_wait(self.args.waiting.fault_wait.max(Duration::from_millis(1)))
+            .fault_wait(self.args.waiting.retry_time())
             .release_timeout(RELEASE)
-            .fencing(!self.args.no_fencing)
+            .fencing(self.election.is_some() || !self.args.no_fencing)
             .reason(reason)
             .observer(move |event| sender.send(Message::Event(event.clone())))
             .stop_token(stop);
+        if let Some(within) = self.health() {
+            builder = builder.health(within);
+        }
         if let Some(owner) = &identity.owner {
             builder = builder.owner(owner);
         }
@@ -307,9 +413,12 @@ impl<'a> Plan<'a> {
         context: &mut Context<'_>,
         guard: &LeaseGuard,
         mask: SignalMask,
+        first: bool,
     ) -> (Start<'_>, Place) {
         // Until now ^Z stopped this process alone; from here on it stops along with the command.
-        let _ = context.signals.install_stop();
+        if first {
+            let _ = context.signals.install_stop();
+        }
         let start = Start {
             program: &self.program,
             environment: environment::of_child(self.args, &self.lock, guard, &self.budget),
@@ -408,7 +517,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Releases the lock, and reports how the run ended.
-    fn finish(&self, context: &mut Context<'_>, ended: Ended, mut course: Course) -> End {
+    fn finish(
+        &self,
+        context: &mut Context<'_>,
+        ended: Ended,
+        mut course: Course,
+        stop: &StopToken,
+    ) -> Turn {
         if let Some(guard) = &ended.guard {
             // A different one if the lock was acquired again.
             course.fence = guard.fencing_token();
@@ -450,6 +565,9 @@ impl<'a> Plan<'a> {
             None => {}
         }
         let stopped = lost && self.args.on_lost != OnLost::Continue;
+        if stopped && ended.dead && !ended.asked && self.stands_again(stop) {
+            return Turn::StandAgain;
+        }
         let outcome = match ended.status {
             _ if stopped => "lost",
             Status::Exited(_) => "child_exited",
@@ -480,7 +598,7 @@ impl<'a> Plan<'a> {
             Some(ended.status),
             released,
         );
-        end
+        Turn::Over(end)
     }
 
     /// Writes the last event.
@@ -615,6 +733,40 @@ impl<'a> Plan<'a> {
             .seconds("kill_after_s", budget.grace)
             .seconds("margin_s", budget.margin)
             .text("command", &self.program.file.display().to_string())
+    }
+}
+
+/// Whether a failure to acquire may pass.
+fn may_pass(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Transport | ErrorKind::Service | ErrorKind::Throttled
+    )
+}
+
+/// Stops this process, which nothing else does once it handles ^Z.
+fn stop_alone() {
+    let _ = kill_process(getpid(), Signal::STOP);
+}
+
+/// Waits for `time`. Returns the signal that ended it, if one did.
+fn pause(context: &mut Context<'_>, time: Duration) -> Option<c_int> {
+    let end = timer::now() + time;
+    loop {
+        let left = end.saturating_sub(timer::now());
+        if left.is_zero() {
+            return None;
+        }
+        context.sleep(Some(left));
+        while context.channel.take().is_some() {}
+        for arrived in context.signals.take() {
+            if arrived.ends() {
+                return Some(arrived.signal);
+            }
+            if arrived.signal == SIGTSTP {
+                stop_alone();
+            }
+        }
     }
 }
 
