@@ -80,9 +80,8 @@ fn parse() -> Result<Cli, clap::Error> {
     {
         usage::check_lock(&args)?;
     }
-    if let Some(option) = matches
-        .subcommand_matches("elect")
-        .and_then(args::unknown_to_elect)
+    if let Some(("elect", given)) = matches.subcommand()
+        && let Some(option) = args::unknown_to_elect(given)
     {
         let mut error = clap::Error::new(clap::error::ErrorKind::UnknownArgument);
         let option = ContextValue::String(option);

@@ -308,6 +308,7 @@ fn run_whose_lock_was_forgotten_does_not_take_the_command_for_it() {
             "azmutex run LOCK -- echo 'hi there'",
         ),
         (&["run", "--", "make"], "azmutex run LOCK -- make"),
+        (&["elect", "--", "make"], "azmutex elect LOCK -- make"),
         (
             &["run", "-n", "-w", "5s", "--", "make", "-j4"],
             "azmutex run LOCK -- make -j4",

@@ -2,6 +2,7 @@
 
 mod clean_up;
 mod concurrency;
+mod election;
 mod exit_status;
 #[cfg(target_os = "linux")]
 mod guardian;
