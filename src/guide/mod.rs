@@ -8,6 +8,7 @@
 //! | be safe although a process can be paused | [`pauses`] |
 //! | see who holds a lock | [`holders`] |
 //! | know how waiting works, and what it costs | [`waiting`] |
+//! | have one leader at a time, and another when it fails | [`election`] |
 //! | test your own program without an account | [`testing`] |
 //! | run commands and scripts under a lock | [`command`] |
 //! | see what it looks like in a terminal | [`terminal`] |
@@ -36,6 +37,7 @@ pages! {
     pauses
     holders
     waiting
+    election
     testing
     command
     terminal
