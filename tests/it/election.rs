@@ -82,6 +82,11 @@ fn leader_is_told_with_its_term_and_nobody_before_and_after_it(backend: &Backend
     );
     leader.resign().expect("it leads");
     assert_eq!(election.leader().expect("it is answered"), None);
+    // Whoever has the lease leads once it has written its term.
+    let mutex = backend.mutex();
+    let lease = mutex.acquire(KEY, LeaseDuration::MIN).expect("it is free");
+    assert_eq!(election.leader().expect("it is answered"), None);
+    mutex.release(&lease).expect("it is held");
 }
 
 fn observer_tells_who_leads_and_then_each_change(backend: &Backend) {

@@ -89,6 +89,21 @@ fn lost_leadership_ends_the_command_and_the_candidate_stands_again_until_it_is_t
 }
 
 #[test]
+fn candidate_that_was_told_to_end_does_not_stand_again_after_a_loss() {
+    let service = Service::emulator();
+    let lock = unique("elect-told");
+    let args = ["--lease", "15s", "--renew-every", "1s", "-k", "1s"];
+    let stubborn = format!("trap '' TERM; {WORK}");
+    let run = Running::start(elect(&service, &args).args([&*lock, "-c", &*stubborn]));
+    run.out.wait_for(".");
+    run.signal(Signal::TERM);
+    break_lease(&service, &lock);
+    let done = run.finish();
+    assert_eq!(done.code(), 121, "{done:?}");
+    assert_eq!(done.out.matches("pid=").count(), 1, "{done:?}");
+}
+
+#[test]
 fn candidate_that_stands_once_ends_with_the_code_of_a_lost_lock() {
     let service = Service::emulator();
     let lock = unique("elect-once");
