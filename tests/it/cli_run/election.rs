@@ -272,6 +272,29 @@ fn health_command_is_no_part_of_the_command_and_sees_what_that_sees() {
 }
 
 #[test]
+fn health_command_is_gone_with_azmutex_that_was_killed() {
+    let service = Service::emulator();
+    let scratch = Scratch::new();
+    let (lock, file) = (unique("elect-health-killed"), scratch.file("pid"));
+    let health = format!("echo pid=$$. > {}; sleep 1000", file.display());
+    let args = [
+        "--health-within",
+        "1h",
+        "--health-cmd",
+        &*health,
+        &*lock,
+        "-c",
+        WORK,
+    ];
+    let mut run = Running::start(&mut elect(&service, &args));
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(eventually(PATIENCE, || read().contains('.')));
+    run.signal(Signal::KILL);
+    run.wait();
+    assert_dies(number(&read(), "pid"));
+}
+
+#[test]
 fn candidate_that_lost_the_service_too_stands_again_when_it_is_back() {
     let service = Service::emulator();
     let proxy = FaultProxy::start(service.addr());
@@ -349,6 +372,12 @@ fn term_is_not_optional() {
         done.err.contains("--no-fencing: there is no such option"),
         "{done:?}"
     );
+    for option in ["--on-lost=continue", "--on-suspend=release"] {
+        let done = finish(&mut elect(&service, &[option, &*lock, "true"]));
+        assert_eq!(done.code(), 125, "{done:?}");
+        let said = option.replace('=', " ");
+        assert!(done.err.contains(&format!("error: {said}: ")), "{done:?}");
+    }
     let mut command = elect(
         &service,
         &[&*lock, "sh", "-c", "test -n \"$AZMUTEX_FENCE\""],

@@ -19,7 +19,7 @@ Run a command on the one machine that is elected
 Stands for election, runs the command while this machine is the leader, and ends with the command's exit
 status when the command ends by itself. If the leadership is lost, ends the command before another
 leader can be elected, and stands again. The command finds its term in AZMUTEX_FENCE. The options of
-`run` mean the same here.";
+`run` mean the same here, but for those by which the command would go on without its term.";
 
 #[derive(Debug, Args)]
 pub(crate) struct ElectArgs {

@@ -29,7 +29,7 @@ use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{ElectArgs, Global, OnLost, RunArgs};
+use crate::args::{ElectArgs, Global, OnLost, OnSuspend, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line, with_cause};
@@ -156,6 +156,9 @@ impl<'a> Plan<'a> {
         election: Option<&'a ElectArgs>,
         global: &'a Global,
     ) -> Result<Self, Failure> {
+        if election.is_some() {
+            refuse_to_go_on(args)?;
+        }
         let lease = args.lease.as_duration().unwrap_or(Duration::MAX);
         let budget =
             Budget::new(lease, args.renew_every, args.kill_after, args.margin).map_err(|rule| {
@@ -734,6 +737,20 @@ impl<'a> Plan<'a> {
             .seconds("margin_s", budget.margin)
             .text("command", &self.program.file.display().to_string())
     }
+}
+
+/// Refuses to let the command of a leader go on when another one may have led, or with another term than
+/// it was told.
+fn refuse_to_go_on(args: &RunArgs) -> Result<(), Failure> {
+    let option = if args.on_lost == OnLost::Continue {
+        "--on-lost continue"
+    } else if args.on_suspend == OnSuspend::Release {
+        "--on-suspend release"
+    } else {
+        return Ok(());
+    };
+    let text = format!("{option}: the command of a leader does not go on without its term");
+    Err(Failure::usage(text).hint("leave it out, or use: azmutex run"))
 }
 
 /// Whether a failure to acquire may pass.
