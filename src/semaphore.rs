@@ -181,6 +181,12 @@ impl Semaphore {
         &self.0.key
     }
 
+    /// The client that this semaphore uses.
+    #[must_use]
+    pub fn mutex(&self) -> &AzureMutex {
+        &self.0.settings().mutex
+    }
+
     /// How many permits there are.
     #[must_use]
     pub fn permits(&self) -> u32 {
@@ -231,6 +237,15 @@ impl Semaphore {
     pub fn resize(&self) -> Result<(), Error> {
         let operations = self.0.settings().mutex.operations();
         operations.until_answered(|timeout| self.0.agree(true, timeout))
+    }
+
+    /// Waits until leases that abandoned attempts may have left behind are released, for at most
+    /// `timeout`. Returns whether all are. See [`Locker::settle`].
+    #[must_use]
+    pub fn settle(&self, timeout: Duration) -> bool {
+        let end = Instant::now().checked_add(timeout);
+        let left = || end.map_or(timeout, |end| end.saturating_duration_since(Instant::now()));
+        self.0.lockers.iter().all(|locker| locker.settle(left()))
     }
 
     fn acquire_within(&self, limit: WaitLimit) -> Result<LeaseGuard, Error> {

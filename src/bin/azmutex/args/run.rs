@@ -150,6 +150,20 @@ pub(crate) struct RunArgs {
         value_parser = value::duration
     )]
     pub(crate) min_hold: Duration,
+    /// Hold one of N permits of LOCK, so that up to N commands run at once; $AZMUTEX_SLOT is its number
+    #[arg(
+        long,
+        value_name = "N",
+        env = "AZMUTEX_SLOTS",
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub(crate) slots: Option<u32>,
+    /// Change the number of permits of LOCK to that of --slots
+    #[arg(long, requires = "slots")]
+    pub(crate) resize: bool,
+    /// Hold this lock too: all of them or none; may be given up to 15 times
+    #[arg(long, value_name = "LOCK", conflicts_with = "slots")]
+    pub(crate) also: Vec<String>,
     #[command(flatten)]
     pub(crate) identity: Identity,
     /// Write events to this file descriptor, as lines of JSON

@@ -6,13 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use azmutex::{Error, Event, LeaseGuard, LeaseStatus, TryLockError};
+use azmutex::{Error, Event, LeaseStatus, TryLockError};
+
+use super::held::Held;
 
 /// A message.
 #[derive(Debug)]
 pub(super) enum Message {
     /// The waiting is over.
-    Waited(Result<Box<LeaseGuard>, TryLockError>),
+    Waited(Result<Box<Held>, TryLockError>),
     /// Something happened to the lock.
     Event(Event),
     /// What the service says of the lock.

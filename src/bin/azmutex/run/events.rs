@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use azmutex::{LeaseGuard, LeaseStatus};
+use azmutex::LeaseStatus;
 
+use super::held::Held;
 use super::status::Status;
 use crate::config::Lock;
 use crate::output::{Object, waiting_event};
@@ -26,11 +27,12 @@ pub(super) fn acquire_failed(lock: &str, error: &azmutex::Error, attempt: u32) -
 }
 
 /// The lock is held.
-pub(super) fn acquired(lock: &Lock, guard: &LeaseGuard, waited: Duration) -> Object {
+pub(super) fn acquired(lock: &Lock, held: &Held, waited: Duration) -> Object {
     event("acquired", &lock.key)
         .exact("url", &lock.url)
-        .maybe_number("fence", guard.fencing_token())
-        .bool("previous_abandoned", guard.previous().is_abandoned())
+        .maybe_number("fence", held.fencing_token())
+        .maybe_number("slot", held.slot)
+        .bool("previous_abandoned", held.abandoned().is_some())
         .seconds("waited_s", waited)
 }
 

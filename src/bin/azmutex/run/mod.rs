@@ -19,6 +19,8 @@ pub(crate) mod fence;
 #[cfg(unix)]
 mod guardian;
 #[cfg(unix)]
+mod held;
+#[cfg(unix)]
 mod job;
 #[cfg(unix)]
 mod program;

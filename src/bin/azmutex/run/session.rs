@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use azmutex::{Error, ErrorKind, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use azmutex::{
+    Error, ErrorKind, Event, LeaseStatus, Locker, LockerBuilder, Previous, StopToken, TryLockError,
+};
 
 use super::budget::Budget;
 use super::channel::{Message, Receiver};
@@ -14,6 +16,7 @@ use super::context::Context;
 use super::environment;
 use super::events::{self, Exit};
 use super::guardian::Duty;
+use super::held::{Held, Wanted};
 use super::job::{Job, Start};
 use super::program::Program;
 use super::reporter::Reporter;
@@ -125,6 +128,8 @@ struct Plan<'a> {
     /// Kept alive, because an emulator in it ends with it.
     config: Config,
     lock: Lock,
+    /// Those that are held besides.
+    others: Vec<Lock>,
 }
 
 impl<'a> Plan<'a> {
@@ -139,8 +144,18 @@ impl<'a> Plan<'a> {
             })?;
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
         let config = Config::load_within(global, args.waiting.patience(global))?;
-        let lock = config.lock(&args.lock, args.waiting.create)?;
-        chain::refuse_held(&lock, &args.waiting)?;
+        let mut lock = config.lock(&args.lock, args.waiting.create)?;
+        let slot = (args.slots == Some(1)).then_some(0);
+        chain::refuse_held(&lock, slot, &args.waiting)?;
+        let other = |name: &String| {
+            let other = config.lock(name, args.waiting.create)?;
+            chain::refuse_held(&other, None, &args.waiting)?;
+            Ok::<_, Failure>(other)
+        };
+        let others = args.also.iter().map(other).collect::<Result<Vec<_>, _>>()?;
+        for other in &others {
+            lock.name = format!("{} and {}", lock.name, other.name);
+        }
         Ok(Self {
             args,
             global,
@@ -148,6 +163,7 @@ impl<'a> Plan<'a> {
             budget,
             config,
             lock,
+            others,
         })
     }
 
@@ -169,7 +185,7 @@ impl<'a> Plan<'a> {
             guardian: None,
         };
         let stop = StopToken::new();
-        let locker = self.locker(&stop, &context)?;
+        let wanted = self.wanted(&stop, &context)?;
         let mut course = Course {
             started: timer::now(),
             acquired: None,
@@ -178,10 +194,10 @@ impl<'a> Plan<'a> {
         let limit = self.args.waiting.left();
         let heed = |_| ControlFlow::Continue(());
         let guard =
-            match waiting::wait(&mut context, &locker, &stop, limit, heed).map_err(cannot_start)? {
+            match waiting::wait(&mut context, &wanted, &stop, limit, heed).map_err(cannot_start)? {
                 Waited::Granted(guard) => guard,
                 Waited::Refused(error) => {
-                    return Err(self.refused(&mut context, &locker, error, &course));
+                    return Err(self.refused(&mut context, &wanted, error, &course));
                 }
                 Waited::Signalled(signal) => {
                     let end = End::Signal(signal);
@@ -224,7 +240,7 @@ impl<'a> Plan<'a> {
         let event = events::started(context.key(), job.pid());
         context.event(&event);
         let acquisition = Acquisition {
-            locker: &locker,
+            wanted: &wanted,
             stop: &stop,
         };
         let supervisor = Supervisor::new(
@@ -240,14 +256,31 @@ impl<'a> Plan<'a> {
         Ok(self.finish(&mut context, ended, course))
     }
 
-    fn locker(&self, stop: &StopToken, context: &Context<'_>) -> Result<Locker, Failure> {
+    fn wanted(&self, stop: &StopToken, context: &Context<'_>) -> Result<Wanted, Failure> {
+        let builder = |lock| self.builder(lock, stop, context);
+        if let Some(slots) = self.args.slots {
+            let semaphore = builder(&self.lock).build_semaphore(slots)?;
+            let resize = self.args.resize;
+            return Ok(Wanted::Permit { semaphore, resize });
+        }
+        let mut lockers = vec![builder(&self.lock).build()?];
+        for other in &self.others {
+            lockers.push(builder(other).build()?);
+        }
+        Ok(match <[Locker; 1]>::try_from(lockers) {
+            Ok([locker]) => Wanted::Lock(locker),
+            Err(lockers) => Wanted::All(lockers),
+        })
+    }
+
+    fn builder(&self, lock: &Lock, stop: &StopToken, context: &Context<'_>) -> LockerBuilder {
         let identity = &self.args.identity;
         let sender = context.channel.sender();
         let reason = identity
             .reason
             .clone()
             .unwrap_or_else(|| self.program.name());
-        let mut builder = Locker::builder(self.lock.mutex.clone(), &self.lock.key)
+        let builder = Locker::builder(lock.mutex.clone(), &lock.key)
             .lease_duration(self.args.lease.as_duration().unwrap_or_default())
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
@@ -256,12 +289,12 @@ impl<'a> Plan<'a> {
             .release_timeout(RELEASE)
             .fencing(!self.args.no_fencing)
             .reason(reason)
-            .observer(move |event| sender.send(Message::Event(event.clone())))
+            .observer(move |event: &Event| sender.send(Message::Event(event.clone())))
             .stop_token(stop);
-        if let Some(owner) = &identity.owner {
-            builder = builder.owner(owner);
+        match &identity.owner {
+            Some(owner) => builder.owner(owner),
+            None => builder,
         }
-        builder.build().map_err(Failure::from)
     }
 
     fn open_events(&self) -> Result<Option<File>, Failure> {
@@ -288,8 +321,8 @@ impl<'a> Plan<'a> {
     }
 
     /// Mentions that the previous holder did not release the lock.
-    fn tell_previous(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
-        if let (true, Some(holder)) = (guard.previous().is_abandoned(), guard.previous().holder()) {
+    fn tell_previous(&self, context: &mut Context<'_>, guard: &Held) {
+        if let Some(holder) = guard.abandoned().and_then(Previous::holder) {
             let text = format!(
                 "the previous holder of {} left without releasing it: {}",
                 context.name(),
@@ -305,14 +338,20 @@ impl<'a> Plan<'a> {
     fn prepare(
         &self,
         context: &mut Context<'_>,
-        guard: &LeaseGuard,
+        guard: &Held,
         mask: SignalMask,
     ) -> (Start<'_>, Place) {
         // Until now ^Z stopped this process alone; from here on it stops along with the command.
         let _ = context.signals.install_stop();
         let start = Start {
             program: &self.program,
-            environment: environment::of_child(self.args, &self.lock, guard, &self.budget),
+            environment: environment::of_child(
+                self.args,
+                &self.lock,
+                &self.others,
+                guard,
+                &self.budget,
+            ),
             mask,
             handled: context.signals.handled().to_vec(),
             dies_with_parent: !self.args.no_pdeathsig,
@@ -328,7 +367,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What the guardian is told at the start.
-    fn duty(&self, context: &Context<'_>, guard: &LeaseGuard) -> Duty {
+    fn duty(&self, context: &Context<'_>, guard: &Held) -> Duty {
         let text = format!(
             "azmutex (pid {}) was killed; its command was ended before the lease of {} was over",
             std::process::id(),
@@ -346,7 +385,7 @@ impl<'a> Plan<'a> {
     fn too_late(
         &self,
         context: &mut Context<'_>,
-        guard: LeaseGuard,
+        guard: Held,
         error: &Error,
         course: &Course,
     ) -> Failure {
@@ -361,14 +400,14 @@ impl<'a> Plan<'a> {
     fn refused(
         &self,
         context: &mut Context<'_>,
-        locker: &Locker,
+        wanted: &Wanted,
         error: TryLockError,
         course: &Course,
     ) -> Failure {
         let waited = timer::now() - course.started;
         match error {
             TryLockError::WouldBlock => {
-                let status = waiting::look_for(context, locker, NAME);
+                let status = waiting::look_for(context, wanted, NAME);
                 let limit = self.args.waiting.limit();
                 let failure = not_acquired(&self.lock, status.as_deref(), limit);
                 self.failed(context, course, "not_acquired", failure, false)
@@ -628,7 +667,7 @@ enum Release {
 }
 
 /// Releases on a thread, and waits for that for a limited time.
-fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
+fn release(context: &mut Context<'_>, guard: Held) -> Release {
     if let Some(guard) = context.release(guard) {
         // This process is about to end, which ends the renewals.
         std::mem::forget(guard);
