@@ -34,6 +34,12 @@ Examples:
 A script that runs itself under the lock, as its first line:
   [ \"${AZMUTEX_NAME-}\" = deploy ] || exec azmutex run deploy -- \"$0\" \"$@\"";
 
+pub(crate) const ONCE: &str = "\
+Examples:
+  azmutex once migrations/0042 ./migrate.sh    the first one runs it; the others wait, and do nothing
+  azmutex once --every 23h -n nightly ./report from cron on many machines: one of them, once a day
+  azmutex once --forget migrations/0042        it is due again";
+
 pub(crate) const STATUS: &str = "\
 Examples:
   azmutex status deploy                        who holds it, since when, what for

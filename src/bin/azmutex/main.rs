@@ -47,7 +47,8 @@ fn main() -> ExitCode {
     let global = &cli.global;
     logger::start(global);
     let code = match &cli.command {
-        Command::Run(args) => run::run(args, global),
+        Command::Run(args) => run::run(args, None, global),
+        Command::Once(args) if !args.forget => run::run(&args.run, Some(args), global),
         command => match verbs::dispatch(command, global) {
             Ok(code) => code.into(),
             Err(failure) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::acquiring::{Create, Identity, Waiting};
-pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers};
+pub(crate) use self::run::{OnLost, OnSuspend, OnceArgs, ProcessGroup, RunArgs, Stragglers};
 #[cfg(feature = "emulator")]
 pub(crate) use self::verbs::EmulatorArgs;
 pub(crate) use self::verbs::{
@@ -309,6 +309,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(RunArgs),
+    Once(OnceArgs),
     Status(StatusArgs),
     List(ListArgs),
     Break(BreakArgs),
@@ -386,7 +387,16 @@ pub(crate) fn command() -> clap::Command {
             .mut_args(|arg| arg.hide_env(true))
             .mut_subcommands(quiet)
     }
-    quiet(Cli::command())
+    let command = Cli::command().mut_subcommand("once", |once| {
+        // It is one lock, and without a command that it is forgotten.
+        once.mut_arg("command", |arg| {
+            arg.required(false).required_unless_present("forget")
+        })
+        .mut_arg("slots", |arg| arg.hide(true).env(None::<&str>))
+        .mut_arg("resize", |arg| arg.hide(true))
+        .mut_arg("also", |arg| arg.hide(true))
+    });
+    quiet(command)
 }
 
 /// The definition to parse with: an empty variable counts as not set.

@@ -197,6 +197,33 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// Run a command once, whoever starts it and however often
+///
+/// Runs the command under the lock, as `run` does, and records in the lock's blob that it succeeded;
+/// from then on does nothing. It runs again if it was killed, or azmutex was, before that was recorded:
+/// so it must do no harm to run it twice. The service's clock alone decides when it is due.
+#[derive(Debug, Args)]
+#[command(after_help = examples::ONCE, after_long_help = examples::with_exit(examples::ONCE, true))]
+pub(crate) struct OnceArgs {
+    /// Run it again this long after it was done; a day is best written as 23h [default: never]
+    #[arg(long, value_name = "DURATION", env = "AZMUTEX_EVERY", value_parser = value::duration)]
+    pub(crate) every: Option<Duration>,
+    /// Exit with this code if it was done before
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "AZMUTEX_DONE_EXIT_CODE",
+        default_value = "0",
+        value_parser = value::exit_status
+    )]
+    pub(crate) done_exit_code: u8,
+    /// Forget that it was done, and run nothing
+    #[arg(long, conflicts_with_all = ["command", "every"])]
+    pub(crate) forget: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnLost {
     /// Signal it, then kill it

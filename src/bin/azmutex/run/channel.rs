@@ -8,19 +8,21 @@ use std::sync::mpsc;
 
 use azmutex::{Error, Event, LeaseStatus, TryLockError};
 
-use super::held::Held;
+use super::held::{Got, Held};
 
 /// A message.
 #[derive(Debug)]
 pub(super) enum Message {
     /// The waiting is over.
-    Waited(Result<Box<Held>, TryLockError>),
+    Waited(Result<Box<Got>, TryLockError>),
     /// Something happened to the lock.
     Event(Event),
     /// What the service says of the lock.
     Status(Result<Box<LeaseStatus>, Error>),
     /// Whether the lease is still ours, as the service says.
     Verified(Result<(), Error>),
+    /// It is recorded that the work is done, or is not.
+    Recorded(Box<Held>, Result<(), Error>),
     /// The release is over.
     Released(Result<(), Error>),
 }

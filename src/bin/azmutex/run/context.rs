@@ -59,7 +59,7 @@ impl<'a> Context<'a> {
     pub(super) fn release(&mut self, guard: Held) -> Option<Held> {
         let (hand, take) = mpsc::channel::<Held>();
         let release = move || match take.recv() {
-            Ok(guard) => Message::Released(guard.release()),
+            Ok(held) => Message::Released(held.release()),
             Err(_) => unreachable!("it is handed over"),
         };
         match self.worker.start(release) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use azmutex::LeaseStatus;
+use azmutex::{Done, LeaseStatus};
 
 use super::held::Held;
 use super::status::Status;
@@ -34,6 +34,20 @@ pub(super) fn acquired(lock: &Lock, held: &Held, waited: Duration) -> Object {
         .maybe_number("slot", held.slot)
         .bool("previous_abandoned", held.abandoned().is_some())
         .seconds("waited_s", waited)
+}
+
+/// The work was done before.
+pub(super) fn already_done(lock: &str, done: &Done) -> Object {
+    event("already_done", lock)
+        .time("done_at", Some(done.at()))
+        .maybe("done_by", done.by())
+}
+
+/// It is recorded that the work is done.
+pub(super) fn recorded(lock: &str, error: Option<&str>) -> Object {
+    event("recorded", lock)
+        .bool("ok", error.is_none())
+        .maybe("error", error)
 }
 
 /// The command runs.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use azmutex::{
-    AzureMutex, Error, Lease, LeaseGuard, LeaseStatus, LeaseWatch, Locker, LossReason, Previous,
-    Semaphore, TryLockError, lock_all, try_lock_all_for,
+    AzureMutex, Done, Error, Lease, LeaseGuard, LeaseStatus, LeaseWatch, Locker, LossReason,
+    Previous, Semaphore, TryLockError, lock_all, try_lock_all_for,
 };
 
 /// What a run waits for.
@@ -18,6 +18,16 @@ pub(super) enum Wanted {
     },
     /// The lock that is named first, and others.
     All(Vec<Locker>),
+    /// The lock, unless its work was done, less than this time ago if that is given.
+    Once(Locker, Option<Duration>),
+}
+
+/// What the waiting brought.
+#[derive(Debug)]
+pub(super) enum Got {
+    Held(Held),
+    /// There is no need for the lock: its work was done.
+    Done(Done),
 }
 
 /// What a run holds.
@@ -34,10 +44,24 @@ pub(super) struct Watch(Vec<(AzureMutex, LeaseWatch)>);
 
 impl Wanted {
     /// Waits for it, for at most `limit`.
-    pub(super) fn acquire(&self, limit: Option<Duration>) -> Result<Held, TryLockError> {
-        match (self, limit) {
-            (Self::Lock(locker), None) => Ok(Held::one(locker, locker.lock()?)),
-            (Self::Lock(locker), Some(limit)) => Ok(Held::one(locker, locker.try_lock_for(limit)?)),
+    pub(super) fn acquire(&self, limit: Option<Duration>) -> Result<Got, TryLockError> {
+        let lock = |locker: &Locker| match limit {
+            None => locker.lock().map_err(TryLockError::from),
+            Some(limit) => locker.try_lock_for(limit),
+        };
+        let held = match (self, limit) {
+            (Self::Lock(locker), _) => Held::one(locker, lock(locker)?),
+            (Self::Once(locker, every), _) => {
+                if let Some(done) = locker.done(*every)? {
+                    return Ok(Got::Done(done));
+                }
+                let guard = lock(locker)?;
+                // Somebody may have done it meanwhile.
+                if let Some(done) = guard.done(*every)? {
+                    return Ok(Got::Done(done));
+                }
+                Held::one(locker, guard)
+            }
             (Self::Permit { semaphore, resize }, limit) => {
                 if *resize {
                     semaphore.resize()?;
@@ -46,25 +70,26 @@ impl Wanted {
                     None => semaphore.acquire()?,
                     Some(limit) => semaphore.try_acquire_for(limit)?,
                 };
-                Ok(Held {
+                Held {
                     slot: semaphore.slot(&guard),
                     guards: vec![(semaphore.mutex().clone(), guard)],
-                })
+                }
             }
             (Self::All(lockers), limit) => {
                 let guards = match limit {
                     None => lock_all(lockers)?,
                     Some(limit) => try_lock_all_for(lockers, limit)?,
                 };
-                Ok(Held::all(lockers, guards.into_guards()))
+                Held::all(lockers, guards.into_guards())
             }
-        }
+        };
+        Ok(Got::Held(held))
     }
 
     /// The client of the lock that is named first.
     pub(super) fn mutex(&self) -> &AzureMutex {
         match self {
-            Self::Lock(locker) => locker.mutex(),
+            Self::Lock(locker) | Self::Once(locker, _) => locker.mutex(),
             Self::Permit { semaphore, .. } => semaphore.mutex(),
             Self::All(lockers) => lockers[0].mutex(),
         }
@@ -73,7 +98,7 @@ impl Wanted {
     /// Waits until what abandoned attempts may have left behind is released, for at most `timeout`.
     pub(super) fn settle(&self, timeout: Duration) -> bool {
         match self {
-            Self::Lock(locker) => locker.settle(timeout),
+            Self::Lock(locker) | Self::Once(locker, _) => locker.settle(timeout),
             Self::Permit { semaphore, .. } => semaphore.settle(timeout),
             Self::All(lockers) => lockers.iter().all(|locker| locker.settle(timeout)),
         }
@@ -81,7 +106,7 @@ impl Wanted {
 
     /// The lease that `error` leaves behind, if it does and is known.
     pub(super) fn left_behind(&self, error: &Error) -> Option<Lease> {
-        let Self::Lock(locker) = self else {
+        let (Self::Lock(locker) | Self::Once(locker, _)) = self else {
             return None;
         };
         Lease::new(locker.key(), error.lease_id()?).ok()
@@ -91,7 +116,7 @@ impl Wanted {
     pub(super) fn look(&self) -> Result<LeaseStatus, Error> {
         let look = |locker: &Locker| locker.mutex().status(locker.key());
         match self {
-            Self::Lock(locker) => look(locker),
+            Self::Lock(locker) | Self::Once(locker, _) => look(locker),
             Self::Permit { semaphore, .. } => {
                 let key = format!("{}.slot0", semaphore.key());
                 semaphore.mutex().status(&key)
@@ -172,6 +197,11 @@ impl Held {
     pub(super) fn abandoned(&self) -> Option<&Previous> {
         let mut before = self.guards().map(LeaseGuard::previous);
         before.find(|previous| previous.is_abandoned())
+    }
+
+    /// Records that the work is done.
+    pub(super) fn record(&self) -> Result<(), Error> {
+        self.first().record_done()
     }
 
     /// Releases all of it. Returns the first failure.

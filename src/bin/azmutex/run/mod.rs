@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::args::{Global, RunArgs};
+use crate::args::{Global, OnceArgs, RunArgs};
 
 #[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
 pub(crate) mod budget;
@@ -50,20 +50,20 @@ pub(crate) use self::timer::now;
 #[cfg(not(unix))]
 pub(crate) use crate::times::since_start as now;
 
-/// Runs the command as `args` say, and returns its exit code.
+/// Runs the command as `args` say, and returns its exit code. `once`: unless it was done before.
 #[cfg(unix)]
-pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+pub(crate) fn run(args: &RunArgs, once: Option<&OnceArgs>, global: &Global) -> ExitCode {
     crate::output::never_wait_for_stderr();
-    session::run(args, global)
+    session::run(args, once, global)
 }
 
 /// Not supported yet: this platform has no signals, and ends processes in another way.
 #[cfg(not(unix))]
-pub(crate) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+pub(crate) fn run(args: &RunArgs, once: Option<&OnceArgs>, global: &Global) -> ExitCode {
     use crate::exit::Code;
     use crate::output::Failure;
 
-    let _ = args;
+    let _ = (args, once);
     let code = Code::Failed;
     Failure::new(code, "run is not supported on this platform yet").report(global);
     code.into()

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use azmutex::{
-    Error, ErrorKind, Event, LeaseStatus, Locker, LockerBuilder, Previous, StopToken, TryLockError,
+    Done, Error, ErrorKind, Event, LeaseStatus, Locker, LockerBuilder, Previous, StopToken,
+    TryLockError,
 };
 
 use super::budget::Budget;
@@ -28,7 +30,7 @@ use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{Global, OnLost, RunArgs};
+use crate::args::{Global, OnLost, OnceArgs, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line, with_cause};
@@ -42,7 +44,7 @@ const RELEASE: Duration = Duration::from_secs(5);
 /// How long to wait for the holder's name when the lock was not acquired.
 const NAME: Duration = Duration::from_secs(2);
 
-pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
+pub(super) fn run(args: &RunArgs, once: Option<&OnceArgs>, global: &Global) -> ExitCode {
     if global.verbose == 0 {
         // azmutex reports what the library warns of itself, in terms of the command.
         log::set_max_level(log::LevelFilter::Error);
@@ -51,7 +53,7 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> ExitCode {
     let mask = SignalMask::block_terminal_output();
     let result = RealTimeSignals::block()
         .map_err(cannot_start)
-        .and_then(|real_time| Plan::new(args, global)?.carry_out(mask, real_time));
+        .and_then(|real_time| Plan::new(args, once, global)?.carry_out(mask, real_time));
     match result {
         Ok(end) => end.exit(),
         Err(mut failure) => {
@@ -122,6 +124,7 @@ struct Course {
 /// Everything that can be known before the lock is taken.
 struct Plan<'a> {
     args: &'a RunArgs,
+    once: Option<&'a OnceArgs>,
     global: &'a Global,
     program: Program,
     budget: Budget,
@@ -133,7 +136,11 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(args: &'a RunArgs, global: &'a Global) -> Result<Self, Failure> {
+    fn new(
+        args: &'a RunArgs,
+        once: Option<&'a OnceArgs>,
+        global: &'a Global,
+    ) -> Result<Self, Failure> {
         let lease = args.lease.as_duration().unwrap_or(Duration::MAX);
         let budget =
             Budget::new(lease, args.renew_every, args.kill_after, args.margin).map_err(|rule| {
@@ -145,6 +152,9 @@ impl<'a> Plan<'a> {
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
         let config = Config::load_within(global, args.waiting.patience(global))?;
         let mut lock = config.lock(&args.lock, args.waiting.create)?;
+        if once.is_some() && (args.slots.is_some() || !args.also.is_empty()) {
+            return Err(Failure::usage("--slots and --also are options of run"));
+        }
         let slot = (args.slots == Some(1)).then_some(0);
         chain::refuse_held(&lock, slot, &args.waiting)?;
         let other = |name: &String| {
@@ -158,6 +168,7 @@ impl<'a> Plan<'a> {
         }
         Ok(Self {
             args,
+            once,
             global,
             program,
             budget,
@@ -215,6 +226,7 @@ impl<'a> Plan<'a> {
                     );
                     return Ok(end);
                 }
+                Waited::Done(done) => return Ok(self.already_done(&mut context, &done, &course)),
                 Waited::Abandoned => unreachable!("nobody abandons it"),
             };
         let acquired = timer::now();
@@ -256,6 +268,21 @@ impl<'a> Plan<'a> {
         Ok(self.finish(&mut context, ended, course))
     }
 
+    /// Reports that there is nothing to do.
+    fn already_done(&self, context: &mut Context<'_>, done: &Done, course: &Course) -> End {
+        let event = events::already_done(context.key(), done);
+        context.event(&event);
+        let by = done
+            .by()
+            .map_or(String::new(), |by| format!(" by {}", clean(by)));
+        let at = rfc3339(done.at());
+        let text = format!("{} was done{by} at {at}; nothing to do", context.name());
+        context.reporter.note(&text);
+        let code = self.once.map_or(0, |once| once.done_exit_code);
+        self.conclude(context, course, "already_done", Some(code), None, false);
+        End::Code(code)
+    }
+
     fn wanted(&self, stop: &StopToken, context: &Context<'_>) -> Result<Wanted, Failure> {
         let builder = |lock| self.builder(lock, stop, context);
         if let Some(slots) = self.args.slots {
@@ -268,7 +295,10 @@ impl<'a> Plan<'a> {
             lockers.push(builder(other).build()?);
         }
         Ok(match <[Locker; 1]>::try_from(lockers) {
-            Ok([locker]) => Wanted::Lock(locker),
+            Ok([locker]) => match self.once {
+                Some(once) => Wanted::Once(locker, once.every),
+                None => Wanted::Lock(locker),
+            },
             Err(lockers) => Wanted::All(lockers),
         })
     }
@@ -454,7 +484,13 @@ impl<'a> Plan<'a> {
         }
         let mut lost = ended.lost;
         let mut released = false;
-        match ended.guard {
+        let mut guard = ended.guard;
+        let is_done = self.once.is_some() && ended.status == Status::Exited(0);
+        let mut unrecorded = is_done;
+        if is_done && ended.dead && !lost {
+            (guard, unrecorded) = self.record(context, guard);
+        }
+        match guard {
             Some(guard) if ended.dead => match release(context, guard) {
                 Release::Done => released = true,
                 Release::Lost => {
@@ -507,6 +543,7 @@ impl<'a> Plan<'a> {
             ));
         }
         let end = match ended.status {
+            _ if unrecorded && !stopped => End::Code(Code::Failed as u8),
             _ if stopped => End::Code(self.args.lost_exit_code),
             Status::Exited(code) => End::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
             Status::Killed { signal, .. } => End::Signal(signal),
@@ -520,6 +557,47 @@ impl<'a> Plan<'a> {
             released,
         );
         end
+    }
+
+    /// Records that the work is done. Returns what is held, unless the service does not answer, and
+    /// whether it is not recorded.
+    fn record(&self, context: &mut Context<'_>, held: Option<Held>) -> (Option<Held>, bool) {
+        let (hand, take) = mpsc::channel::<Held>();
+        let record = move || match take.recv() {
+            Ok(held) => {
+                let result = held.record();
+                Message::Recorded(Box::new(held), result)
+            }
+            Err(_) => unreachable!("it is handed over"),
+        };
+        let Some(held) = held else {
+            return (None, true);
+        };
+        let given = match context.worker.start(record) {
+            Ok(()) => hand.send(held).map_err(|mpsc::SendError(held)| held),
+            Err(_) => Err(held),
+        };
+        let (held, why) = match given {
+            Err(held) => (
+                Some(held),
+                Some("no thread can be started for it".to_owned()),
+            ),
+            Ok(()) => match recorded(context, self.global.request_timeout) {
+                Some((held, result)) => (Some(held), result.err().map(|error| cause(&error))),
+                None => (None, Some("the service does not answer".to_owned())),
+            },
+        };
+        let event = events::recorded(context.key(), why.as_deref());
+        context.event(&event);
+        if let Some(why) = &why {
+            let text = format!(
+                "the command succeeded, but it cannot be recorded that {} is done: {why}; it will \
+                 run again",
+                context.name()
+            );
+            context.reporter.error(&text);
+        }
+        (held, why.is_some())
     }
 
     /// Writes the last event.
@@ -664,6 +742,25 @@ enum Release {
     /// The lock had been lost before.
     Lost,
     Failed(String),
+}
+
+/// Waits until it is recorded that the work is done, for a limited time. Signals do not cut that short:
+/// what is not recorded is done again.
+fn recorded(context: &mut Context<'_>, limit: Duration) -> Option<(Held, Result<(), Error>)> {
+    let end = timer::now() + limit + Duration::from_millis(500);
+    loop {
+        while let Some(message) = context.channel.take() {
+            if let Message::Recorded(held, result) = message {
+                return Some((*held, result));
+            }
+        }
+        let left = end.saturating_sub(timer::now());
+        if left.is_zero() {
+            return None;
+        }
+        context.sleep(Some(left));
+        drop(context.signals.take());
+    }
 }
 
 /// Releases on a thread, and waits for that for a limited time.

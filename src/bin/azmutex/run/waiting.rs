@@ -7,13 +7,13 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Duration;
 
-use azmutex::{Event, LeaseStatus, StopToken, TryLockError};
+use azmutex::{Done, Event, LeaseStatus, StopToken, TryLockError};
 use rustix::process::getpgrp;
 
 use super::channel::Message;
 use super::context::Context;
 use super::events;
-use super::held::{Held, Wanted};
+use super::held::{Got, Held, Wanted};
 use super::signals::Arrived;
 use super::timer;
 use crate::output::{clean, columns, say_object};
@@ -30,6 +30,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum Waited {
     Granted(Box<Held>),
+    /// There is no need for it: the work was done.
+    Done(Done),
     Refused(TryLockError),
     /// A signal ended it, and what may have been granted is released.
     Signalled(c_int),
@@ -69,10 +71,16 @@ pub(super) fn wait(
             match message {
                 Message::Waited(result) => {
                     return Ok(match result {
-                        Ok(held) => {
-                            shown.acquired(context, &held);
-                            Waited::Granted(held)
-                        }
+                        Ok(got) => match *got {
+                            Got::Held(held) => {
+                                shown.acquired(context, &held);
+                                Waited::Granted(Box::new(held))
+                            }
+                            Got::Done(done) => {
+                                context.reporter.clear();
+                                Waited::Done(done)
+                            }
+                        },
                         Err(error) => {
                             context.reporter.clear();
                             clean_up(context, wanted, Some(&error));
@@ -108,7 +116,10 @@ fn clean_up(context: &mut Context<'_>, wanted: &Wanted, error: Option<&TryLockEr
                     waited = true;
                     releasing = match result {
                         // Without a thread for the release the lease runs out.
-                        Ok(held) => context.release(*held).map(mem::forget).is_none(),
+                        Ok(got) => match *got {
+                            Got::Held(held) => context.release(held).map(mem::forget).is_none(),
+                            Got::Done(_) => false,
+                        },
                         Err(error) => release_unheard_of(context, wanted, &error),
                     };
                 }

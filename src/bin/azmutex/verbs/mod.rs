@@ -6,6 +6,7 @@ mod doctor;
 mod doctor_identity;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod forget;
 mod generate;
 mod give_back;
 mod hold;
@@ -23,6 +24,7 @@ pub(crate) type Outcome = Result<Code, Failure>;
 pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
     match command {
         Command::Run(_) => unreachable!("`run` is not dispatched here"),
+        Command::Once(args) => forget::forget(args, global),
         Command::Status(args) => status::status(args, global),
         Command::List(args) => list::list(args, global),
         Command::Break(args) => breaking::break_lease(args, global),

@@ -179,7 +179,7 @@ impl Supervisor<'_, '_> {
             // It was killed while stopped, and did nothing without the lock.
             Ok(Waited::Abandoned) => {}
             Ok(Waited::Signalled(signal)) => self.give_up(Some(signal)),
-            Ok(Waited::Refused(_)) | Err(_) => self.give_up(None),
+            Ok(Waited::Refused(_) | Waited::Done(_)) | Err(_) => self.give_up(None),
         }
     }
 
