@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::azure::status::LeaseStatus;
 use crate::error::{Error, ErrorKind, TryLockError};
+use crate::holder::record::PERMITS;
 use crate::http::process::PerProcess;
 use crate::lease::acquisition::{Acquisition, Progress, Step};
 use crate::lease::ids::LeaseId;
@@ -29,9 +30,6 @@ const MAX_PERMITS: u32 = 1000;
 
 /// How many permits a waiter asks for in one interval, once it has asked for all of them.
 const PER_INTERVAL: u32 = 4;
-
-/// What the blob with the semaphore's own key says of the number of permits.
-const PERMITS: &str = "azmutexpermits";
 
 /// At most N holders at a time: "at most three deployments".
 ///

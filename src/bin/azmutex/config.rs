@@ -59,6 +59,20 @@ pub(crate) struct Lock {
     _emulator: Option<Arc<azmutex::emulator::Emulator>>,
 }
 
+impl Lock {
+    /// The lock that is one of the permits of this one.
+    pub(crate) fn slot(&self, slot: u32) -> Self {
+        let slot = format!(".slot{slot}");
+        Self {
+            key: format!("{}{slot}", self.key),
+            name: format!("{}{slot}", self.name),
+            word: crate::text::shell_argument(&format!("{}{slot}", self.key)),
+            url: format!("{}{slot}", self.url),
+            ..self.clone()
+        }
+    }
+}
+
 impl Config {
     /// Reads flags, files and variables. Sends nothing.
     pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
