@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::tool::{Done, Tool, finish};
+use super::tool::{Done, Tool, bare, finish};
 
 /// The pages with commands in them.
 const PAGES: [&str; 4] = [
@@ -248,6 +248,64 @@ fn terminal_shows_what_the_guide_shows() {
         shape(&page(TERMINAL)),
         "{WRITE}=1 writes the page"
     );
+}
+
+#[test]
+fn shell_blocks_of_the_guide_can_be_pasted() {
+    let mut checked = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "md") {
+            continue;
+        }
+        for (language, text) in blocks(&fs::read_to_string(&path).unwrap()) {
+            if !["sh", "bash"].contains(&language) {
+                continue;
+            }
+            let mut command = Command::new("bash");
+            command.args(["-nc", text]);
+            let done = finish(command).exits(0);
+            assert_eq!(done.err, "", "{}: {text}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 20, "{checked}");
+}
+
+/// In front of a block that is what a command prints.
+const SHOWS: &str = "<!-- azmutex doctor --setup";
+
+#[test]
+fn setup_prints_what_the_guide_shows() {
+    let mut shown = 0;
+    for name in [
+        "src/guide/first_lock.md",
+        "src/guide/signing_in.md",
+        "src/guide/signing_in_with_an_identity.md",
+    ] {
+        let before = page(name);
+        let mut after = String::new();
+        let mut lines = before.lines();
+        while let Some(line) = lines.next() {
+            after += &format!("{line}\n");
+            let Some(options) = line.strip_prefix(SHOWS) else {
+                continue;
+            };
+            let options = options.trim_end_matches("-->").split_whitespace();
+            let args: Vec<_> = ["doctor", "--setup"].into_iter().chain(options).collect();
+            let done = finish(bare(&args)).exits(0);
+            after += &format!("\n```sh\n{}```\n", done.out);
+            let block = lines.by_ref().skip_while(|line| *line != "```sh");
+            block.skip(1).find(|line| *line == "```").unwrap();
+            shown += 1;
+        }
+        if std::env::var_os(WRITE).is_some() {
+            fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), &after).unwrap();
+        }
+        // The day on which a SAS ends is another one every day.
+        assert_eq!(shape(&after), shape(&page(name)), "{WRITE}=1 writes {name}");
+    }
+    assert_eq!(shown, 3);
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn signs_in(report: &mut Report, mutex: &AzureMutex) -> bool {
 }
 
 /// Whether the endpoint is on this machine.
-fn is_loopback(endpoint: &str) -> bool {
+pub(super) fn is_loopback(endpoint: &str) -> bool {
     let target = target(endpoint);
     target
         .parse()
