@@ -251,6 +251,26 @@ fn terminal_shows_what_the_guide_shows() {
 }
 
 #[test]
+fn archives_are_named_as_the_metadata_for_binstall_says() {
+    let manifest = page("Cargo.toml");
+    let of = |key: &str| {
+        let line = manifest.lines().find(|line| line.starts_with(key)).unwrap();
+        let value = line.split('"').nth(1).unwrap();
+        value.replace("{ target }", "$target")
+    };
+    let script = page(".ci/archive");
+    let name = of("pkg-url").rsplit('/').next().unwrap().to_owned();
+    let dir = name.strip_suffix(".tar.gz").unwrap();
+    assert!(script.contains(&format!("\ndir={dir}\n")), "{dir}");
+    assert!(script.contains("tar czf \"$dir.tar.gz\" \"$dir\"\n"));
+    assert_eq!(of("bin-dir"), format!("{dir}/azmutex"));
+    let release = page(".github/workflows/release.yml");
+    assert!(release.contains("tags: [\"v*\"]") && of("pkg-url").contains("/v{ version }/"));
+    assert!(release.contains("run: .ci/archive ${{ matrix.target }}"));
+    assert!(release.contains("target/archives/*.tar.gz"));
+}
+
+#[test]
 fn shell_blocks_of_the_guide_can_be_pasted() {
     let mut checked = 0;
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide")).unwrap() {
