@@ -85,7 +85,8 @@ fn table(options: &BTreeMap<String, Option>, commands: usize) -> String {
             .split(' ')
             .map(|word| match word.contains("://") {
                 true => format!("`{word}`").replace(",`", "`,"),
-                false => word.replace('|', "\\|"),
+                // Such as `[default: user@host]`, which is no link.
+                false => word.replace('|', "\\|").replace('[', "\\["),
             });
         let help = words.collect::<Vec<_>>().join(" ");
         table += &format!("| `{variable}` | `{}` | {of} | {help} |\n", option.name);
