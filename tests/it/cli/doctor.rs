@@ -165,6 +165,11 @@ fn doctor_names_what_is_wrong_before_anything_is_sent() {
             .exits(78)
             .prints(row)
             .says("azmutex: error: ");
+        let is_credential = row.starts_with("fail  credential");
+        assert_eq!(
+            done.err.contains("hint: azmutex doctor --setup"),
+            is_credential
+        );
         assert!(!format!("{done:?}").contains("s3cret"));
         let mut command = bare(&["doctor", "--json"]);
         command.envs(variables.iter().copied());

@@ -72,13 +72,13 @@ fn options() -> (BTreeMap<String, Option>, usize) {
 }
 
 fn table(options: &BTreeMap<String, Option>, commands: usize) -> String {
-    let mut table = "| variable | of | meaning |\n|---|---|---|\n".to_owned();
+    let mut table = "| variable | meaning |\n|---|---|\n".to_owned();
     for (variable, option) in options {
         let mut of = option.commands.clone();
         of.sort();
         let of = match of.len() {
-            all if all == commands => "all".to_owned(),
-            _ => of.join(", "),
+            all if all == commands => String::new(),
+            _ => format!("{}: ", of.join(", ")),
         };
         let words = option
             .help
@@ -89,7 +89,7 @@ fn table(options: &BTreeMap<String, Option>, commands: usize) -> String {
                 false => word.replace('|', "\\|").replace('[', "\\["),
             });
         let help = words.collect::<Vec<_>>().join(" ");
-        table += &format!("| `{variable}` | {of} | {help} |\n");
+        table += &format!("| `{variable}` | {of}{help} |\n");
     }
     table
 }
