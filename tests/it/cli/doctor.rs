@@ -286,6 +286,7 @@ fn file_with_certificates_is_named_with_its_variable() {
     .says("azmutex: error: --ca-file /missing/ca.pem: ");
 }
 
+#[cfg(unix)]
 const WAYS: [&str; 10] = [
     "key",
     "sas",
@@ -301,10 +302,12 @@ const WAYS: [&str; 10] = [
 
 /// What a shell calls `az` and azmutex with: an argument a line, in brackets. The first answer of
 /// `az` is that there is no such account.
+#[cfg(unix)]
 const CALLS: &str = "\
     az() { printf '<%s>\\n' az \"$@\" >&2; [ \"${asked-}\" ] || { asked=1; false; }; }
     azmutex() { printf '<%s>\\n' azmutex \"$@\" >&2; }\n";
 
+#[cfg(unix)]
 #[test]
 fn setup_is_for_a_shell_whatever_the_names_are() {
     let odd = "it's $(touch injected) \"x\"";

@@ -80,14 +80,17 @@ fn table(options: &BTreeMap<String, Option>, commands: usize) -> String {
             all if all == commands => String::new(),
             _ => format!("{}: ", of.join(", ")),
         };
-        let words = option
-            .help
-            .split(' ')
-            .map(|word| match word.contains("://") {
-                true => format!("`{word}`").replace(",`", "`,"),
+        let words = option.help.split(' ').map(|word| {
+            let (name, end) = match word.strip_suffix([',', ']']) {
+                Some(name) => (name, &word[name.len()..]),
+                None => (word, ""),
+            };
+            match name.contains("://") || name.starts_with("AZURE_") {
+                true => format!("`{name}`{end}"),
                 // Such as `[default: user@host]`, which is no link.
                 false => word.replace('|', "\\|").replace('[', "\\["),
-            });
+            }
+        });
         let help = words.collect::<Vec<_>>().join(" ");
         table += &format!("| `{variable}` | {of}{help} |\n");
     }
