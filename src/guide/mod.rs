@@ -11,6 +11,7 @@
 //! | test your own program without an account | [`testing`] |
 //! | run commands and scripts under a lock | [`command`] |
 //! | see what it looks like in a terminal | [`terminal`] |
+//! | look up an environment variable | [`variables`] |
 //! | copy a recipe for cron, systemd, a pipeline, Kubernetes | [`recipes`] |
 //! | use an account with versions, soft delete or replication | [`account_features`] |
 //! | find out what an error means | [`troubleshooting`] |
@@ -39,6 +40,7 @@ pages! {
     testing
     command
     terminal
+    variables
     recipes
     account_features
     troubleshooting

@@ -97,6 +97,7 @@ pub(crate) const DOCTOR: &str = "\
 Examples:
   azmutex doctor
   azmutex doctor --read-only --json
+  azmutex doctor --setup --auth sas            the commands that make an account and a SAS
   azmutex doctor --emulator                    what a healthy answer looks like";
 
 #[cfg(feature = "emulator")]

@@ -264,6 +264,12 @@ pub(crate) struct DoctorArgs {
     /// Skip everything that writes
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Print the commands of the Azure CLI that make the account, the container and the right to
+    /// use it, for the way of signing in that is configured or chosen with --auth; send nothing
+    ///
+    /// What is not known is in capitals, to be replaced.
+    #[arg(long, conflicts_with = "read_only")]
+    pub(crate) setup: bool,
 }
 
 /// Serve an emulator on this machine, until stdin ends or a signal arrives

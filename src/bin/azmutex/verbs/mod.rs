@@ -12,6 +12,7 @@ mod give_back;
 mod hold;
 mod list;
 mod renew;
+mod setup;
 mod status;
 
 use crate::args::{Command, Global};
@@ -32,6 +33,7 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
         Command::Renew(args) => renew::renew(args, global),
         Command::Release(args) => renew::release(args, global),
         Command::Hold(args) => hold::hold(args, global),
+        Command::Doctor(args) if args.setup => setup::setup(global),
         Command::Doctor(args) => doctor::doctor(args, global),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => emulator::emulator(args, global),
