@@ -18,6 +18,7 @@ mod late;
 mod layers;
 mod public_api;
 mod queue;
+mod quoted_figures;
 mod situations;
 mod support;
 mod support_tests;
