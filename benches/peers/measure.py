@@ -1,6 +1,7 @@
 """Measures the programs that `run` has built, and prints Markdown tables of `median (least to most)`."""
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 WORK = Path(sys.argv[1])
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "AZMUTEX_"))}
 ROUNDS = 15
 LOCKS = 300  # in a program that takes many
 STARTS = 5  # of a program that takes one, in a round
@@ -22,6 +25,14 @@ PROGRAMS = {
     PYTHON: [sys.executable, HERE / "python_sdk.py"],
 }
 MANIFESTS = {"azmutex": HERE / "azmutex/Cargo.toml", RUST: HERE / "rust_sdk/Cargo.toml"}
+TIMES = 3
+ALONE = [
+    ("requests for a lock and its release", "lock", r"^  lock and release: ([\d.]+) requests"),
+    ("instructions, over the same two requests made with `ureq` by hand", "instructions", r"to timed requests: ([\d.]+)"),
+    ("memory for each of 1,000 guards held in one process, KiB", "memory", r"guard, acquired: ([\d.]+)"),
+    ("the same, once each was renewed twice", "memory", r"renewed twice: ([\d.]+)"),
+    ("CPU time of `azmutex run --no-fencing x -- true`, over a bare client that does as much", "startup", r"^([\d.]+) times"),
+]
 
 
 class Server:
@@ -31,8 +42,11 @@ class Server:
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.process = subprocess.Popen([WORK / "release/server"], **pipes)
         endpoint, sas = self.process.stdout.readline().split()
-        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = f"BlobEndpoint={endpoint};SharedAccessSignature={sas}"
-        os.environ["PEERS_BLOB_URL"] = f"{endpoint}/locks/peers?{sas}"
+        self.clients = {
+            **{name: value for name, value in ENVIRONMENT.items() if not name.lower().endswith("_proxy")},
+            "AZURE_STORAGE_CONNECTION_STRING": f"BlobEndpoint={endpoint};SharedAccessSignature={sas}",
+            "PEERS_BLOB_URL": f"{endpoint}/locks/peers?{sas}",
+        }
 
     def requests(self):
         print(file=self.process.stdin, flush=True)
@@ -43,7 +57,8 @@ def job(server, name, locks):
     """Wall time, CPU time, peak memory in MiB and requests of a program, from start to end."""
     before = server.requests()
     start = time.monotonic()
-    program = subprocess.Popen([*PROGRAMS[name], str(locks)], stdout=subprocess.PIPE, text=True)
+    command = [*PROGRAMS[name], str(locks)]
+    program = subprocess.Popen(command, env=server.clients, stdout=subprocess.PIPE, text=True)
     output = program.stdout.read()
     _, status, usage = os.wait4(program.pid, 0)
     wall = time.monotonic() - start
@@ -125,6 +140,27 @@ def waiting():
     return table("waiting for holds of a minute", columns, rows)
 
 
+def alone():
+    """What README says of azmutex alone, by the commands that it names."""
+    target = WORK.parent
+    startup = f"cargo run --release --features cli,emulator --example startup_cost {target}/release/azmutex"
+    benches = {name: f"cargo bench --bench {name}" for name in ("lock", "instructions", "memory")}
+    commands = {**benches, "startup": f"cargo build --release --features cli && {startup}"}
+    cells = {name: f"`{command}`" for name, command in benches.items()}
+    cells["instructions"] += " (needs valgrind)"
+    cells["startup"] = "`examples/startup_cost.rs`, which says how to run it"
+    environment = {**ENVIRONMENT, "CARGO_TARGET_DIR": str(target)}
+    outputs = {name: [] for name in commands}
+    for name, command in list(commands.items()) * TIMES:
+        run = subprocess.run(command, shell=True, check=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        outputs[name].append(run.stdout)
+    rows = {}
+    for label, name, pattern in ALONE:
+        values = [float(re.search(pattern, output, re.MULTILINE)[1]) for output in outputs[name]]
+        rows[label] = [shown(*spread(values)), cells[name]]
+    return table("azmutex alone", ["measured", "with"], rows)
+
+
 def package(name):
     """The version of a crate that the lock file of the Rust SDK's program names."""
     lock = (HERE / "rust_sdk/Cargo.lock").read_text()
@@ -147,6 +183,9 @@ release: they renew nothing and know of no loss.
 How programs wait, simulated (`tests/contention`): one that waits, and 1,000 for a blob that serves 500 requests a
 second; seven seeds.
 
-{waiting()}""",
+{waiting()}
+What the commands beside it show, {TIMES} times each:
+
+{alone()}""",
     end="",
 )

@@ -41,31 +41,31 @@ fn cells(page: &str) -> Cells {
     cells
 }
 
-/// The numbers in a cell, and the greatest difference that their digits leave open.
+/// The numbers in a cell, each with half a unit of its last digit: what rounding leaves open.
 fn numbers(cell: &str) -> Vec<(f64, f64)> {
     let words = cell.split(|c: char| !(c.is_ascii_digit() || c == '.'));
     let numbers = words.filter_map(|word| {
         let decimals = word.split_once('.').map_or(0, |(_, after)| after.len());
-        let unit = 0.1_f64.powi(i32::try_from(decimals).ok()?);
-        Some((word.parse().ok()?, unit))
+        let half = 0.5 * 0.1_f64.powi(i32::try_from(decimals).ok()?);
+        Some((word.parse().ok()?, half))
     });
     numbers.collect()
 }
 
-/// What is wrong with a quotation of what was measured: `a` or `a to b` of `median (least to most)`.
+/// What is wrong with a quotation, `a` or `a to b`, of what was measured, `median (least to most)`.
 fn fault(quoted: &str, measured: &str, is_same_run: bool) -> Option<String> {
-    let is_right = match (numbers(quoted).as_slice(), numbers(measured).as_slice()) {
+    let is_right = match (&numbers(quoted)[..], &numbers(measured)[..]) {
         ([], []) => quoted == measured,
-        (quoted @ [(low, low_unit), ..], [(median, _), extremes @ ..]) => {
-            let (high, high_unit) = quoted.last().unwrap_or(&quoted[0]);
-            let within = match extremes {
-                [(least, _), (most, _)] if is_same_run => {
-                    *low > least - low_unit && *high < most + high_unit
+        (quoted @ [low, ..], [median, extremes @ ..]) => {
+            let high = quoted.last().unwrap_or(low);
+            let holds = |number: f64| low.0 - low.1 <= number && number <= high.0 + high.1;
+            let is_within = match extremes {
+                [least, most] if is_same_run => {
+                    low.0 + low.1 >= least.0 && high.0 - high.1 <= most.0
                 }
                 _ => true,
             };
-            // Rounding is not a fault.
-            within && low - low_unit / 2.0 <= *median && *median <= high + high_unit / 2.0
+            holds(median.0) && is_within
         }
         _ => false,
     };
