@@ -29,8 +29,7 @@ TIMES = 3
 ALONE = [
     ("requests for a lock and its release", "lock", r"^  lock and release: ([\d.]+) requests"),
     ("instructions, over the same two requests made with `ureq` by hand", "instructions", r"to timed requests: ([\d.]+)"),
-    ("memory for each of 1,000 guards held in one process, KiB", "memory", r"guard, acquired: ([\d.]+)"),
-    ("the same, once each was renewed twice", "memory", r"renewed twice: ([\d.]+)"),
+    ("memory for each of 1,000 guards held in one process, each renewed twice, KiB", "memory", r"renewed twice: ([\d.]+)"),
     ("CPU time of `azmutex run --no-fencing x -- true`, over a bare client that does as much", "startup", r"^([\d.]+) times"),
 ]
 
@@ -171,10 +170,10 @@ rustc = subprocess.run(["rustc", "--version"], check=True, capture_output=True, 
 print(
     f"""# Measured by `benches/peers/run`
 
-azmutex beside what a program would use in its place: `median (least to most)` of {ROUNDS} rounds, in each of which
-all programs take their turns on a blob that exists, against one emulator 2 ms away, over http and with a SAS. A program takes
-one lock, or {LOCKS + 1}: what the latter takes longer is that of a lock and its release. The SDKs only acquire and
-release: they renew nothing and know of no loss.
+azmutex beside what a program would use in its place: `median (least to most)` of {ROUNDS} rounds. In each, all
+programs take their turns on a blob that exists, against one emulator 2 ms away, over http and with a SAS. A program
+takes one lock, or {LOCKS + 1}: what the latter takes longer is that of a lock and its release. The SDKs only acquire
+and release: they renew nothing and know of no loss.
 
 {os.cpu_count()} cores, rustc {rustc}, azure_storage_blob {package("azure_storage_blob")}, azure-storage-blob \
 {version("azure-storage-blob")} on Python {".".join(map(str, sys.version_info[:3]))}.
