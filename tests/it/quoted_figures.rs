@@ -55,13 +55,13 @@ fn cells(page: &str) -> Cells {
     cells
 }
 
-/// The numbers in a cell, each with half a unit of its last digit: what rounding leaves open.
+/// The numbers in a cell, each with the unit of its last digit.
 fn numbers(cell: &str) -> Vec<(f64, f64)> {
     let words = cell.split(|c: char| !(c.is_ascii_digit() || c == '.'));
     let numbers = words.filter_map(|word| {
         let decimals = word.split_once('.').map_or(0, |(_, after)| after.len());
-        let half = 0.5 * 0.1_f64.powi(i32::try_from(decimals).ok()?);
-        Some((word.parse().ok()?, half))
+        let unit = 0.1_f64.powi(i32::try_from(decimals).ok()?);
+        Some((word.parse().ok()?, unit))
     });
     numbers.collect()
 }
@@ -72,14 +72,14 @@ fn fault(quoted: &str, measured: &str, is_same_run: bool) -> Option<String> {
         ([], []) => quoted == measured,
         (quoted @ [low, ..], [median, extremes @ ..]) => {
             let high = quoted.last().unwrap_or(low);
-            let holds = |number: f64| low.0 - low.1 <= number && number <= high.0 + high.1;
+            let (below, above) = (low.0 - low.1 / 2.0, high.0 + high.1 / 2.0);
+            let holds_median = below <= median.0 && median.0 <= above;
+            // Extremes are rounded outwards.
             let is_within = match extremes {
-                [least, most] if is_same_run => {
-                    low.0 + low.1 >= least.0 && high.0 - high.1 <= most.0
-                }
+                [least, most] if is_same_run => low.0 + low.1 > least.0 && high.0 - high.1 < most.0,
                 _ => true,
             };
-            holds(median.0) && is_within
+            holds_median && is_within
         }
         _ => false,
     };
@@ -122,7 +122,7 @@ fn figures_out_of_what_was_measured_are_noticed() {
         assert_eq!(fault(right, measured, true), None, "{right}");
     }
     for wrong in [
-        "1 to 2.7",
+        "1.6 to 2.7",
         "1.7 to 4",
         "2.1 to 2.5",
         "1",
