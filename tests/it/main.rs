@@ -21,6 +21,7 @@ mod once;
 mod public_api;
 mod queue;
 mod semaphore;
+mod quoted_figures;
 mod situations;
 mod support;
 mod support_tests;
