@@ -249,7 +249,7 @@ impl Acquisition {
 
     /// Whether the caller does not wait for others.
     pub(crate) fn does_not_wait(&self) -> bool {
-        matches!(self.limit, WaitLimit::Once(_))
+        matches!(self.limit, WaitLimit::Once(_) | WaitLimit::Probe(_))
     }
 
     /// The lease is not ready yet: its fencing token could not be stored, or its ID not changed. That
@@ -380,6 +380,9 @@ impl Acquisition {
 
     /// Tries again after a failure that may pass, for a while.
     fn failed(&mut self, error: Error, now: Moment, random: u64) -> Progress {
+        if matches!(self.limit, WaitLimit::Probe(_)) {
+            return Progress::Failed(error);
+        }
         let delivery = match error.delivery() {
             // Roles that are being replicated, and a container that somebody replaces.
             Delivery::Refused

@@ -192,6 +192,16 @@ fn attempt_without_waiting_fails_at_once_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn failure_of_a_probe_is_for_the_caller_to_retry() {
+    let mut run = Run::new(terms(), WaitLimit::Probe(Tick::NEVER));
+    run.sends(0, Request::Acquire);
+    let overloaded = refused(ErrorKind::Throttled, 503, "ServerBusy");
+    run.answers(Request::Acquire, 0, 1, overloaded);
+    assert_eq!(run.fails(1).kind(), ErrorKind::Throttled);
+    run.ends(1);
+}
+
+#[test]
 fn missing_container_and_blob_are_created() {
     let mut run = Run::new(terms(), WaitLimit::Once(Tick::NEVER));
     run.sends(0, Request::Acquire);

@@ -43,7 +43,7 @@ impl LeaseThread {
         let clock = settings.mutex.operations().client.clock().clone();
         let now = clock.moment();
         let lifecycle = match limit {
-            WaitLimit::Once(_) => Lifecycle::new(settings.terms, limit, now),
+            WaitLimit::Once(_) | WaitLimit::Probe(_) => Lifecycle::new(settings.terms, limit, now),
             _ => Lifecycle::in_line(settings.terms, limit, now),
         };
         let lease = Self {
@@ -62,7 +62,7 @@ impl LeaseThread {
             let error = Error::new(ErrorKind::WouldBlock, text);
             return Err(error.during("acquire lease on", target));
         }
-        let asks = matches!(limit, WaitLimit::Once(_));
+        let asks = matches!(limit, WaitLimit::Once(_) | WaitLimit::Probe(_));
         let started = if asks { lease.start() } else { Ok(()) };
         match started.and_then(|()| lease.wait()) {
             Ok(granted) => {

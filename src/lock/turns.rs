@@ -16,7 +16,7 @@ impl LeaseThread {
         let Some(queue) = &self.locker.queue else {
             return true;
         };
-        if matches!(limit, WaitLimit::Once(_)) {
+        if matches!(limit, WaitLimit::Once(_) | WaitLimit::Probe(_)) {
             let now = self.state.now();
             return queue.line().try_turn(self, |lease| lease.is_held(now));
         }
