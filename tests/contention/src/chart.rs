@@ -21,7 +21,7 @@ const BOTTOM: f64 = HEIGHT - 56.0;
 
 /// One waiter, holds of a minute: hand-off latency against requests, in SVG.
 ///
-/// The colours are read on light and on dark pages.
+/// Text has the colour of the page's text, so it reads well on light and on dark pages.
 pub fn chart() -> String {
     let scene = |policy| Scene {
         hand_overs: 1000,
@@ -38,7 +38,7 @@ pub fn chart() -> String {
 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"#7d8590\">\n\
+         font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"currentColor\">\n\
          <title>How soon a waiter notices that a lock was released, against requests</title>\n"
     );
     axes(&mut svg);
@@ -79,7 +79,7 @@ fn axes(svg: &mut String) {
         let at = x(value);
         let _ = writeln!(
             svg,
-            "<path d=\"M{at:.1} {TOP}V{BOTTOM}\" stroke=\"#7d8590\" stroke-opacity=\"0.3\"/>\
+            "<path d=\"M{at:.1} {TOP}V{BOTTOM}\" stroke=\"currentColor\" stroke-opacity=\"0.2\"/>\
              <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
             BOTTOM + 18.0
         );
@@ -93,7 +93,7 @@ fn axes(svg: &mut String) {
         let at = y(value);
         let _ = writeln!(
             svg,
-            "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"#7d8590\" stroke-opacity=\"0.3\"/>\
+            "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"currentColor\" stroke-opacity=\"0.2\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>",
             LEFT - 8.0,
             at + 4.0
@@ -104,7 +104,7 @@ fn axes(svg: &mut String) {
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">requests per waiter and minute</text>\n\
          <text x=\"{LEFT}\" y=\"20\">from the release to the next holder, one waiter, holds of a \
          minute: ● median, ○ 99 of 100</text>\n\
-         <text x=\"{LEFT}\" y=\"37\" fill=\"#2f81f7\">the line: azmutex with poll intervals from \
+         <text x=\"{LEFT}\" y=\"37\">the line: azmutex with poll intervals from \
          0.1 s to 1 min</text>",
         (LEFT + RIGHT) / 2.0,
         HEIGHT - 16.0
@@ -121,7 +121,7 @@ fn mark(svg: &mut String, figures: &Figures, colour: &str, name: &str, (side, be
          <circle cx=\"{x:.1}\" cy=\"{median:.1}\" r=\"5\" fill=\"{colour}\"/>\
          <circle cx=\"{x:.1}\" cy=\"{late:.1}\" r=\"4\" fill=\"none\" stroke=\"{colour}\" \
          stroke-width=\"2\"/>\
-         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{name}</text>",
+         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{name}</text>",
         x + side * 10.0,
         if below { median + 18.0 } else { late - 6.0 }
     );
