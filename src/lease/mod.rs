@@ -1,6 +1,6 @@
 //! PURE: one lease, from the first request for it to the last.
 
-mod acquisition;
+pub(crate) mod acquisition;
 mod change;
 pub(crate) mod hold;
 pub(crate) mod ids;
