@@ -54,20 +54,17 @@ pub fn chart() -> String {
             path.join(" ")
         );
     }
-    // DistributedLock sends as many requests as azmutex, and 0.1.0 hardly fewer.
+    // Beside the lines, and the names beside each other.
     for ((name, _), figures) in rivals.iter().zip(others) {
-        let side = if *name == "0.1.0" { -1.0 } else { 1.0 };
-        mark(&mut svg, figures, "#d4761f", name, (side, false));
+        let at = match *name {
+            "0.1.0" | "Go" => (-1.0, 1),
+            _ => (1.0, 0),
+        };
+        mark(&mut svg, figures, "#d4761f", name, at);
     }
     for (millis, figures) in INTERVALS.iter().zip(shipped) {
         if *millis == 625 {
-            mark(
-                &mut svg,
-                figures,
-                "#2f81f7",
-                "azmutex, 0.625 s",
-                (1.0, true),
-            );
+            mark(&mut svg, figures, "#2f81f7", "azmutex, 0.625 s", (-1.0, 2));
         }
     }
     svg.push_str("</svg>\n");
@@ -111,8 +108,9 @@ fn axes(svg: &mut String) {
     );
 }
 
-/// The median and the 99th percentile of one policy, the name beside them.
-fn mark(svg: &mut String, figures: &Figures, colour: &str, name: &str, (side, below): (f64, bool)) {
+/// The median and the 99th percentile of one policy, the name beside them: above, or so many lines
+/// below.
+fn mark(svg: &mut String, figures: &Figures, colour: &str, name: &str, (side, below): (f64, u32)) {
     let ((x, median), (_, late)) = (place(figures, 50), place(figures, 99));
     let anchor = if side < 0.0 { "end" } else { "start" };
     let _ = writeln!(
@@ -123,7 +121,10 @@ fn mark(svg: &mut String, figures: &Figures, colour: &str, name: &str, (side, be
          stroke-width=\"2\"/>\
          <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{name}</text>",
         x + side * 10.0,
-        if below { median + 18.0 } else { late - 6.0 }
+        match below {
+            0 => late - 6.0,
+            lines => median + 18.0 * f64::from(lines),
+        }
     );
 }
 
