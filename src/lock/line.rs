@@ -352,7 +352,10 @@ mod tests {
         let try_turn =
             |line: &mut Line<u32>, now, is_held| line.try_turn(&9, now, QUANTUM, |_| is_held);
         let mut line = held(&[2]);
-        assert!(try_turn(&mut line, at(15), false), "nobody can vouch for it");
+        assert!(
+            try_turn(&mut line, at(15), false),
+            "nobody can vouch for it"
+        );
         line.ending(&1);
         assert!(try_turn(&mut line, at(14), false));
         assert!(!try_turn(&mut line, at(15), false), "it goes to the others");

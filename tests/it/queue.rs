@@ -738,7 +738,10 @@ fn observer_that_blocks_holds_up_no_other_guard() {
         let next = guards.recv_timeout(5 * SEC);
         let watch = next.as_ref().map(LeaseGuard::watch);
         drop(unblock);
-        watch.expect("nobody is in its way").check().expect("it is held");
+        watch
+            .expect("nobody is in its way")
+            .check()
+            .expect("it is held");
         drop(next);
         dropping.join().expect("no panic");
         waiting.join().expect("no panic").expect("somebody listens");
