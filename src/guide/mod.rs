@@ -36,6 +36,7 @@ pages! {
     guarantee
     pauses
     holders
+    #[doc = include_str!("waiting.svg")]
     waiting
     testing
     command

@@ -722,6 +722,36 @@ fn limit_of_a_wait_holds_for_the_token_too() {
 }
 
 #[test]
+fn user_whose_first_attempt_is_granted_as_its_time_is_up_has_time_to_store_the_token() {
+    let limit = WaitLimit::Until(at(500).lease);
+    let mut run = Run(Lifecycle::in_line(fenced(), limit, at(0)));
+    run.0.begin(at(500));
+    run.sends(500, Request::Acquire);
+    run.answers(Request::Acquire, 500, 510, granted());
+    assert_eq!(run.0.wait_end(), at(1500).lease, "a second, as before");
+    run.sends(510, Request::ReadMetadata);
+}
+
+#[test]
+fn lock_that_another_held_until_time_was_short_for_the_token_is_reported_as_held() {
+    for (answer, kind) in [
+        (None, ErrorKind::WouldBlock),
+        (Some(silent()), ErrorKind::Transport),
+    ] {
+        let mut run = Run::new(fenced(), WaitLimit::Until(at(2000).lease));
+        run.sends(0, Request::Acquire);
+        run.answers(Request::Acquire, 0, 1, busy());
+        run.sends(1900, Request::Acquire);
+        run.answers(Request::Acquire, 1900, 1950, granted());
+        run.sends(1950, Request::ReadMetadata);
+        if let Some(answer) = answer {
+            run.answers(Request::ReadMetadata, 1950, 1960, answer);
+        }
+        assert_eq!(run.0.unmet().kind(), kind);
+    }
+}
+
+#[test]
 fn release_is_confirmed_by_the_service() {
     let mut run = Run::locked(terms());
     run.0.release(at(1000));
