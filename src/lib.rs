@@ -102,7 +102,7 @@
 //!
 //! # Logging
 //!
-//! With the [`log`] facade: `warn` for a lock that is lost or unproven, a renewal or a release that
+//! With the facade [`log`](https://docs.rs/log): `warn` for a lock that is lost or unproven, a renewal or a release that
 //! failed, and the first failure of a wait; `info` while waiting, at first and then every 10
 //! seconds, with the holder; `debug` for each step of a lease. Keys, signatures, tokens and SAS are
 //! never logged. The HTTP client has logs of its own, and what it logs at `trace` is **not**
@@ -116,8 +116,9 @@
 //!
 //! # What it is not
 //!
-//! Not async, not reentrant, not fair between processes; no reader-writer lock and no semaphore yet. Not for locks
-//! taken hundreds of times a second: each costs two billed requests.
+//! It is not async, not reentrant, and not fair between processes. It has no reader-writer lock and
+//! no semaphore yet. It is not for locks that are taken hundreds of times a second: each costs two
+//! billed requests.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -9,6 +9,7 @@ use crate::holder::record::Done;
 use crate::lease::terms::WaitLimit;
 use crate::lock::guard::LeaseGuard;
 use crate::lock::locker::Locker;
+use crate::mutex::azure_mutex::AzureMutex;
 use crate::time::dates;
 use crate::time::tick::Tick;
 
@@ -117,9 +118,7 @@ impl Locker {
             return Ok(Once::AlreadyDone(done));
         }
         let guard = self.acquire(limit).map_err(OnceError::Lock)?;
-        let done = guard.read_done();
-        let done = done.and_then(|done| self.not_due(done, every));
-        if let Some(done) = done.map_err(OnceError::Lock)? {
+        if let Some(done) = guard.done(every).map_err(OnceError::Lock)? {
             return Ok(Once::AlreadyDone(done));
         }
         let value = work(&guard).map_err(OnceError::Work)?;
@@ -144,21 +143,7 @@ impl Locker {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             status => status?,
         };
-        self.not_due(status.done().cloned(), every)
-    }
-
-    /// What was done less than `every` ago, if that is given, by the service's clock.
-    fn not_due(&self, done: Option<Done>, every: Option<Duration>) -> Result<Option<Done>, Error> {
-        let (Some(done), Some(every)) = (&done, every) else {
-            return Ok(done);
-        };
-        let now = self.mutex().operations().client.service_now();
-        let now = now.and_then(dates::to_system).ok_or_else(|| {
-            let text = "the reply has no date, so whether the work is due cannot be told";
-            Error::new(ErrorKind::Protocol, text)
-        })?;
-        let age = now.duration_since(done.at).unwrap_or_default();
-        Ok((age < every).then(|| done.clone()))
+        not_due(self.mutex(), status.done().cloned(), every)
     }
 
     /// Removes the record that the work was done, so that it is due again.
@@ -196,6 +181,52 @@ impl Locker {
             }
         }
     }
+}
+
+impl LeaseGuard {
+    /// As [`Locker::done`], and the service answers only while this guard holds the lease.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub fn done(&self, every: Option<Duration>) -> Result<Option<Done>, Error> {
+        let done = self.lease().read_done(self.lease_id())?;
+        not_due(&self.lease().locker.settings.mutex, done, every)
+    }
+
+    /// Records, by the service's clock, that the work is done which the lock is for, so that
+    /// [`Locker::done`] answers so from now on. [`Locker::once`] does this by itself.
+    ///
+    /// The service refuses it from a holder that has lost the lease. It stands in the lock blob's
+    /// metadata, with the holder, until [`forget_done`](Locker::forget_done). Blocks for at most the
+    /// [`request_timeout`](crate::MutexOptions::request_timeout).
+    ///
+    /// # Errors
+    ///
+    /// As for [`write`](Self::write).
+    ///
+    /// Source: <https://learn.microsoft.com/rest/api/storageservices/set-blob-metadata>
+    pub fn record_done(&self) -> Result<(), Error> {
+        self.lease().write_done(self.lease_id())
+    }
+}
+
+/// What was done less than `every` ago, if that is given, by the service's clock.
+fn not_due(
+    mutex: &AzureMutex,
+    done: Option<Done>,
+    every: Option<Duration>,
+) -> Result<Option<Done>, Error> {
+    let (Some(done), Some(every)) = (&done, every) else {
+        return Ok(done);
+    };
+    let now = mutex.operations().client.service_now();
+    let now = now.and_then(dates::to_system).ok_or_else(|| {
+        let text = "the reply has no date, so whether the work is due cannot be told";
+        Error::new(ErrorKind::Protocol, text)
+    })?;
+    let age = now.duration_since(done.at).unwrap_or_default();
+    Ok((age < every).then(|| done.clone()))
 }
 
 impl<T, E: fmt::Display> fmt::Display for OnceError<T, E> {

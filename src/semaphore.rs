@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::azure::status::LeaseStatus;
 use crate::error::{Error, ErrorKind, TryLockError};
+use crate::holder::record::PERMITS;
 use crate::http::process::PerProcess;
 use crate::lease::acquisition::{Acquisition, Progress, Step};
 use crate::lease::ids::LeaseId;
@@ -29,9 +30,6 @@ const MAX_PERMITS: u32 = 1000;
 
 /// How many permits a waiter asks for in one interval, once it has asked for all of them.
 const PER_INTERVAL: u32 = 4;
-
-/// What the blob with the semaphore's own key says of the number of permits.
-const PERMITS: &str = "azmutexpermits";
 
 /// At most N holders at a time: "at most three deployments".
 ///
@@ -181,6 +179,12 @@ impl Semaphore {
         &self.0.key
     }
 
+    /// The client that this semaphore uses.
+    #[must_use]
+    pub fn mutex(&self) -> &AzureMutex {
+        &self.0.settings().mutex
+    }
+
     /// How many permits there are.
     #[must_use]
     pub fn permits(&self) -> u32 {
@@ -231,6 +235,15 @@ impl Semaphore {
     pub fn resize(&self) -> Result<(), Error> {
         let operations = self.0.settings().mutex.operations();
         operations.until_answered(|timeout| self.0.agree(true, timeout))
+    }
+
+    /// Waits until leases that abandoned attempts may have left behind are released, for at most
+    /// `timeout`. Returns whether all are. See [`Locker::settle`].
+    #[must_use]
+    pub fn settle(&self, timeout: Duration) -> bool {
+        let end = Instant::now().checked_add(timeout);
+        let left = || end.map_or(timeout, |end| end.saturating_duration_since(Instant::now()));
+        self.0.lockers.iter().all(|locker| locker.settle(left()))
     }
 
     fn acquire_within(&self, limit: WaitLimit) -> Result<LeaseGuard, Error> {
@@ -390,7 +403,7 @@ impl Waiter<'_> {
         }
         for _ in 0..self.probes {
             let locker = &self.inner.lockers[self.slot as usize];
-            match locker.acquire(WaitLimit::Once(self.acquisition.end())) {
+            match locker.acquire(WaitLimit::Probe(self.acquisition.end())) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.slot = (self.slot + 1) % self.inner.permits();
                 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::requests::METADATA;
 use super::xml::{self, elements, text_of, texts};
 use crate::error::{Error, ErrorKind};
-use crate::holder::record::{Done, Holder, Record};
+use crate::holder::record::{Done, Holder, PERMITS, Record};
 use crate::holder::terraform;
 use crate::http::message::Reply;
 use crate::lease::ids::LeaseId;
@@ -151,6 +151,13 @@ impl LeaseStatus {
     #[must_use]
     pub fn done(&self) -> Option<&Done> {
         self.record.done.as_ref()
+    }
+
+    /// How many permits the [`Semaphore`](crate::Semaphore) with this key has. `None` if there is none.
+    /// The permits themselves have keys of their own.
+    #[must_use]
+    pub fn permits(&self) -> Option<u32> {
+        self.record.other(PERMITS)?.parse().ok()
     }
 
     /// The blob's entity tag, quoted as in a header. Lease operations do not change it.

@@ -12,6 +12,7 @@
 //! | test your own program without an account | [`testing`] |
 //! | run commands and scripts under a lock | [`command`] |
 //! | see what it looks like in a terminal | [`terminal`] |
+//! | look up an environment variable | [`variables`] |
 //! | copy a recipe for cron, systemd, a pipeline, Kubernetes | [`recipes`] |
 //! | use an account with versions, soft delete or replication | [`account_features`] |
 //! | find out what an error means | [`troubleshooting`] |
@@ -36,11 +37,13 @@ pages! {
     guarantee
     pauses
     holders
+    #[doc = include_str!("waiting.svg")]
     waiting
     election
     testing
     command
     terminal
+    variables
     recipes
     account_features
     troubleshooting

@@ -35,6 +35,9 @@ const FENCE: &str = "azmutexfence";
 const DONE: &str = "azmutexdone";
 const DONE_BY: &str = "azmutexdoneby";
 
+/// What the blob with a semaphore's key says of the number of its permits.
+pub(crate) const PERMITS: &str = "azmutexpermits";
+
 /// Who holds a lock, or held it last, as the holder wrote it into the lock blob's metadata.
 ///
 /// This is information for people, and nothing depends on it: anyone who may write to the blob can

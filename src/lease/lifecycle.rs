@@ -511,8 +511,7 @@ impl Lifecycle {
     /// What to report to a caller whose time is up.
     pub(crate) fn unmet(&self) -> Error {
         if self.is_in_line() {
-            let text = "others in this process have the lock or wait for it";
-            return Error::new(ErrorKind::WouldBlock, text);
+            return acquisition::others_first();
         }
         let failure = self.failure.clone();
         failure.unwrap_or_else(|| self.acquisition.unmet())

@@ -46,6 +46,9 @@ impl Terms {
 pub(crate) enum WaitLimit {
     /// Not at all. Failures are not retried after this.
     Once(Tick),
+    /// Not at all, and failures are for the caller to retry, who knows of more than this attempt. It is
+    /// over by then.
+    Probe(Tick),
     Until(Tick),
     Forever,
 }
@@ -53,7 +56,7 @@ pub(crate) enum WaitLimit {
 impl WaitLimit {
     pub(crate) fn end(self) -> Tick {
         match self {
-            Self::Once(end) | Self::Until(end) => end,
+            Self::Once(end) | Self::Probe(end) | Self::Until(end) => end,
             Self::Forever => Tick::NEVER,
         }
     }

@@ -249,8 +249,8 @@ impl LockerBuilder {
     /// they use, and only the first of them asks the service. When a guard ends and another thread
     /// waits, that one gets the lease, which takes no request and some microseconds. Once the process has
     /// had the lock for this time the lease is released, and the process does not ask for it again for
-    /// 0.75 seconds, if somebody in it still waits; [`try_lock`](crate::Locker::try_lock) asks all the
-    /// same, and so does a limited wait at its end. So a client elsewhere that polls at the default pace
+    /// 0.75 seconds, if somebody in it still waits; [`try_lock`](crate::Locker::try_lock) and a limited
+    /// wait at its end ask meanwhile only if nobody else in it waits. So a client elsewhere that polls at the default pace
     /// waits for about this time and a second at most, unless a single hold takes longer.
     ///
     /// A hand-over takes one request if somebody may know the lease's ID, which is changed then: after
@@ -258,7 +258,8 @@ impl LockerBuilder {
     /// [`write`](crate::LeaseGuard::write) or `Debug`. With [`fencing`](Self::fencing) it takes two.
     ///
     /// The lease is released instead, and the next in line asks for it, if the lock is not held for
-    /// certain or its guard is dropped by a panic, or if the next one's locker differs in its
+    /// certain, if its guard is dropped by a panic or while the lease's thread is in an
+    /// [`observer`](Self::observer), or if the next one's locker differs in its
     /// [`lease_duration`](Self::lease_duration) or in [`fencing`](Self::fencing). In all else each guard
     /// goes by the settings of its own locker. While they wait, the first in line asks at its own pace
     /// and with its own patience, for all.
@@ -270,8 +271,7 @@ impl LockerBuilder {
     /// Calls `observer` with everything that happens to the lock, for logs and metrics.
     ///
     /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB. It
-    /// delays that thread, so an observer that blocks delays renewals, and those of the next guard if
-    /// the lease is handed over. What happens during the release is reported on the thread that
+    /// delays that thread, so an observer that blocks delays renewals. What happens during the release is reported on the thread that
     /// releases, and what happens while the caller of `lock` waits for others in this process, on that
     /// caller's thread: so an observer must not wait for anything that this caller holds. It may use
     /// the guard, and even drop it. A panic in it is caught and logged.

@@ -7,7 +7,7 @@ use super::watch::LeaseWatch;
 use crate::azure::client::MAX_CONTENT;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason};
-use crate::holder::record::{Done, Previous};
+use crate::holder::record::Previous;
 use crate::lease::ids::LeaseId;
 use crate::mutex::lease::Lease;
 
@@ -236,26 +236,9 @@ impl LeaseGuard {
         self.lease.write_content(self.watch.lease_id(), value)
     }
 
-    /// Records, by the service's clock, that the work is done which the lock is for, so that
-    /// [`Locker::done`](crate::Locker::done) answers so from now on. [`Locker::once`](crate::Locker::once)
-    /// does this by itself.
-    ///
-    /// The service refuses it from a holder that has lost the lease. It stands in the lock blob's
-    /// metadata, with the holder, until [`forget_done`](crate::Locker::forget_done). Blocks for at most
-    /// the [`request_timeout`](crate::MutexOptions::request_timeout).
-    ///
-    /// # Errors
-    ///
-    /// As for [`write`](Self::write).
-    ///
-    /// Source: <https://learn.microsoft.com/rest/api/storageservices/set-blob-metadata>
-    pub fn record_done(&self) -> Result<(), Error> {
-        self.lease.write_done(self.watch.lease_id())
-    }
-
-    /// Whether it is recorded that the work is done, as the service says to the holder alone.
-    pub(crate) fn read_done(&self) -> Result<Option<Done>, Error> {
-        self.lease.read_done(self.watch.lease_id())
+    /// The lease, for what is made of locks.
+    pub(crate) fn lease(&self) -> &LeaseThread {
+        &self.lease
     }
 
     /// Releases the lock. Dropping the guard does the same, and logs a failure.

@@ -10,7 +10,7 @@ pub(crate) mod locker;
 mod queue;
 mod renewal;
 pub(crate) mod settings;
-mod state;
+pub(crate) mod state;
 pub(crate) mod stop;
 mod turns;
 pub(crate) mod watch;

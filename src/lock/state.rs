@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) handed: Option<Result<Granted, Error>>,
     /// The lease's thread has sent a request, and has no answer yet.
     pub(crate) busy: bool,
+    /// The lease's thread calls the observer, for who knows how long.
+    pub(crate) telling: bool,
     /// Another thread carries out the remaining steps.
     pub(crate) taken_over: bool,
     /// Nobody waits for the lease's thread any more.
@@ -109,6 +111,7 @@ impl GuardState {
                 jitter: Jitter::new(id.bits()),
                 handed: None,
                 busy: false,
+                telling: false,
                 taken_over: false,
                 abandoned: false,
             }),

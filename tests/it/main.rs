@@ -21,6 +21,7 @@ mod lock_all;
 mod once;
 mod public_api;
 mod queue;
+mod quoted_figures;
 mod semaphore;
 mod situations;
 mod support;

@@ -16,10 +16,14 @@ use crate::{process, processes};
 /// The variable: `PID:STARTED:LOCK` entries, separated by blanks.
 pub(crate) const HELD_LOCKS: &str = "AZMUTEX_HELD_LOCKS";
 
-/// Fails if `lock` is already held for this process.
-pub(crate) fn refuse_held(lock: &Lock, waiting: &Waiting) -> Result<(), Failure> {
+/// Fails if `lock`, or this permit of it, is already held for this process.
+pub(crate) fn refuse_held(
+    lock: &Lock,
+    slot: Option<u32>,
+    waiting: &Waiting,
+) -> Result<(), Failure> {
     let chain = std::env::var(HELD_LOCKS).unwrap_or_default();
-    let identity = identity(lock);
+    let identity = identity(lock, slot);
     let holder = entries(&chain).find(|entry| entry.lock == identity && entry.is_alive());
     let Some(holder) = holder else { return Ok(()) };
     let code = match waiting.limit() {
@@ -35,19 +39,17 @@ pub(crate) fn refuse_held(lock: &Lock, waiting: &Waiting) -> Result<(), Failure>
         .hint("the command has the lock: leave the inner azmutex out, or name another lock"))
 }
 
-/// The variable for a command that this process holds `lock` for.
-pub(crate) fn with(lock: &Lock) -> String {
+/// The variable for a command that this process holds `lock` for, or one of its permits, and `others`.
+pub(crate) fn with(lock: &Lock, slot: Option<u32>, others: &[Lock]) -> String {
     let chain = std::env::var(HELD_LOCKS).unwrap_or_default();
     let pid = std::process::id();
-    let own = format!(
-        "{pid}:{}:{}",
-        processes::started(pid.cast_signed()).unwrap_or_default(),
-        identity(lock)
-    );
-    let others = entries(&chain).filter(Entry::is_alive);
-    let mut all: Vec<_> = others.map(|entry| entry.text.to_owned()).collect();
-    all.push(own);
-    all.join(" ")
+    let started = processes::started(pid.cast_signed()).unwrap_or_default();
+    let own = [(lock, slot)].into_iter();
+    let own = own.chain(others.iter().map(|other| (other, None)));
+    let own = own.map(|(lock, slot)| format!("{pid}:{started}:{}", identity(lock, slot)));
+    let outer = entries(&chain).filter(Entry::is_alive);
+    let outer = outer.map(|entry| entry.text.to_owned());
+    outer.chain(own).collect::<Vec<_>>().join(" ")
 }
 
 struct Entry<'a> {
@@ -80,8 +82,11 @@ fn entries(chain: &str) -> impl Iterator<Item = Entry<'_>> {
 }
 
 /// A name of the lock that does not depend on how its account is written.
-fn identity(lock: &Lock) -> String {
-    name(&lock.mutex, &lock.url, &lock.key)
+fn identity(lock: &Lock, slot: Option<u32>) -> String {
+    match slot {
+        Some(slot) => name(&lock.mutex, &lock.url, &format!("{}.slot{slot}", lock.key)),
+        None => name(&lock.mutex, &lock.url, &lock.key),
+    }
 }
 
 fn name(mutex: &AzureMutex, url: &str, key: &str) -> String {

@@ -59,6 +59,20 @@ pub(crate) struct Lock {
     _emulator: Option<Arc<azmutex::emulator::Emulator>>,
 }
 
+impl Lock {
+    /// The lock that is one of the permits of this one.
+    pub(crate) fn slot(&self, slot: u32) -> Self {
+        let slot = format!(".slot{slot}");
+        Self {
+            key: format!("{}{slot}", self.key),
+            name: format!("{}{slot}", self.name),
+            word: crate::text::shell_argument(&format!("{}{slot}", self.key)),
+            url: format!("{}{slot}", self.url),
+            ..self.clone()
+        }
+    }
+}
+
 impl Config {
     /// Reads flags, files and variables. Sends nothing.
     pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
@@ -228,11 +242,7 @@ impl Config {
     }
 
     fn options(&self, container: &str) -> Result<MutexOptions, Failure> {
-        // Only the container's name can be wrong here.
-        if let Err(error) = MutexOptions::development(container) {
-            return Err(Failure::usage(rule_of(&error))
-                .hint("set it with --container or AZMUTEX_CONTAINER, or pass a full URL as LOCK"));
-        }
+        check_container(container)?;
         let options = match &self.source {
             #[cfg(feature = "emulator")]
             Source::Emulator(emulator) => {
@@ -350,6 +360,16 @@ impl Config {
             ErrorKind::Config => Failure::new(Code::Config, rule_of(&error)),
             _ => error.into(),
         }
+    }
+}
+
+/// Checks the name of a container.
+pub(crate) fn check_container(name: &str) -> Result<(), Failure> {
+    match MutexOptions::development(name) {
+        Ok(_) => Ok(()),
+        // Only the container's name can be wrong here.
+        Err(error) => Err(Failure::usage(rule_of(&error))
+            .hint("set it with --container or AZMUTEX_CONTAINER, or pass a full URL as LOCK")),
     }
 }
 

@@ -42,6 +42,12 @@ Examples:
   azmutex elect --who scheduler                who leads? exit code 1 if nobody does
   azmutex elect --observe --poll 5s scheduler  each change of leader, as a line";
 
+pub(crate) const ONCE: &str = "\
+Examples:
+  azmutex once migrations/0042 ./migrate.sh    the first one runs it; the others wait, and do nothing
+  azmutex once --every 23h -n nightly ./report from cron on many machines: one of them, once a day
+  azmutex once --forget migrations/0042        it is due again";
+
 pub(crate) const STATUS: &str = "\
 Examples:
   azmutex status deploy                        who holds it, since when, what for
@@ -99,6 +105,7 @@ pub(crate) const DOCTOR: &str = "\
 Examples:
   azmutex doctor
   azmutex doctor --read-only --json
+  azmutex doctor --setup --auth sas            the commands that make an account and a SAS
   azmutex doctor --emulator                    what a healthy answer looks like";
 
 #[cfg(feature = "emulator")]

@@ -35,7 +35,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _};
 
-use self::args::{Cli, Command};
+use self::args::{Cli, Command, Purpose};
 
 fn main() -> ExitCode {
     // The limits on waiting count from here.
@@ -52,8 +52,9 @@ fn main() -> ExitCode {
     let global = &cli.global;
     logger::start(global);
     let code = match &cli.command {
-        Command::Run(args) => run::run(args, None, global),
-        Command::Elect(args) if !args.looks() => run::run(&args.run, Some(args), global),
+        Command::Run(args) => run::run(args, Purpose::Run, global),
+        Command::Elect(args) if !args.looks() => run::run(&args.run, Purpose::Lead(args), global),
+        Command::Once(args) if !args.forget => run::run(&args.run, Purpose::Once(args), global),
         command => match verbs::dispatch(command, global) {
             Ok(code) => code.into(),
             Err(failure) => {

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::args::{Auth, Global};
 use crate::exit::Code;
 use crate::output::{Failure, clean};
+use crate::variables::variable;
 
 /// Where Azure Pipelines has the ID of the service connection, by who sets it.
 const CONNECTIONS: [&str; 3] = [
@@ -150,6 +151,19 @@ pub(crate) fn credential(
         .try_fold(credential, |credential, (value, _, choose)| {
             choose(credential, value.as_deref().unwrap_or_default()).map_err(refused)
         })
+}
+
+/// The client ID of the identity, if it is set and this kind has one.
+pub(crate) fn client_id(auth: Auth, global: &Global) -> Result<Option<String>, Failure> {
+    let given = global.client_id.clone().filter(|id| !id.is_empty());
+    let names: &[&str] = match auth {
+        Auth::AzurePipelines => &["AZURE_CLIENT_ID", "AZURESUBSCRIPTION_CLIENT_ID"],
+        _ => &["AZURE_CLIENT_ID"],
+    };
+    names.iter().try_fold(given, |found, name| match found {
+        Some(id) => Ok(Some(id)),
+        None => variable(name),
+    })
 }
 
 /// The kind as `--auth` has it.

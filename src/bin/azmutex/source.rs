@@ -1,6 +1,6 @@
 //! The credential: from flags, files and variables, or by signing in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 #[cfg(feature = "emulator")]
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::args::{Auth, Global};
 use crate::exit::Code;
 use crate::output::{Failure, clean, warn};
 use crate::secret_file;
-use crate::sign_in;
+use crate::sign_in::{self, named_by_options};
 use crate::value::bare;
 use crate::variables::{
-    ACCOUNT, CONNECTION_STRING, KEY, SAS, first_of, not_read, origin, variable,
+    self, ACCOUNT, CONNECTION_STRING, KEY, SAS, first_of, not_read, origin, variable,
 };
 
 /// The variables with a secret, by its kind. The first that is set is used.
@@ -52,15 +52,7 @@ impl Source {
             return Self::signed_in(auth, global, limit, from);
         }
         let wants = |kind| auth == Auth::Auto || auth == kind;
-        let files = [
-            (
-                Auth::ConnectionString,
-                "--connection-string-file",
-                &global.connection_string_file,
-            ),
-            (Auth::Key, "--key-file", &global.key_file),
-            (Auth::Sas, "--sas-file", &global.sas_file),
-        ];
+        let files = files(global);
         let mut given = files
             .iter()
             .filter(|(kind, ..)| wants(*kind))
@@ -76,22 +68,12 @@ impl Source {
             warn_of_no_effect(None, &from, global);
             return Self::of(kind, secret_file::read(&option, path, limit, global)?, from);
         }
-        if let Some(kind) = sign_in::named_by_options(global).filter(|_| auth == Auth::Auto) {
+        if let Some(kind) = named_by_options(global).filter(|_| auth == Auth::Auto) {
             let from = format!("the options of {}", sign_in::shown(kind));
             return Self::signed_in(kind, global, limit, from);
         }
-        let mode = variable("AZURE_STORAGE_AUTH_MODE")?.unwrap_or_default();
-        let mode = bare(&mode);
-        if !["", "key", "login"]
-            .iter()
-            .any(|m| mode.eq_ignore_ascii_case(m))
-        {
-            return Err(Failure::new(
-                Code::Config,
-                "invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`",
-            ));
-        }
-        let prefers_login = mode.eq_ignore_ascii_case("login") && auth == Auth::Auto;
+        let mode = mode()?;
+        let prefers_login = mode == "login" && auth == Auth::Auto;
         for (kind, names) in SECRETS {
             if wants(kind)
                 && !(kind == Auth::Key && prefers_login)
@@ -102,7 +84,7 @@ impl Source {
             }
         }
         let has_account = first_of(&ACCOUNT)?.is_some() || global.account.is_some();
-        if auth == Auth::Auto && has_account && !mode.eq_ignore_ascii_case("key") {
+        if auth == Auth::Auto && has_account && mode != "key" {
             if let Some(text) = not_read() {
                 warn(global, &text);
             }
@@ -164,6 +146,52 @@ impl Source {
             .map_err(|error| Failure::new(Code::Config, format!("{from}: {}", rule_of(&error))))
             .map(|credential| Self::Credential(credential, from))
     }
+}
+
+/// The options with the name of a file with a secret, by its kind.
+fn files(global: &Global) -> [(Auth, &'static str, &Option<PathBuf>); 3] {
+    [
+        (
+            Auth::ConnectionString,
+            "--connection-string-file",
+            &global.connection_string_file,
+        ),
+        (Auth::Key, "--key-file", &global.key_file),
+        (Auth::Sas, "--sas-file", &global.sas_file),
+    ]
+}
+
+/// What AZURE_STORAGE_AUTH_MODE says: `login`, `key` or nothing.
+fn mode() -> Result<String, Failure> {
+    let mode = variable("AZURE_STORAGE_AUTH_MODE")?.unwrap_or_default();
+    let mode = bare(&mode).to_ascii_lowercase();
+    match &*mode {
+        "" | "key" | "login" => Ok(mode),
+        _ => Err(Failure::new(
+            Code::Config,
+            "invalid AZURE_STORAGE_AUTH_MODE: it is `login` or `key`",
+        )),
+    }
+}
+
+/// The kind of credential that [`Source::find`] looks for, whether or not it is there and valid.
+pub(crate) fn kind(global: &Global) -> Result<Auth, Failure> {
+    if global.auth != Auth::Auto {
+        return Ok(global.auth);
+    }
+    let file = files(global).into_iter().find(|(.., path)| path.is_some());
+    if let Some(kind) = file
+        .map(|(kind, ..)| kind)
+        .or_else(|| named_by_options(global))
+    {
+        return Ok(kind);
+    }
+    let prefers_login = mode()? == "login";
+    let is_set = |names: &[&str]| names.iter().any(|name| variables::is_set(name));
+    let mut secrets = SECRETS.into_iter();
+    let secret =
+        secrets.find(|(kind, names)| !(*kind == Auth::Key && prefers_login) && is_set(names));
+    Ok(secret.map_or(Auth::Entra, |(kind, _)| kind))
 }
 
 /// Names the options for signing in that are not used.

@@ -39,6 +39,6 @@ mod service;
 mod world;
 
 pub use chart::chart;
-pub use report::{HOLDS, WAITERS, cell, table};
+pub use report::{HOLDS, WAITERS, cell, peers, table};
 pub use rivals::Rival;
 pub use world::{Figures, Policy, Scene};

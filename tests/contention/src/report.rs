@@ -83,6 +83,47 @@ pub fn table() -> String {
     text
 }
 
+/// What `benches/peers` compares: for each policy but the former one, a few figures in the median,
+/// the least and the greatest of a few runs, one to a line, separated by tabs.
+pub fn peers() -> String {
+    const SEEDS: u64 = 7;
+    type Measure = fn(&Figures) -> f64;
+    const MEASURES: [(usize, &str, Measure); 4] = [
+        (1, "requests a minute", Figures::rate),
+        (1, "median delay, s", |figures| {
+            figures.latency(50).as_secs_f64()
+        }),
+        (1, "99th percentile of the delay, s", |figures| {
+            figures.latency(99).as_secs_f64()
+        }),
+        (1_000, "refused of 1,000 waiters' requests, %", |figures| {
+            figures.refusals() * 100.0
+        }),
+    ];
+    let policies = POLICIES.iter().filter(|(name, _)| *name != "0.1.0");
+    let mut text = String::new();
+    for (name, policy) in policies {
+        for waiters in [1, 1_000] {
+            let hold = Duration::from_secs(60);
+            let scenes = (1..=SEEDS).map(|seed| Scene {
+                seed,
+                ..cell(*policy, waiters, hold)
+            });
+            let figures = run(&scenes.collect::<Vec<_>>());
+            let measures = MEASURES.iter().filter(|(of, _, _)| *of == waiters);
+            for (_, measure, value) in measures {
+                let mut values: Vec<_> = figures.iter().map(value).collect();
+                values.sort_by(f64::total_cmp);
+                let (first, last) = (values[0], values[values.len() - 1]);
+                let median = values[values.len() / 2];
+                let name = name.trim_matches('*');
+                let _ = writeln!(text, "{measure}\t{name}\t{median}\t{first}\t{last}");
+            }
+        }
+    }
+    text
+}
+
 /// Simulates all of them, on all processors.
 pub(crate) fn run(scenes: &[Scene]) -> Vec<Figures> {
     let next = AtomicUsize::new(0);

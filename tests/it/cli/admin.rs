@@ -103,6 +103,7 @@ fn status_of_a_holder_that_the_record_contradicts_names_it_as_last_recorded() {
 #[test]
 fn status_as_json_has_the_same_members_in_every_state() {
     let members = [
+        "permits",
         "schema",
         "time",
         "event",
@@ -110,6 +111,8 @@ fn status_as_json_has_the_same_members_in_every_state() {
         "url",
         "state",
         "held",
+        "done_at",
+        "done_by",
         "duration",
         "holder",
         "last_holder",

@@ -165,6 +165,11 @@ fn doctor_names_what_is_wrong_before_anything_is_sent() {
             .exits(78)
             .prints(row)
             .says("azmutex: error: ");
+        let is_credential = row.starts_with("fail  credential");
+        assert_eq!(
+            done.err.contains("hint: azmutex doctor --setup"),
+            is_credential
+        );
         assert!(!format!("{done:?}").contains("s3cret"));
         let mut command = bare(&["doctor", "--json"]);
         command.envs(variables.iter().copied());
@@ -279,4 +284,148 @@ fn file_with_certificates_is_named_with_its_variable() {
     ]))
     .exits(78)
     .says("azmutex: error: --ca-file /missing/ca.pem: ");
+}
+
+#[cfg(unix)]
+const WAYS: [&str; 10] = [
+    "key",
+    "sas",
+    "connection-string",
+    "entra",
+    "managed-identity",
+    "workload-identity",
+    "service-principal",
+    "github",
+    "azure-pipelines",
+    "azure-cli",
+];
+
+/// What a shell calls `az` and azmutex with: an argument a line, in brackets. The first answer of
+/// `az` is that there is no such account.
+#[cfg(unix)]
+const CALLS: &str = "\
+    az() { printf '<%s>\\n' az \"$@\" >&2; [ \"${asked-}\" ] || { asked=1; false; }; }
+    azmutex() { printf '<%s>\\n' azmutex \"$@\" >&2; }\n";
+
+#[cfg(unix)]
+#[test]
+fn setup_is_for_a_shell_whatever_the_names_are() {
+    let odd = "it's $(touch injected) \"x\"";
+    for way in WAYS {
+        let args = [
+            "doctor",
+            "--setup",
+            "--auth",
+            way,
+            "--account",
+            odd,
+            "--client-id",
+            odd,
+            "--container",
+            "$root",
+        ];
+        let script = finish(bare(&args)).exits(0).out;
+        let comments = script.lines().filter(|line| line.starts_with('#'));
+        for line in comments {
+            let plain = |c: char| c.is_alphanumeric() || "# ,:_-".contains(c);
+            assert!(line.chars().all(plain), "{line}");
+        }
+        for shell in ["bash", "dash"] {
+            let mut command = std::process::Command::new(shell);
+            command.args(["-euc", &format!("{CALLS}{script}")]);
+            let done = finish(command).exits(0);
+            if way == "connection-string" {
+                // It names the account, and what the option says is for another credential.
+                continue;
+            }
+            for word in ["<az>", "<azmutex>", "<doctor>", "<$root>"] {
+                assert!(done.err.contains(word), "{way}: {word}: {done:?}");
+            }
+            assert!(done.err.contains(&format!("<--name>\n<{odd}>")), "{done:?}");
+            let is_id = done.err.contains(&format!("<--id>\n<{odd}>"));
+            let signs_in = !matches!(way, "key" | "sas" | "azure-cli");
+            assert_eq!(is_id, signs_in, "{way}: {done:?}");
+        }
+    }
+    assert!(!std::path::Path::new("injected").exists());
+}
+
+#[test]
+fn setup_is_for_the_way_of_signing_in_that_is_configured() {
+    for (variables, line) in [
+        (&[][..], "az ad signed-in-user show"),
+        (&[("AZURE_STORAGE_ACCOUNT", "acct")], "--name acct "),
+        (
+            &[("AZURE_STORAGE_KEY", "not read")],
+            "storage account keys list",
+        ),
+        // Expired, which is why a new one is wanted.
+        (
+            &[("AZURE_STORAGE_SAS_TOKEN", "sv=1&se=2001-01-01&sig=s")],
+            "generate-sas",
+        ),
+        (&[("AZMUTEX_SAS_FILE", "/missing")], "generate-sas"),
+        (
+            &[(
+                "AZURE_STORAGE_CONNECTION_STRING",
+                "AccountName=acct;AccountKey=czNjcmV0;EndpointSuffix=core.windows.net",
+            )],
+            "--name acct --query connectionString ",
+        ),
+        (&[("AZURE_CLIENT_ID", "1f2e")], "az ad sp show --id 1f2e "),
+        (
+            &[
+                ("AZMUTEX_AUTH", "managed-identity"),
+                ("AZURE_CLIENT_ID", "1f2e"),
+            ],
+            "az ad sp show --id 1f2e ",
+        ),
+        (
+            &[("AZMUTEX_AUTH", "managed-identity")],
+            "--assignee-object-id OBJECT_ID ",
+        ),
+        (
+            &[
+                ("AZURE_STORAGE_KEY", "not read"),
+                ("AZURE_STORAGE_AUTH_MODE", "login"),
+            ],
+            "az role assignment create",
+        ),
+        (
+            &[("AZMUTEX_CONTAINER", "mine")],
+            "azmutex doctor --container mine\n",
+        ),
+    ] {
+        let mut command = bare(&["doctor", "--setup"]);
+        command.envs(variables.iter().copied());
+        finish(command).exits(0).prints(line);
+        let mut command = bare(&["doctor", "--setup", "--json"]);
+        command.envs(variables.iter().copied());
+        let object = finish(command).exits(0).json();
+        assert!(
+            object["script"].as_str().unwrap().contains(line),
+            "{object}"
+        );
+    }
+}
+
+#[test]
+fn setup_of_an_emulator_or_of_no_container_is_refused() {
+    let tool = Tool::new();
+    for done in [
+        tool.run(&["doctor", "--setup"]),
+        finish(bare(&["doctor", "--setup", "--emulator"])),
+        finish(bare(&[
+            "doctor",
+            "--setup",
+            "--endpoint",
+            "http://localhost:1/a",
+        ])),
+    ] {
+        done.exits(78).says("an emulator has nothing to set up");
+    }
+    finish(bare(&["doctor", "--setup", "--container", "$(x)"]))
+        .exits(2)
+        .says("container");
+    finish(bare(&["doctor", "--setup", "--read-only"])).exits(2);
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::tool::{Done, Tool, finish};
+use super::tool::{Done, Tool, bare, finish};
 
 /// The pages with commands in them.
 const PAGES: [&str; 4] = [
@@ -201,10 +201,31 @@ const TERMINAL: &str = "src/guide/terminal.md";
 /// Set to write the page instead of comparing it.
 const WRITE: &str = "AZMUTEX_WRITE_GUIDE";
 
+/// Folded as a page can show it.
+fn folded(text: &str) -> String {
+    let mut folded = String::new();
+    for line in text.lines() {
+        let mut columns = 0;
+        for word in line.split_inclusive(' ') {
+            columns += word.chars().count();
+            if columns > 92 {
+                folded = format!("{}{FOLD}", folded.trim_end());
+                columns = FOLD.len() + word.chars().count();
+            }
+            folded += word;
+        }
+        folded.push('\n');
+    }
+    folded
+}
+
+/// The beginning of the rest of a line that was folded.
+const FOLD: &str = "\n      ";
+
 /// Without what differs from run to run: numbers, and how far columns are apart.
 fn shape(text: &str) -> String {
     let mut shape = String::new();
-    for c in text.chars() {
+    for c in text.replace(FOLD, " ").chars() {
         let c = if c.is_ascii_digit() { '0' } else { c };
         if !(shape.ends_with(c) && matches!(c, '0' | ' ')) {
             shape.push(c);
@@ -230,7 +251,7 @@ fn terminal_shows_what_the_guide_shows() {
     for line in before.lines() {
         if let Some(command) = line.strip_prefix("$ ") {
             let done = programs.run(&tool, "sh", &["-c", &format!("{command} 2>&1")]);
-            after += &format!("{line}\n{}", done.out);
+            after += &format!("{line}\n{}", folded(&done.out));
             is_output = true;
             continue;
         }
@@ -248,6 +269,84 @@ fn terminal_shows_what_the_guide_shows() {
         shape(&page(TERMINAL)),
         "{WRITE}=1 writes the page"
     );
+}
+
+#[test]
+fn archives_are_named_as_the_metadata_for_binstall_says() {
+    let manifest = page("Cargo.toml");
+    let of = |key: &str| {
+        let line = manifest.lines().find(|line| line.starts_with(key)).unwrap();
+        let value = line.split('"').nth(1).unwrap();
+        value.replace("{ target }", "$target")
+    };
+    let script = page(".ci/archive");
+    let name = of("pkg-url").rsplit('/').next().unwrap().to_owned();
+    let dir = name.strip_suffix(".tar.gz").unwrap();
+    assert!(script.contains(&format!("\ndir={dir}\n")), "{dir}");
+    assert!(script.contains("tar czf \"$dir.tar.gz\" \"$dir\"\n"));
+    assert_eq!(of("bin-dir"), format!("{dir}/azmutex"));
+    let release = page(".github/workflows/release.yml");
+    assert!(release.contains("tags: [\"v*\"]") && of("pkg-url").contains("/v{ version }/"));
+    assert!(release.contains("run: .ci/archive ${{ matrix.target }}"));
+    assert!(release.contains("target/archives/*.tar.gz"));
+}
+
+#[test]
+fn shell_blocks_of_the_guide_can_be_pasted() {
+    let mut checked = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "md") {
+            continue;
+        }
+        for (language, text) in blocks(&fs::read_to_string(&path).unwrap()) {
+            if !["sh", "bash"].contains(&language) {
+                continue;
+            }
+            let mut command = Command::new("bash");
+            command.args(["-nc", text]);
+            let done = finish(command).exits(0);
+            assert_eq!(done.err, "", "{}: {text}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 15, "{checked}");
+}
+
+/// In front of a block that is what a command prints.
+const SHOWS: &str = "<!-- azmutex doctor --setup";
+
+#[test]
+fn setup_prints_what_the_guide_shows() {
+    let mut shown = 0;
+    for name in [
+        "src/guide/first_lock.md",
+        "src/guide/signing_in.md",
+        "src/guide/signing_in_with_an_identity.md",
+    ] {
+        let before = page(name);
+        let mut after = String::new();
+        let mut lines = before.lines();
+        while let Some(line) = lines.next() {
+            after += &format!("{line}\n");
+            let Some(options) = line.strip_prefix(SHOWS) else {
+                continue;
+            };
+            let options = options.trim_end_matches("-->").split_whitespace();
+            let args: Vec<_> = ["doctor", "--setup"].into_iter().chain(options).collect();
+            let done = finish(bare(&args)).exits(0);
+            after += &format!("\n```sh\n{}```\n", done.out);
+            let block = lines.by_ref().skip_while(|line| *line != "```sh");
+            block.skip(1).find(|line| *line == "```").unwrap();
+            shown += 1;
+        }
+        if std::env::var_os(WRITE).is_some() {
+            fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), &after).unwrap();
+        }
+        // The day on which a SAS ends is another one every day.
+        assert_eq!(shape(&after), shape(&page(name)), "{WRITE}=1 writes {name}");
+    }
+    assert_eq!(shown, 3);
 }
 
 #[test]

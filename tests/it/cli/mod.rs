@@ -24,5 +24,6 @@ mod sign_in;
 mod terminal;
 mod tool;
 mod usage;
+mod variables;
 
 pub(crate) use self::schema::assert_valid;

@@ -156,7 +156,7 @@ fn json_of_every_verb_holds_to_the_schema() {
     tool.mutex()
         .acquire("unknown", LeaseDuration::INFINITE)
         .unwrap();
-    let rows: [(&[&str], i32, &[&str]); 18] = [
+    let rows: [(&[&str], i32, &[&str]); 19] = [
         (&["acquire", "-n", "a"], 75, &["error"]),
         (&["renew", "a", "--lease-id", &id], 0, &["renewed"]),
         (&["renew", "a", "--lease-id", &other], 4, &["error"]),
@@ -178,6 +178,7 @@ fn json_of_every_verb_holds_to_the_schema() {
         (&["break", "none", "--yes"], 3, &["error"]),
         (&["release", "a", "--lease-id", &id], 0, &["released"]),
         (&["doctor"], 0, &["doctor"]),
+        (&["doctor", "--setup", "--auth", "sas"], 0, &["setup"]),
         (
             &["run", "--lease", "infinite", "a", "true"],
             125,

@@ -126,7 +126,8 @@ impl Acquisition {
             pace: _,
         } = self;
         proposal.fingerprint(terms.usable(), view, state);
-        (next, accepted).hash(state);
+        // It decides which failures are retried.
+        (next, *accepted && view.failures()).hash(state);
         (view.until(self.end()), view.until(*due), creations).hash(state);
         faults.fingerprint(view, state);
     }

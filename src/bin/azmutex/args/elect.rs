@@ -5,12 +5,12 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 
-use super::run::RunArgs;
+use super::run::{OnceArgs, RunArgs};
 use crate::examples;
 use crate::value;
 
 /// The options of `run` that an election has no use for.
-const NOT_HERE: [&str; 3] = ["no_fencing", "slots", "also"];
+const NOT_HERE: [&str; 4] = ["no_fencing", "slots", "resize", "also"];
 
 const ABOUT: &str = "Run a command on the one machine that is elected";
 const LONG_ABOUT: &str = "\
@@ -50,6 +50,30 @@ pub(crate) struct ElectArgs {
     pub(crate) run: RunArgs,
 }
 
+/// What a command is run for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose<'a> {
+    Run,
+    Once(&'a OnceArgs),
+    Lead(&'a ElectArgs),
+}
+
+impl<'a> Purpose<'a> {
+    pub(crate) fn once(self) -> Option<&'a OnceArgs> {
+        match self {
+            Self::Once(once) => Some(once),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn election(self) -> Option<&'a ElectArgs> {
+        match self {
+            Self::Lead(election) => Some(election),
+            _ => None,
+        }
+    }
+}
+
 impl ElectArgs {
     /// Whether it only looks.
     pub(crate) fn looks(&self) -> bool {
@@ -70,7 +94,11 @@ pub(super) fn adapt(command: clap::Command) -> clap::Command {
         })
         .mut_args(|arg| {
             let is_not_here = NOT_HERE.contains(&arg.get_id().as_str());
-            arg.hide(is_not_here)
+            if is_not_here {
+                arg.hide(true).env(None::<&str>)
+            } else {
+                arg
+            }
         })
 }
 

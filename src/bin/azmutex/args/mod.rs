@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::acquiring::{Create, Identity, Waiting};
-pub(crate) use self::elect::{ElectArgs, unknown as unknown_to_elect};
-pub(crate) use self::run::{OnLost, OnSuspend, ProcessGroup, RunArgs, Stragglers};
+pub(crate) use self::elect::{ElectArgs, Purpose, unknown as unknown_to_elect};
+pub(crate) use self::run::{OnLost, OnSuspend, OnceArgs, ProcessGroup, RunArgs, Stragglers};
 #[cfg(feature = "emulator")]
 pub(crate) use self::verbs::EmulatorArgs;
 pub(crate) use self::verbs::{
@@ -312,6 +312,7 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     Run(RunArgs),
     Elect(ElectArgs),
+    Once(OnceArgs),
     Status(StatusArgs),
     List(ListArgs),
     Break(BreakArgs),
@@ -389,7 +390,16 @@ pub(crate) fn command() -> clap::Command {
             .mut_args(|arg| arg.hide_env(true))
             .mut_subcommands(quiet)
     }
-    quiet(Cli::command().mut_subcommand("elect", elect::adapt))
+    let command = Cli::command().mut_subcommand("once", |once| {
+        // It is one lock, and without a command that it is forgotten.
+        once.mut_arg("command", |arg| {
+            arg.required(false).required_unless_present("forget")
+        })
+        .mut_arg("slots", |arg| arg.hide(true).env(None::<&str>))
+        .mut_arg("resize", |arg| arg.hide(true))
+        .mut_arg("also", |arg| arg.hide(true))
+    });
+    quiet(command.mut_subcommand("elect", elect::adapt))
 }
 
 /// The definition to parse with: an empty variable counts as not set.

@@ -150,6 +150,20 @@ pub(crate) struct RunArgs {
         value_parser = value::duration
     )]
     pub(crate) min_hold: Duration,
+    /// Hold one of N permits of LOCK, so that up to N commands run at once; $AZMUTEX_SLOT is its number
+    #[arg(
+        long,
+        value_name = "N",
+        env = "AZMUTEX_SLOTS",
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub(crate) slots: Option<u32>,
+    /// Change the number of permits of LOCK to that of --slots
+    #[arg(long, requires = "slots")]
+    pub(crate) resize: bool,
+    /// Hold this lock too: all of them or none; may be given up to 15 times
+    #[arg(long, value_name = "LOCK", conflicts_with = "slots")]
+    pub(crate) also: Vec<String>,
     #[command(flatten)]
     pub(crate) identity: Identity,
     /// Write events to this file descriptor, as lines of JSON
@@ -181,6 +195,33 @@ pub(crate) struct RunArgs {
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Run a command once, whoever starts it and however often
+///
+/// Runs the command under the lock, as `run` does, and records in the lock's blob that it succeeded;
+/// from then on does nothing. It runs again if it was killed, or azmutex was, before that was recorded:
+/// so it must do no harm to run it twice. The service's clock alone decides when it is due.
+#[derive(Debug, Args)]
+#[command(after_help = examples::ONCE, after_long_help = examples::with_exit(examples::ONCE, true))]
+pub(crate) struct OnceArgs {
+    /// Run it again this long after it was done; a day is best written as 23h [default: never]
+    #[arg(long, value_name = "DURATION", env = "AZMUTEX_EVERY", value_parser = value::duration)]
+    pub(crate) every: Option<Duration>,
+    /// Exit with this code if it was done before
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "AZMUTEX_DONE_EXIT_CODE",
+        default_value = "0",
+        value_parser = value::exit_status
+    )]
+    pub(crate) done_exit_code: u8,
+    /// Forget that it was done, and run nothing
+    #[arg(long, conflicts_with_all = ["command", "every"])]
+    pub(crate) forget: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -19,6 +19,9 @@ pub(crate) struct StatusArgs {
     /// The locks: blob names in the container, or URLs
     #[arg(value_name = "LOCK", required = true)]
     pub(crate) locks: Vec<String>,
+    /// Show the permits of locks that were used with `run --slots`, too
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) slots: bool,
     /// Exit with 1 unless this is true of all the locks; print nothing
     #[arg(long, value_name = "STATE", value_enum)]
     pub(crate) check: Option<Check>,
@@ -93,6 +96,9 @@ pub(crate) struct BreakArgs {
     /// The lock: a blob name in the container, or the blob's URL
     #[arg(value_name = "LOCK")]
     pub(crate) lock: String,
+    /// Of the permits of LOCK, this one: the number that its holder has as $AZMUTEX_SLOT
+    #[arg(long, value_name = "N")]
+    pub(crate) slot: Option<u32>,
     /// The longest that the lease may still run, so that a live holder can stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = value::period)]
     pub(crate) period: Duration,
@@ -258,6 +264,12 @@ pub(crate) struct DoctorArgs {
     /// Skip everything that writes
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Print the commands of the Azure CLI that make the account, the container and the right to
+    /// use it, for the way of signing in that is configured or chosen with --auth; send nothing
+    ///
+    /// What is not known is in capitals, to be replaced.
+    #[arg(long, conflicts_with = "read_only")]
+    pub(crate) setup: bool,
 }
 
 /// Serve an emulator on this machine, until stdin ends or a signal arrives

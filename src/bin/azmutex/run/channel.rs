@@ -6,13 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use azmutex::{Error, Event, LeaseGuard, LeaseStatus, TryLockError};
+use azmutex::{Error, Event, LeaseStatus, TryLockError};
+
+use super::held::{Got, Held};
 
 /// A message.
 #[derive(Debug)]
 pub(super) enum Message {
     /// The waiting is over.
-    Waited(Result<Box<LeaseGuard>, TryLockError>),
+    Waited(Result<Box<Got>, TryLockError>),
     /// Something happened to the lock.
     Event(Event),
     /// What the service says of the lock.
@@ -21,6 +23,8 @@ pub(super) enum Message {
     Verified(Result<(), Error>),
     /// What became of a run of the health command, or why it was no success.
     Health(Result<(), String>),
+    /// It is recorded that the work is done, or is not.
+    Recorded(Box<Held>, Result<(), Error>),
     /// The release is over.
     Released(Result<(), Error>),
 }

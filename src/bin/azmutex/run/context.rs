@@ -4,9 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use azmutex::LeaseGuard;
-
 use super::channel::{Message, Receiver};
+use super::held::Held;
 use super::reporter::Reporter;
 use super::signals::Signals;
 use super::timer::Timer;
@@ -57,10 +56,10 @@ impl<'a> Context<'a> {
     /// Releases in the background; a message follows. If no thread can be started, returns the
     /// guard: dropping it would wait for the network.
     #[must_use]
-    pub(super) fn release(&mut self, guard: LeaseGuard) -> Option<LeaseGuard> {
-        let (hand, take) = mpsc::channel::<LeaseGuard>();
+    pub(super) fn release(&mut self, guard: Held) -> Option<Held> {
+        let (hand, take) = mpsc::channel::<Held>();
         let release = move || match take.recv() {
-            Ok(guard) => Message::Released(guard.release()),
+            Ok(held) => Message::Released(held.release()),
             Err(_) => unreachable!("it is handed over"),
         };
         match self.worker.start(release) {

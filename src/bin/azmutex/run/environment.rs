@@ -3,9 +3,8 @@
 use std::ffi::{CString, OsString};
 use std::time::SystemTime;
 
-use azmutex::LeaseGuard;
-
 use super::budget::Budget;
+use super::held::Held;
 use super::program::c_string;
 use crate::args::RunArgs;
 use crate::chain::{self, HELD_LOCKS};
@@ -14,11 +13,12 @@ use crate::times::rfc3339;
 use crate::variables;
 
 /// The variables that a command under a lock is given. Those of an outer lock are not passed on.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "AZMUTEX_HELD",
     HELD_LOCKS,
     "AZMUTEX_NAME",
     "AZMUTEX_URL",
+    "AZMUTEX_SLOT",
     "AZMUTEX_OWNER",
     "AZMUTEX_LEASE_ID",
     "AZMUTEX_FENCE",
@@ -31,12 +31,13 @@ const OURS: [&str; 10] = [
 pub(super) fn of_child(
     args: &RunArgs,
     lock: &Lock,
-    guard: &LeaseGuard,
+    others: &[Lock],
+    held: &Held,
     budget: &Budget,
 ) -> Vec<CString> {
     let mut ours: Vec<(&str, String)> = vec![
         ("AZMUTEX_HELD", "1".to_owned()),
-        (HELD_LOCKS, chain::with(lock)),
+        (HELD_LOCKS, chain::with(lock, held.slot, others)),
         // As it was given, for a script to compare with what it would give itself.
         ("AZMUTEX_NAME", args.lock.clone()),
         ("AZMUTEX_URL", lock.url.clone()),
@@ -47,11 +48,14 @@ pub(super) fn of_child(
     if let Some(owner) = &args.identity.owner {
         ours.push(("AZMUTEX_OWNER", owner.clone()));
     }
-    if let Some(fence) = guard.fencing_token() {
+    if let Some(slot) = held.slot {
+        ours.push(("AZMUTEX_SLOT", slot.to_string()));
+    }
+    if let Some(fence) = held.fencing_token() {
         ours.push(("AZMUTEX_FENCE", fence.to_string()));
     }
     if !args.no_export_lease_id {
-        ours.push(("AZMUTEX_LEASE_ID", guard.lease_id().to_string()));
+        ours.push(("AZMUTEX_LEASE_ID", held.lease_id().to_string()));
     }
     let withheld = variables::credentials().filter(|_| args.no_export_credential);
     let left_out: Vec<_> = OURS.into_iter().chain(withheld).collect();

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use azmutex::{LeaseGuard, LeaseStatus};
+use azmutex::{Done, LeaseStatus};
 
+use super::held::Held;
 use super::status::Status;
 use crate::config::Lock;
 use crate::output::{Object, waiting_event};
@@ -26,12 +27,27 @@ pub(super) fn acquire_failed(lock: &str, error: &azmutex::Error, attempt: u32) -
 }
 
 /// The lock is held.
-pub(super) fn acquired(lock: &Lock, guard: &LeaseGuard, waited: Duration) -> Object {
+pub(super) fn acquired(lock: &Lock, held: &Held, waited: Duration) -> Object {
     event("acquired", &lock.key)
         .exact("url", &lock.url)
-        .maybe_number("fence", guard.fencing_token())
-        .bool("previous_abandoned", guard.previous().is_abandoned())
+        .maybe_number("fence", held.fencing_token())
+        .maybe_number("slot", held.slot)
+        .bool("previous_abandoned", held.abandoned().is_some())
         .seconds("waited_s", waited)
+}
+
+/// The work was done before.
+pub(super) fn already_done(lock: &str, done: &Done) -> Object {
+    event("already_done", lock)
+        .time("done_at", Some(done.at()))
+        .maybe("done_by", done.by())
+}
+
+/// It is recorded that the work is done.
+pub(super) fn recorded(lock: &str, error: Option<&str>) -> Object {
+    event("recorded", lock)
+        .bool("ok", error.is_none())
+        .maybe("error", error)
 }
 
 /// The command runs.

@@ -5,9 +5,13 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
-use azmutex::{Error, ErrorKind, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use azmutex::{
+    Done, Error, ErrorKind, Event, LeaseStatus, Locker, LockerBuilder, Previous, StopToken,
+    TryLockError,
+};
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::SIGTSTP;
 
@@ -18,6 +22,7 @@ use super::environment;
 use super::events::{self, Exit};
 use super::guardian::Duty;
 use super::health::Health;
+use super::held::{Held, Wanted};
 use super::job::{Job, Start};
 use super::program::Program;
 use super::reporter::Reporter;
@@ -29,7 +34,7 @@ use super::terminal::{Group, Place};
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{ElectArgs, Global, OnLost, OnSuspend, RunArgs};
+use crate::args::{ElectArgs, Global, OnLost, OnSuspend, OnceArgs, Purpose, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line, with_cause};
@@ -43,7 +48,7 @@ const RELEASE: Duration = Duration::from_secs(5);
 /// How long to wait for the holder's name when the lock was not acquired.
 const NAME: Duration = Duration::from_secs(2);
 
-pub(super) fn run(args: &RunArgs, election: Option<&ElectArgs>, global: &Global) -> ExitCode {
+pub(super) fn run(args: &RunArgs, purpose: Purpose<'_>, global: &Global) -> ExitCode {
     if global.verbose == 0 {
         // azmutex reports what the library warns of itself, in terms of the command.
         log::set_max_level(log::LevelFilter::Error);
@@ -52,7 +57,7 @@ pub(super) fn run(args: &RunArgs, election: Option<&ElectArgs>, global: &Global)
     let mask = SignalMask::block_terminal_output();
     let result = RealTimeSignals::block()
         .map_err(cannot_start)
-        .and_then(|real_time| Plan::new(args, election, global)?.carry_out(mask, real_time));
+        .and_then(|real_time| Plan::new(args, purpose, global)?.carry_out(mask, real_time));
     match result {
         Ok(end) => end.exit(),
         Err(mut failure) => {
@@ -140,6 +145,7 @@ impl Course {
 /// Everything that can be known before the lock is taken.
 struct Plan<'a> {
     args: &'a RunArgs,
+    once: Option<&'a OnceArgs>,
     /// The lock is an election.
     election: Option<&'a ElectArgs>,
     global: &'a Global,
@@ -148,14 +154,13 @@ struct Plan<'a> {
     /// Kept alive, because an emulator in it ends with it.
     config: Config,
     lock: Lock,
+    /// Those that are held besides.
+    others: Vec<Lock>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(
-        args: &'a RunArgs,
-        election: Option<&'a ElectArgs>,
-        global: &'a Global,
-    ) -> Result<Self, Failure> {
+    fn new(args: &'a RunArgs, purpose: Purpose<'a>, global: &'a Global) -> Result<Self, Failure> {
+        let (once, election) = (purpose.once(), purpose.election());
         if election.is_some() {
             refuse_to_go_on(args)?;
         }
@@ -169,16 +174,31 @@ impl<'a> Plan<'a> {
             })?;
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
         let config = Config::load_within(global, args.waiting.patience(global))?;
-        let lock = config.lock(&args.lock, args.waiting.create)?;
-        chain::refuse_held(&lock, &args.waiting)?;
+        let mut lock = config.lock(&args.lock, args.waiting.create)?;
+        if once.is_some() && (args.slots.is_some() || !args.also.is_empty()) {
+            return Err(Failure::usage("--slots and --also are options of run"));
+        }
+        let slot = (args.slots == Some(1)).then_some(0);
+        chain::refuse_held(&lock, slot, &args.waiting)?;
+        let other = |name: &String| {
+            let other = config.lock(name, args.waiting.create)?;
+            chain::refuse_held(&other, None, &args.waiting)?;
+            Ok::<_, Failure>(other)
+        };
+        let others = args.also.iter().map(other).collect::<Result<Vec<_>, _>>()?;
+        for other in &others {
+            lock.name = format!("{} and {}", lock.name, other.name);
+        }
         Ok(Self {
             args,
+            once,
             election,
             global,
             program,
             budget,
             config,
             lock,
+            others,
         })
     }
 
@@ -200,9 +220,9 @@ impl<'a> Plan<'a> {
             guardian: None,
         };
         let stop = StopToken::new();
-        let locker = self.locker(&stop, &context)?;
+        let wanted = self.wanted(&stop, &context)?;
         let acquisition = Acquisition {
-            locker: &locker,
+            wanted: &wanted,
             stop: &stop,
         };
         let mut limit = self.args.waiting.left();
@@ -236,7 +256,7 @@ impl<'a> Plan<'a> {
         before: u32,
         mask: SignalMask,
     ) -> Result<Turn, Failure> {
-        let Acquisition { locker, stop } = acquisition;
+        let Acquisition { wanted, stop } = acquisition;
         let mut course = Course::start();
         let heed = |arrived: Option<Arrived>| {
             // Before the first command, ^Z stops this process without its doing.
@@ -245,16 +265,19 @@ impl<'a> Plan<'a> {
             }
             ControlFlow::Continue(())
         };
-        let guard = match waiting::wait(context, locker, stop, limit, heed).map_err(cannot_start)? {
+        let guard = match waiting::wait(context, wanted, stop, limit, heed).map_err(cannot_start)? {
             Waited::Granted(guard) => guard,
             Waited::Refused(TryLockError::Error(error))
                 if before > 0 && self.stands_again(stop) && may_pass(&error) =>
             {
                 return Ok(Turn::StandAgain);
             }
-            Waited::Refused(error) => return Err(self.refused(context, locker, error, &course)),
+            Waited::Refused(error) => return Err(self.refused(context, wanted, error, &course)),
             Waited::Signalled(signal) => {
                 return Ok(Turn::Over(self.interrupted(context, &course, signal)));
+            }
+            Waited::Done(done) => {
+                return Ok(Turn::Over(self.already_done(context, &done, &course)));
             }
             Waited::Abandoned => unreachable!("nobody abandons it"),
         };
@@ -315,13 +338,13 @@ impl<'a> Plan<'a> {
     fn watch_health(
         &self,
         context: &mut Context<'_>,
-        guard: &LeaseGuard,
+        guard: &Held,
         job: &mut Job,
         environment: &[CString],
     ) -> Option<Health> {
         let command = self.election?.health_cmd.as_deref()?;
         let sender = context.channel.sender();
-        match Health::start(command, self.health()?, environment, guard.watch(), sender) {
+        match Health::start(command, self.health()?, environment, guard.sign(), sender) {
             Ok(health) => {
                 job.leave_out(health.pid());
                 Some(health)
@@ -346,14 +369,49 @@ impl<'a> Plan<'a> {
         end
     }
 
-    fn locker(&self, stop: &StopToken, context: &Context<'_>) -> Result<Locker, Failure> {
+    /// Reports that there is nothing to do.
+    fn already_done(&self, context: &mut Context<'_>, done: &Done, course: &Course) -> End {
+        let event = events::already_done(context.key(), done);
+        context.event(&event);
+        let by = done
+            .by()
+            .map_or(String::new(), |by| format!(" by {}", clean(by)));
+        let at = rfc3339(done.at());
+        let text = format!("{} was done{by} at {at}; nothing to do", context.name());
+        context.reporter.note(&text);
+        let code = self.once.map_or(0, |once| once.done_exit_code);
+        self.conclude(context, course, "already_done", Some(code), None, false);
+        End::Code(code)
+    }
+
+    fn wanted(&self, stop: &StopToken, context: &Context<'_>) -> Result<Wanted, Failure> {
+        let builder = |lock| self.builder(lock, stop, context);
+        if let Some(slots) = self.args.slots {
+            let semaphore = builder(&self.lock).build_semaphore(slots)?;
+            let resize = self.args.resize;
+            return Ok(Wanted::Permit { semaphore, resize });
+        }
+        let mut lockers = vec![builder(&self.lock).build()?];
+        for other in &self.others {
+            lockers.push(builder(other).build()?);
+        }
+        Ok(match <[Locker; 1]>::try_from(lockers) {
+            Ok([locker]) => match self.once {
+                Some(once) => Wanted::Once(locker, once.every),
+                None => Wanted::Lock(locker),
+            },
+            Err(lockers) => Wanted::All(lockers),
+        })
+    }
+
+    fn builder(&self, lock: &Lock, stop: &StopToken, context: &Context<'_>) -> LockerBuilder {
         let identity = &self.args.identity;
         let sender = context.channel.sender();
         let reason = identity
             .reason
             .clone()
             .unwrap_or_else(|| self.program.name());
-        let mut builder = Locker::builder(self.lock.mutex.clone(), &self.lock.key)
+        let builder = Locker::builder(lock.mutex.clone(), &lock.key)
             .lease_duration(self.args.lease.as_duration().unwrap_or_default())
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
@@ -362,15 +420,16 @@ impl<'a> Plan<'a> {
             .release_timeout(RELEASE)
             .fencing(self.election.is_some() || !self.args.no_fencing)
             .reason(reason)
-            .observer(move |event| sender.send(Message::Event(event.clone())))
+            .observer(move |event: &Event| sender.send(Message::Event(event.clone())))
             .stop_token(stop);
-        if let Some(within) = self.health() {
-            builder = builder.health(within);
+        let builder = match self.health() {
+            Some(within) => builder.health(within),
+            None => builder,
+        };
+        match &identity.owner {
+            Some(owner) => builder.owner(owner),
+            None => builder,
         }
-        if let Some(owner) = &identity.owner {
-            builder = builder.owner(owner);
-        }
-        builder.build().map_err(Failure::from)
     }
 
     fn open_events(&self) -> Result<Option<File>, Failure> {
@@ -397,8 +456,8 @@ impl<'a> Plan<'a> {
     }
 
     /// Mentions that the previous holder did not release the lock.
-    fn tell_previous(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
-        if let (true, Some(holder)) = (guard.previous().is_abandoned(), guard.previous().holder()) {
+    fn tell_previous(&self, context: &mut Context<'_>, guard: &Held) {
+        if let Some(holder) = guard.abandoned().and_then(Previous::holder) {
             let text = format!(
                 "the previous holder of {} left without releasing it: {}",
                 context.name(),
@@ -414,7 +473,7 @@ impl<'a> Plan<'a> {
     fn prepare(
         &self,
         context: &mut Context<'_>,
-        guard: &LeaseGuard,
+        guard: &Held,
         mask: SignalMask,
         first: bool,
     ) -> (Start<'_>, Place) {
@@ -424,7 +483,13 @@ impl<'a> Plan<'a> {
         }
         let start = Start {
             program: &self.program,
-            environment: environment::of_child(self.args, &self.lock, guard, &self.budget),
+            environment: environment::of_child(
+                self.args,
+                &self.lock,
+                &self.others,
+                guard,
+                &self.budget,
+            ),
             mask,
             handled: context.signals.handled().to_vec(),
             dies_with_parent: !self.args.no_pdeathsig,
@@ -440,7 +505,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What the guardian is told at the start.
-    fn duty(&self, context: &Context<'_>, guard: &LeaseGuard) -> Duty {
+    fn duty(&self, context: &Context<'_>, guard: &Held) -> Duty {
         let text = format!(
             "azmutex (pid {}) was killed; its command was ended before the lease of {} was over",
             std::process::id(),
@@ -458,7 +523,7 @@ impl<'a> Plan<'a> {
     fn too_late(
         &self,
         context: &mut Context<'_>,
-        guard: LeaseGuard,
+        guard: Held,
         error: &Error,
         course: &Course,
     ) -> Failure {
@@ -473,14 +538,14 @@ impl<'a> Plan<'a> {
     fn refused(
         &self,
         context: &mut Context<'_>,
-        locker: &Locker,
+        wanted: &Wanted,
         error: TryLockError,
         course: &Course,
     ) -> Failure {
         let waited = timer::now() - course.started;
         match error {
             TryLockError::WouldBlock => {
-                let status = waiting::look_for(context, locker, NAME);
+                let status = waiting::look_for(context, wanted, NAME);
                 let limit = self.args.waiting.limit();
                 let failure = not_acquired(&self.lock, status.as_deref(), limit);
                 self.failed(context, course, "not_acquired", failure, false)
@@ -533,7 +598,13 @@ impl<'a> Plan<'a> {
         }
         let mut lost = ended.lost;
         let mut released = false;
-        match ended.guard {
+        let mut guard = ended.guard;
+        let is_done = self.once.is_some() && ended.status == Status::Exited(0);
+        let mut unrecorded = is_done;
+        if is_done && ended.dead && !lost {
+            (guard, unrecorded) = self.record(context, guard);
+        }
+        match guard {
             Some(guard) if ended.dead => match release(context, guard) {
                 Release::Done => released = true,
                 Release::Lost => {
@@ -589,6 +660,7 @@ impl<'a> Plan<'a> {
             ));
         }
         let end = match ended.status {
+            _ if unrecorded && !stopped => End::Code(Code::Failed as u8),
             _ if stopped => End::Code(self.args.lost_exit_code),
             Status::Exited(code) => End::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
             Status::Killed { signal, .. } => End::Signal(signal),
@@ -602,6 +674,47 @@ impl<'a> Plan<'a> {
             released,
         );
         Turn::Over(end)
+    }
+
+    /// Records that the work is done. Returns what is held, unless the service does not answer, and
+    /// whether it is not recorded.
+    fn record(&self, context: &mut Context<'_>, held: Option<Held>) -> (Option<Held>, bool) {
+        let (hand, take) = mpsc::channel::<Held>();
+        let record = move || match take.recv() {
+            Ok(held) => {
+                let result = held.record();
+                Message::Recorded(Box::new(held), result)
+            }
+            Err(_) => unreachable!("it is handed over"),
+        };
+        let Some(held) = held else {
+            return (None, true);
+        };
+        let given = match context.worker.start(record) {
+            Ok(()) => hand.send(held).map_err(|mpsc::SendError(held)| held),
+            Err(_) => Err(held),
+        };
+        let (held, why) = match given {
+            Err(held) => (
+                Some(held),
+                Some("no thread can be started for it".to_owned()),
+            ),
+            Ok(()) => match recorded(context, self.global.request_timeout) {
+                Some((held, result)) => (Some(held), result.err().map(|error| cause(&error))),
+                None => (None, Some("the service does not answer".to_owned())),
+            },
+        };
+        let event = events::recorded(context.key(), why.as_deref());
+        context.event(&event);
+        if let Some(why) = &why {
+            let text = format!(
+                "the command succeeded, but it cannot be recorded that {} is done: {why}; it will \
+                 run again",
+                context.name()
+            );
+            context.reporter.error(&text);
+        }
+        (held, why.is_some())
     }
 
     /// Writes the last event.
@@ -796,8 +909,27 @@ enum Release {
     Failed(String),
 }
 
+/// Waits until it is recorded that the work is done, for a limited time. Signals do not cut that short:
+/// what is not recorded is done again.
+fn recorded(context: &mut Context<'_>, limit: Duration) -> Option<(Held, Result<(), Error>)> {
+    let end = timer::now() + limit + Duration::from_millis(500);
+    loop {
+        while let Some(message) = context.channel.take() {
+            if let Message::Recorded(held, result) = message {
+                return Some((*held, result));
+            }
+        }
+        let left = end.saturating_sub(timer::now());
+        if left.is_zero() {
+            return None;
+        }
+        context.sleep(Some(left));
+        drop(context.signals.take());
+    }
+}
+
 /// Releases on a thread, and waits for that for a limited time.
-fn release(context: &mut Context<'_>, guard: LeaseGuard) -> Release {
+fn release(context: &mut Context<'_>, guard: Held) -> Release {
     if let Some(guard) = context.release(guard) {
         // This process is about to end, which ends the renewals.
         std::mem::forget(guard);

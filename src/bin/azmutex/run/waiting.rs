@@ -7,12 +7,13 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Duration;
 
-use azmutex::{Event, Lease, LeaseGuard, LeaseStatus, Locker, StopToken, TryLockError};
+use azmutex::{Done, Event, LeaseStatus, StopToken, TryLockError};
 use rustix::process::getpgrp;
 
 use super::channel::Message;
 use super::context::Context;
 use super::events;
+use super::held::{Got, Held, Wanted};
 use super::signals::Arrived;
 use super::timer;
 use crate::output::{clean, columns, say_object};
@@ -28,7 +29,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// What the waiting came to.
 #[derive(Debug)]
 pub(super) enum Waited {
-    Granted(Box<LeaseGuard>),
+    Granted(Box<Held>),
+    /// There is no need for it: the work was done.
+    Done(Done),
     Refused(TryLockError),
     /// A signal ended it, and what may have been granted is released.
     Signalled(c_int),
@@ -40,19 +43,15 @@ pub(super) enum Waited {
 /// without one whenever something may have happened, and may abandon it.
 pub(super) fn wait(
     context: &mut Context<'_>,
-    locker: &Locker,
+    wanted: &Wanted,
     stop: &StopToken,
     limit: Option<Duration>,
     mut heed: impl FnMut(Option<Arrived>) -> ControlFlow<()>,
 ) -> io::Result<Waited> {
-    let there = locker.clone();
-    context.worker.start(move || {
-        let result = match limit {
-            None => there.lock().map_err(TryLockError::from),
-            Some(limit) => there.try_lock_for(limit),
-        };
-        Message::Waited(result.map(Box::new))
-    })?;
+    let there = wanted.clone();
+    context
+        .worker
+        .start(move || Message::Waited(there.acquire(limit).map(Box::new)))?;
     let mut shown = Shown::new(context.args.waiting.limit());
     let ended = 'waiting: loop {
         let wait = shown.show(context);
@@ -72,13 +71,19 @@ pub(super) fn wait(
             match message {
                 Message::Waited(result) => {
                     return Ok(match result {
-                        Ok(guard) => {
-                            shown.acquired(context, &guard);
-                            Waited::Granted(guard)
-                        }
+                        Ok(got) => match *got {
+                            Got::Held(held) => {
+                                shown.acquired(context, &held);
+                                Waited::Granted(Box::new(held))
+                            }
+                            Got::Done(done) => {
+                                context.reporter.clear();
+                                Waited::Done(done)
+                            }
+                        },
                         Err(error) => {
                             context.reporter.clear();
-                            clean_up(context, locker, Some(&error));
+                            clean_up(context, wanted, Some(&error));
                             Waited::Refused(error)
                         }
                     });
@@ -89,13 +94,13 @@ pub(super) fn wait(
     };
     context.reporter.clear();
     stop.stop();
-    clean_up(context, locker, None);
+    clean_up(context, wanted, None);
     Ok(ended)
 }
 
 /// Releases what may have been granted meanwhile, as far as it can be done in a moment. Another
 /// signal ends that too. `error`: what the waiting came to, if it is over.
-fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockError>) {
+fn clean_up(context: &mut Context<'_>, wanted: &Wanted, error: Option<&TryLockError>) {
     let patience = if error.is_some() {
         CLEAN_UP / 2
     } else {
@@ -103,7 +108,7 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockEr
     };
     let end = timer::now() + patience;
     let mut waited = error.is_some();
-    let mut releasing = error.is_some_and(|error| release_unheard_of(context, locker, error));
+    let mut releasing = error.is_some_and(|error| release_unheard_of(context, wanted, error));
     while timer::now() < end {
         while let Some(message) = context.channel.take() {
             match message {
@@ -111,8 +116,11 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockEr
                     waited = true;
                     releasing = match result {
                         // Without a thread for the release the lease runs out.
-                        Ok(guard) => context.release(*guard).map(mem::forget).is_none(),
-                        Err(error) => release_unheard_of(context, locker, &error),
+                        Ok(got) => match *got {
+                            Got::Held(held) => context.release(held).map(mem::forget).is_none(),
+                            Got::Done(_) => false,
+                        },
+                        Err(error) => release_unheard_of(context, wanted, &error),
                     };
                 }
                 Message::Released(Ok(())) => return,
@@ -120,7 +128,7 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockEr
                 _ => {}
             }
         }
-        if waited && !releasing && locker.settle(Duration::ZERO) {
+        if waited && !releasing && wanted.settle(Duration::ZERO) {
             return;
         }
         context.sleep(Some(Duration::from_millis(10)));
@@ -132,15 +140,14 @@ fn clean_up(context: &mut Context<'_>, locker: &Locker, error: Option<&TryLockEr
 
 /// Releases the lease that `error` leaves behind, if it does. The locker would do so by itself, but
 /// only once the request that it waits for has come to an end. Returns whether a message follows.
-fn release_unheard_of(context: &mut Context<'_>, locker: &Locker, error: &TryLockError) -> bool {
+fn release_unheard_of(context: &mut Context<'_>, wanted: &Wanted, error: &TryLockError) -> bool {
     let TryLockError::Error(error) = error else {
         return false;
     };
-    let lease = error.lease_id().map(|id| Lease::new(locker.key(), id));
-    let Some(Ok(lease)) = lease else {
+    let Some(lease) = wanted.left_behind(error) else {
         return false;
     };
-    let mutex = locker.mutex().clone();
+    let mutex = wanted.mutex().clone();
     let release = move || Message::Released(mutex.release(&lease));
     context.worker.start(release).is_ok()
 }
@@ -237,14 +244,14 @@ impl Shown {
         Some(self.next.saturating_sub(now))
     }
 
-    fn acquired(&self, context: &mut Context<'_>, guard: &LeaseGuard) {
+    fn acquired(&self, context: &mut Context<'_>, held: &Held) {
         context.reporter.clear();
         if self.lines == 0 && context.global.verbose == 0 {
             return;
         }
         let waited = timer::now() - self.started;
         if context.style == Style::Objects {
-            say_object(&events::acquired(context.lock, guard, waited));
+            say_object(&events::acquired(context.lock, held, waited));
         } else {
             let text = format!("acquired {} after {}", context.name(), span(waited));
             context.reporter.note(&text);
@@ -253,13 +260,12 @@ impl Shown {
 }
 
 /// Asks on a thread who holds the lock. Returns whether an answer will come.
-fn look(context: &Context<'_>, locker: &Locker) -> bool {
-    let (sender, locker) = (context.channel.sender(), locker.clone());
+fn look(context: &Context<'_>, wanted: &Wanted) -> bool {
+    let (sender, wanted) = (context.channel.sender(), wanted.clone());
     thread::Builder::new()
         .name("azmutex:look".to_owned())
         .spawn(move || {
-            let status = locker.mutex().status(locker.key());
-            sender.send(Message::Status(status.map(Box::new)));
+            sender.send(Message::Status(wanted.look().map(Box::new)));
         })
         .is_ok()
 }
@@ -267,11 +273,11 @@ fn look(context: &Context<'_>, locker: &Locker) -> bool {
 /// Asks who holds the lock, for at most `patience`.
 pub(super) fn look_for(
     context: &mut Context<'_>,
-    locker: &Locker,
+    wanted: &Wanted,
     patience: Duration,
 ) -> Option<Box<LeaseStatus>> {
     let end = timer::now() + patience;
-    if !look(context, locker) {
+    if !look(context, wanted) {
         return None;
     }
     loop {

@@ -46,7 +46,7 @@ pub(crate) fn acquire(args: &AcquireArgs, global: &Global) -> Outcome {
     }
     let config = Config::load_within(global, args.waiting.patience(global))?;
     let lock = config.lock(&args.lock, args.waiting.create)?;
-    chain::refuse_held(&lock, &args.waiting)?;
+    chain::refuse_held(&lock, None, &args.waiting)?;
     if args.lease == LeaseDuration::INFINITE {
         warn(
             global,

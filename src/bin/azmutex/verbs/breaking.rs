@@ -24,7 +24,11 @@ const MAX_LEASE: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
-    let lock = Config::load(global)?.lock(&args.lock, Create::Never)?;
+    let config = Config::load(global)?;
+    let mut lock = config.lock(&args.lock, Create::Never)?;
+    if let Some(slot) = args.slot {
+        lock = lock.slot(slot);
+    }
     let period = if args.now {
         Duration::ZERO
     } else {

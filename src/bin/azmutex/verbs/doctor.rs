@@ -56,7 +56,10 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
         signed_in: None,
     };
     let refused = match Config::load(global) {
-        Err(failure) => Some(("credential", failure)),
+        Err(failure) => {
+            let hint = "azmutex doctor --setup prints the commands that make a credential";
+            Some(("credential", failure.hint(hint)))
+        }
         Ok(config) => match config.mutex() {
             Err(failure) => Some(("configuration", failure)),
             Ok(mutex) => {
@@ -154,7 +157,7 @@ fn signs_in(report: &mut Report, mutex: &AzureMutex) -> bool {
 }
 
 /// Whether the endpoint is on this machine.
-fn is_loopback(endpoint: &str) -> bool {
+pub(super) fn is_loopback(endpoint: &str) -> bool {
     let target = target(endpoint);
     target
         .parse()

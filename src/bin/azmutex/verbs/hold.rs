@@ -62,7 +62,7 @@ pub(crate) fn hold(args: &HoldArgs, global: &Global) -> Outcome {
     }
     let config = Config::load_within(global, args.waiting.patience(global))?;
     let lock = config.lock(&args.lock, args.waiting.create)?;
-    chain::refuse_held(&lock, &args.waiting)?;
+    chain::refuse_held(&lock, None, &args.waiting)?;
     let limit = args.waiting.limit();
     let display = Arc::new(WaitDisplay::new(global, &lock, limit));
     let stop = StopToken::new();

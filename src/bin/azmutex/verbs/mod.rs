@@ -7,11 +7,13 @@ mod doctor_identity;
 mod elect;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod forget;
 mod generate;
 mod give_back;
 mod hold;
 mod list;
 mod renew;
+mod setup;
 mod status;
 
 use crate::args::{Command, Global};
@@ -25,6 +27,7 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
     match command {
         Command::Run(_) => unreachable!("`run` is not dispatched here"),
         Command::Elect(args) => elect::look(args, global),
+        Command::Once(args) => forget::forget(args, global),
         Command::Status(args) => status::status(args, global),
         Command::List(args) => list::list(args, global),
         Command::Break(args) => breaking::break_lease(args, global),
@@ -32,6 +35,7 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
         Command::Renew(args) => renew::renew(args, global),
         Command::Release(args) => renew::release(args, global),
         Command::Hold(args) => hold::hold(args, global),
+        Command::Doctor(args) if args.setup => setup::setup(global),
         Command::Doctor(args) => doctor::doctor(args, global),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => emulator::emulator(args, global),

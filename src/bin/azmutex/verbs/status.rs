@@ -1,6 +1,6 @@
 //! `azmutex status`: who holds locks.
 
-use azmutex::{ErrorKind, Holder, Lease, LeaseState, LeaseStatus};
+use azmutex::{Done, ErrorKind, Holder, Lease, LeaseState, LeaseStatus};
 
 use super::Outcome;
 use crate::args::{Check, Create, Global, StatusArgs};
@@ -23,6 +23,11 @@ pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
         .iter()
         .map(|text| config.lock(text, Create::Never))
         .collect::<Result<_, _>>()?;
+    let locks = if args.slots {
+        with_slots(locks)?
+    } else {
+        locks
+    };
     let mut code = Code::Done;
     for lock in &locks {
         let one = match args.check {
@@ -34,6 +39,20 @@ pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
         }
     }
     Ok(code)
+}
+
+/// Each lock, followed by its permits.
+fn with_slots(locks: Vec<Lock>) -> Result<Vec<Lock>, Failure> {
+    let mut all = Vec::new();
+    for lock in locks {
+        let permits = read(&lock)?.and_then(|status| status.permits());
+        let slots: Vec<_> = (0..permits.unwrap_or(0))
+            .map(|slot| lock.slot(slot))
+            .collect();
+        all.push(lock);
+        all.extend(slots);
+    }
+    Ok(all)
 }
 
 /// Reads the status; `None` if there is no such blob or container.
@@ -84,7 +103,17 @@ fn show(lock: &Lock, global: &Global) -> Outcome {
         print_line(&object(&status, &lock.url).to_string());
         return Ok(Code::Done);
     }
-    print_line(&format!("{}: {}", lock.name, describe(&status)));
+    let done = status.done().map_or(String::new(), |done| {
+        let by = done
+            .by()
+            .map_or(String::new(), |by| format!(" by {}", clean(by)));
+        format!("; done{by} at {}", rfc3339(done.at()))
+    });
+    let state = match status.permits() {
+        Some(permits) => format!("a semaphore with {permits} permits"),
+        None => describe(&status),
+    };
+    print_line(&format!("{}: {state}{done}", lock.name));
     if global.verbose > 0 {
         print_line(&format!("  url            {}", lock.url));
         print_line(&format!("  lease          {}", status.state()));
@@ -160,6 +189,9 @@ pub(crate) fn object(status: &LeaseStatus, url: &str) -> Object {
         .maybe_object("holder", status.holder().map(holder_object))
         .maybe_object("last_holder", last)
         .maybe_number("fence", status.fencing_token())
+        .maybe_number("permits", status.permits())
+        .time("done_at", status.done().map(Done::at))
+        .maybe("done_by", status.done().and_then(Done::by))
         .maybe("etag", Some(status.etag()))
         .time("last_modified", status.last_modified())
 }
@@ -174,6 +206,9 @@ fn missing(lock: &Lock) -> Object {
         .maybe_object("holder", None)
         .maybe_object("last_holder", None)
         .maybe_number("fence", None::<i64>)
+        .maybe_number("permits", None::<u32>)
+        .time("done_at", None)
+        .maybe("done_by", None)
         .maybe("etag", None)
         .time("last_modified", None)
 }

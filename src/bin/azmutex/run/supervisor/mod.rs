@@ -9,7 +9,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use azmutex::{Event, LeaseGuard, LeaseWatch, Locker, LossReason, StopToken};
+use azmutex::{Event, LossReason, StopToken};
 use signal_hook::consts::{
     SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH,
 };
@@ -21,6 +21,7 @@ use super::channel::Message;
 use super::context::Context;
 use super::events;
 use super::fence::{Act, Fence, OnLost, View};
+use super::held::{Held, Wanted, Watch};
 use super::job::{Change, Job};
 use super::signals::{Arrived, Sender};
 use super::status::Status;
@@ -36,7 +37,7 @@ const TWICE: Duration = Duration::from_secs(2);
 /// How to acquire the lock again, after it was released for a suspended command.
 #[derive(Clone, Copy)]
 pub(super) struct Acquisition<'a> {
-    pub(super) locker: &'a Locker,
+    pub(super) wanted: &'a Wanted,
     pub(super) stop: &'a StopToken,
 }
 
@@ -50,7 +51,7 @@ pub(super) struct Ended {
     /// Every process of the command that must be gone is gone.
     pub(super) dead: bool,
     /// The guard, unless it was released and not acquired again.
-    pub(super) guard: Option<LeaseGuard>,
+    pub(super) guard: Option<Held>,
 }
 
 /// Watches the command and the lock.
@@ -61,8 +62,8 @@ pub(super) struct Supervisor<'c, 'a> {
     budget: Budget,
     fence: Fence,
     /// Not dropped on a panic: that would release the lock while the command still runs.
-    guard: Option<ManuallyDrop<LeaseGuard>>,
-    watch: LeaseWatch,
+    guard: Option<ManuallyDrop<Held>>,
+    watch: Watch,
     acquired: Duration,
     lost: bool,
     failures: Failures,
@@ -99,7 +100,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         context: &'c mut Context<'a>,
         acquisition: Acquisition<'c>,
         budget: Budget,
-        guard: LeaseGuard,
+        guard: Held,
         acquired: Duration,
         checked: Duration,
         job: Job,

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use azmutex::{Lease, LossReason};
+use azmutex::LossReason;
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
 
@@ -153,13 +153,13 @@ impl Supervisor<'_, '_> {
             return;
         }
         let Acquisition {
-            locker,
+            wanted,
             stop: token,
         } = self.acquisition;
         let limit = self.context.args.waiting.limit();
         let started = timer::now();
         let job = &mut self.job;
-        let waited = waiting::wait(self.context, locker, token, limit, |arrived| {
+        let waited = waiting::wait(self.context, wanted, token, limit, |arrived| {
             match arrived.map(|arrived| arrived.signal) {
                 Some(SIGCHLD) => job.child_moved(),
                 Some(SIGTSTP) if !is_orphaned() => stop(job),
@@ -179,7 +179,7 @@ impl Supervisor<'_, '_> {
             // It was killed while stopped, and did nothing without the lock.
             Ok(Waited::Abandoned) => {}
             Ok(Waited::Signalled(signal)) => self.give_up(Some(signal)),
-            Ok(Waited::Refused(_)) | Err(_) => self.give_up(None),
+            Ok(Waited::Refused(_) | Waited::Done(_)) | Err(_) => self.give_up(None),
         }
     }
 
@@ -202,12 +202,11 @@ impl Supervisor<'_, '_> {
 
     /// Asks the service whether this process still has the lease.
     pub(super) fn verify(&mut self) {
-        let mutex = self.context.lock.mutex.clone();
-        let lease = Lease::new(&self.context.lock.key, self.watch.lease_id());
+        let verify = self.watch.verification();
         let asking = self
             .context
             .worker
-            .start(move || Message::Verified(lease.and_then(|lease| mutex.renew(&lease))));
+            .start(move || Message::Verified(verify()));
         self.proof = match asking {
             Ok(()) => Proof::Awaited,
             Err(_) => Proof::Due(timer::now() + VERIFY_AGAIN),
