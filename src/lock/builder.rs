@@ -161,9 +161,9 @@ impl LockerBuilder {
     /// service has answered during this wait that another client holds the lock, a refused credential
     /// and a container that is being deleted count as failures too, because both can pass; and a
     /// refusal by a service that is overloaded does not, because it only slows the wait down. Any other
-    /// answer, such as that another client holds the lock, ends the row. The service's `Retry-After` is honoured, but there
-    /// is always one more attempt before the time is up. The same rule holds for reading and storing
-    /// the fencing token.
+    /// answer, such as that another client holds the lock, ends the row. The service's `Retry-After` is
+    /// honoured, but there is always one more attempt before the time is up. The same rule holds for
+    /// reading and storing the fencing token.
     ///
     /// [`try_lock`](crate::Locker::try_lock) retries for no longer than the
     /// [`request_timeout`](crate::MutexOptions::request_timeout), and a limited wait for no longer than
@@ -247,15 +247,17 @@ impl LockerBuilder {
     ///
     /// Those who wait in one process for the same lock stand in one line, whatever lockers and mutexes
     /// they use, and only the first of them asks the service. When a guard ends and another thread
-    /// waits, that one gets the lease, which takes no request and some microseconds. Once the process has
-    /// had the lock for this time the lease is released, and the process does not ask for it again for
-    /// 0.75 seconds, if somebody in it still waits; [`try_lock`](crate::Locker::try_lock) and a limited
-    /// wait at its end ask meanwhile only if nobody else in it waits. So a client elsewhere that polls at the default pace
-    /// waits for about this time and a second at most, unless a single hold takes longer.
+    /// waits, that one gets the lease, which takes no request and some microseconds. Once the process
+    /// has had the lock for this time the lease is released, and the process does not ask for it again
+    /// for 0.75 seconds, if somebody in it still waits; [`try_lock`](crate::Locker::try_lock) and a
+    /// limited wait at its end ask meanwhile only if nobody else in it waits. So a client elsewhere
+    /// that polls at the default pace waits for about this time and a second at most, unless a single
+    /// hold takes longer.
     ///
     /// A hand-over takes one request if somebody may know the lease's ID, which is changed then: after
     /// [`lease_id`](crate::LeaseGuard::lease_id), [`read`](crate::LeaseGuard::read),
-    /// [`write`](crate::LeaseGuard::write) or `Debug`. With [`fencing`](Self::fencing) it takes two.
+    /// [`write`](crate::LeaseGuard::write), [`done`](crate::LeaseGuard::done) or `Debug`. With
+    /// [`fencing`](Self::fencing) it takes two.
     ///
     /// The lease is released instead, and the next in line asks for it, if the lock is not held for
     /// certain, if its guard is dropped by a panic or while the lease's thread is in an
@@ -270,11 +272,12 @@ impl LockerBuilder {
 
     /// Calls `observer` with everything that happens to the lock, for logs and metrics.
     ///
-    /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB. It
-    /// delays that thread, so an observer that blocks delays renewals. What happens during the release is reported on the thread that
-    /// releases, and what happens while the caller of `lock` waits for others in this process, on that
-    /// caller's thread: so an observer must not wait for anything that this caller holds. It may use
-    /// the guard, and even drop it. A panic in it is caught and logged.
+    /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB.
+    /// It delays that thread, so an observer that blocks delays renewals. What happens during the
+    /// release is reported on the thread that releases, and what happens while the caller of `lock`
+    /// waits for others in this process, on that caller's thread: so an observer must not wait for
+    /// anything that this caller holds. It may use the guard, and even drop it. A panic in it is caught
+    /// and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self

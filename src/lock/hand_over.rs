@@ -23,8 +23,8 @@ struct Parcel {
 
 impl LeaseThread {
     /// Hands the lease over if somebody in this process waits for it, it is held for certain, and its
-    /// thread is not held up by an observer. Returns whether it did. Sends nothing, but waits for the answer to a request that is under way,
-    /// for at most half of the release timeout after `started`.
+    /// thread is not held up by an observer. Returns whether it did. Sends nothing, but waits for the
+    /// answer to a request that is under way, for at most half of the release timeout after `started`.
     ///
     /// Watches of this guard answer that the lock was released before the next one has it.
     pub(crate) fn hand_over(&self, started: Moment) -> bool {
