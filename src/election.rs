@@ -155,7 +155,7 @@ impl Election {
                 ControlFlow::Continue(()) => drop(leader),
             }
             let poll = self.settings().terms.poll_interval;
-            pause(self.settings().stop.as_ref(), poll / 4 * 5);
+            pause(self.settings().stop.as_ref(), poll.saturating_add(poll / 4));
         }
     }
 
