@@ -8,6 +8,9 @@
 //! | be safe although a process can be paused | [`pauses`] |
 //! | see who holds a lock | [`holders`] |
 //! | know how waiting works, and what it costs | [`waiting`] |
+//! | let N at a time go on, not one | [`semaphore`] |
+//! | have a migration or a job done once | [`once`] |
+//! | hold several locks, all of them or none | [`several_locks`] |
 //! | test your own program without an account | [`testing`] |
 //! | run commands and scripts under a lock | [`command`] |
 //! | see what it looks like in a terminal | [`terminal`] |
@@ -37,6 +40,9 @@ pages! {
     pauses
     holders
     waiting
+    semaphore
+    once
+    several_locks
     testing
     command
     terminal
