@@ -59,6 +59,9 @@
 //! | name the account and the credential | [`MutexOptions`], [`Credential`] |
 //! | sign in without a key | [`Credential`](Credential#signing-in-with-microsoft-entra-id) |
 //! | wait for a while, or not at all | [`Locker::try_lock_for`], [`Locker::try_lock`] |
+//! | let at most N go on at a time | [`Semaphore`] |
+//! | do something once, whoever starts it | [`Locker::once`] |
+//! | hold several locks, all of them or none | [`lock_all`] |
 //! | stop waiting from another thread | [`StopToken`] |
 //! | be told what happens | [`LockerBuilder::observer`], [`Event`] |
 //! | check in worker threads that the lock is still held | [`LeaseGuard::watch`], [`LeaseWatch`] |
@@ -116,9 +119,9 @@
 //!
 //! # What it is not
 //!
-//! It is not async, not reentrant, and not fair between processes. It has no reader-writer lock and
-//! no semaphore yet. It is not for locks that are taken hundreds of times a second: each costs two
-//! billed requests.
+//! It is not async, not reentrant, and not fair between processes. It has no reader-writer lock
+//! yet. It is not for locks that are taken hundreds of times a second: each costs two billed
+//! requests.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

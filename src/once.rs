@@ -114,8 +114,12 @@ impl Locker {
         every: Option<Duration>,
         work: impl FnOnce(&LeaseGuard) -> Result<T, E>,
     ) -> Result<Once<T>, OnceError<T, E>> {
-        if let Some(done) = self.done(every).map_err(OnceError::Lock)? {
-            return Ok(Once::AlreadyDone(done));
+        match self.done(every) {
+            Ok(Some(done)) => return Ok(Once::AlreadyDone(done)),
+            Ok(None) => {}
+            // The wait for the lock asks again, and whether it is done is asked under it.
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(OnceError::Lock(error)),
         }
         let guard = self.acquire(limit).map_err(OnceError::Lock)?;
         if let Some(done) = guard.done(every).map_err(OnceError::Lock)? {

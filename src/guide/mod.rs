@@ -8,6 +8,9 @@
 //! | be safe although a process can be paused | [`pauses`] |
 //! | see who holds a lock | [`holders`] |
 //! | know how waiting works, and what it costs | [`waiting`] |
+//! | let N at a time go on, not one | [`semaphore`] |
+//! | have a migration or a job done once | [`once`] |
+//! | hold several locks, all of them or none | [`several_locks`] |
 //! | have one leader at a time, and another when it fails | [`election`] |
 //! | test your own program without an account | [`testing`] |
 //! | run commands and scripts under a lock | [`command`] |
@@ -39,6 +42,9 @@ pages! {
     holders
     #[doc = include_str!("waiting.svg")]
     waiting
+    semaphore
+    once
+    several_locks
     election
     testing
     command

@@ -182,7 +182,14 @@ impl LeasedBlob<'_> {
                     }
                     etag = read()?.etag;
                 }
-                result => break result?,
+                Err(error) => {
+                    // What is known of the blob may no longer be so.
+                    if error.is_ambiguous() {
+                        self.seen.lock().stored = None;
+                    }
+                    return Err(error);
+                }
+                Ok(etag) => break etag,
             }
         };
         self.remember(StoredRecord {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azmutex::{AzureMutex, Error, ErrorKind, Lease, LeaseId, MutexOptions};
+use azmutex::{AzureMutex, Error, ErrorKind, Lease, LeaseId, LeaseStatus, MutexOptions};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -60,6 +60,15 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// What the service says of it; `None` if there is no such blob or container.
+    pub(crate) fn status(&self) -> Result<Option<LeaseStatus>, Failure> {
+        match self.mutex.status(&self.key) {
+            Ok(status) => Ok(Some(status)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The lock that is one of the permits of this one.
     pub(crate) fn slot(&self, slot: u32) -> Self {
         let slot = format!(".slot{slot}");

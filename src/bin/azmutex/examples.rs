@@ -4,7 +4,12 @@ use crate::exit;
 
 /// The examples of a command and its exit codes.
 pub(crate) fn with_exit(examples: &str, run: bool) -> String {
-    format!("{examples}\n\n{}", exit::help(run))
+    format!("{examples}\n\n{}", exit::help(exit::rows(run)))
+}
+
+/// The same for `once`.
+pub(crate) fn with_exit_of_once(examples: &str) -> String {
+    format!("{examples}\n\n{}", exit::help(exit::rows_of_once()))
 }
 
 pub(crate) const MAIN: &str = "\
@@ -29,6 +34,8 @@ Examples:
   azmutex run -n -E 0 cleanup ./cleanup.sh     from cron on many machines: skip if it runs elsewhere
   azmutex run -w 10m --reason 'release 8' deploy ./deploy.sh
   azmutex run -c backup 'pg_dump app | gzip > app.gz'
+  azmutex run --slots 3 deploy ./deploy.sh     three at a time, each with a number of its own
+  azmutex run --also db deploy ./migrate.sh    with both locks, or with neither
   azmutex run --dry-run deploy make release    show what would happen
 
 A script that runs itself under the lock, as its first line:
@@ -45,13 +52,14 @@ Examples:
 pub(crate) const ONCE: &str = "\
 Examples:
   azmutex once migrations/0042 ./migrate.sh    the first one runs it; the others wait, and do nothing
-  azmutex once --every 23h -n nightly ./report from cron on many machines: one of them, once a day
+  azmutex once --every 23h -n nightly ./report     from cron on many machines: one of them, once a day
   azmutex once --forget migrations/0042        it is due again";
 
 pub(crate) const STATUS: &str = "\
 Examples:
   azmutex status deploy                        who holds it, since when, what for
   azmutex status deploy backup --json          one object per line
+  azmutex status --slots deploy                a semaphore, with each of its permits
   azmutex status --check free deploy && echo nobody deploys
   azmutex status --check mine --lease-id \"$ID\" deploy || exit 1";
 
@@ -66,7 +74,8 @@ Examples:
   azmutex break deploy                         shows the holder, asks for the name, gives it 30 s
   azmutex break deploy --now                   at once: the holder may go on for a while
   azmutex break deploy --confirm deploy        without a terminal
-  azmutex break deploy --yes --if-stale 2h     only if it has been held for two hours";
+  azmutex break deploy --yes --if-stale 2h     only if it has been held for two hours
+  azmutex break --slot 1 deploy                one permit of a semaphore";
 
 pub(crate) const ACQUIRE: &str = "\
 Examples:

@@ -96,10 +96,24 @@ pub(crate) fn rows(run: bool) -> impl Iterator<Item = (&'static str, &'static st
     rows.filter(|(_, meaning)| !meaning.is_empty())
 }
 
-/// The table as `--help` shows it.
-pub(crate) fn help(run: bool) -> String {
+/// The rows that concern `once`: those of `run`, some with more to say.
+pub(crate) fn rows_of_once() -> impl Iterator<Item = (&'static str, &'static str)> {
+    rows(true).map(|(code, meaning)| {
+        let meaning = match code {
+            "0" => "the command's own status; 0 also if it was done before",
+            "125" => {
+                "azmutex failed before the command started, or could not record that it succeeded"
+            }
+            _ => meaning,
+        };
+        (code, meaning)
+    })
+}
+
+/// Rows as `--help` shows them.
+pub(crate) fn help(rows: impl Iterator<Item = (&'static str, &'static str)>) -> String {
     let mut text = String::from("Exit status:\n");
-    for (code, meaning) in rows(run) {
+    for (code, meaning) in rows {
         let _ = writeln!(text, "  {code:<6} {meaning}");
     }
     text.truncate(text.trim_end().len());

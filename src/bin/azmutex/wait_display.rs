@@ -55,6 +55,7 @@ pub(crate) fn moment(lines: u32) -> Duration {
 /// waited is left out last.
 pub(crate) fn drawn(
     name: &str,
+    permits: Option<u32>,
     status: Option<&LeaseStatus>,
     waited: Duration,
     columns: usize,
@@ -63,8 +64,9 @@ pub(crate) fn drawn(
     let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
     let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
     let time = format!("[{minutes}:{secs:02}]");
+    let held = held_by(permits);
     let whole = |detail: &str, end: &str| {
-        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}{end}")
+        format!("azmutex: waiting for {name}  {held} {who}{detail}{since}  {time}{end}")
     };
     let left = room.saturating_sub(width(&whole("", "")));
     let detail_cut = if left > LEGIBLE {
@@ -75,8 +77,8 @@ pub(crate) fn drawn(
     let lines = [
         whole(&detail, "  Ctrl-C to give up"),
         whole(&detail_cut, ""),
-        format!("waiting for {name}  held by {who}{since}  {time}"),
-        format!("{name}: held by {who}{since}  {time}"),
+        format!("waiting for {name}  {held} {who}{since}  {time}"),
+        format!("{name}: {held} {who}{since}  {time}"),
         format!("{name}: {who}{since} {time}"),
     ];
     if let Some(line) = lines.into_iter().find(|line| width(line) <= room) {
@@ -116,9 +118,56 @@ pub(crate) fn not_acquired(
 ) -> Failure {
     let Lock { name, word, .. } = lock;
     let text = why_not_acquired(name, &holder(status, Since::Span), limit);
+    Failure::new(Code::NotAcquired, text).hint(if_gone(word))
+}
+
+fn if_gone(word: &str) -> String {
+    format!("azmutex status {word}; if the holder is gone: azmutex break {word}")
+}
+
+/// The failure to acquire several locks in time. `busy`: one that is held, if that is known.
+pub(crate) fn not_all_acquired(
+    names: &str,
+    busy: Option<(&Lock, &LeaseStatus)>,
+    limit: Option<Duration>,
+) -> Failure {
+    let within = within(limit);
+    let Some((Lock { name, word, .. }, status)) = busy else {
+        let text = format!("cannot acquire {names}: {within}somebody held one of them");
+        return Failure::new(Code::NotAcquired, text);
+    };
+    let who = holder(Some(status), Since::Span);
+    let text = format!("cannot acquire {names}: {within}somebody holds {name} ({who})");
+    Failure::new(Code::NotAcquired, text).hint(if_gone(word))
+}
+
+/// The failure to acquire one of the permits in time. `status`: of one that is held, if that is known.
+pub(crate) fn no_permit(
+    lock: &Lock,
+    permits: u32,
+    status: Option<&LeaseStatus>,
+    limit: Option<Duration>,
+) -> Failure {
+    let Lock { name, word, .. } = lock;
+    let held = status.filter(|status| !status.state().is_free());
+    let who = match held {
+        Some(status) => who_holds(Some(permits), Some(status), Since::Span),
+        None if permits == 1 => "somebody held the only permit".to_owned(),
+        None => format!("others held all {permits} permits"),
+    };
+    let text = format!("cannot acquire {name}: {}{who}", within(limit));
+    let slot = held.and_then(|status| Some(status.key().rsplit_once(".slot")?.1));
+    let slot = slot.unwrap_or("N");
     Failure::new(Code::NotAcquired, text).hint(format!(
-        "azmutex status {word}; if the holder is gone: azmutex break {word}"
+        "azmutex status --slots {word}; if a holder is gone: azmutex break --slot {slot} {word}"
     ))
+}
+
+fn within(limit: Option<Duration>) -> String {
+    match limit {
+        Some(limit) if !limit.is_zero() => format!("not acquired within {}: ", short(limit)),
+        _ => String::new(),
+    }
 }
 
 fn why_not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
@@ -139,8 +188,25 @@ pub(crate) enum Since {
 }
 
 /// Who holds the lock, as `held by ...`.
-pub(crate) fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
-    format!("held by {}", HeldBy::of(status, style))
+fn holder(status: Option<&LeaseStatus>, style: Since) -> String {
+    who_holds(None, status, style)
+}
+
+/// Who holds the lock, or one of so many permits.
+pub(crate) fn who_holds(
+    permits: Option<u32>,
+    status: Option<&LeaseStatus>,
+    style: Since,
+) -> String {
+    format!("{} {}", held_by(permits), HeldBy::of(status, style))
+}
+
+fn held_by(permits: Option<u32>) -> String {
+    match permits {
+        None => "held by".to_owned(),
+        Some(1) => "the only permit is held by".to_owned(),
+        Some(permits) => format!("all {permits} permits are held, one by"),
+    }
 }
 
 /// Who holds a lock, in parts, the first of which matters most.
@@ -283,7 +349,7 @@ impl WaitDisplay {
             }
             let (name, status, waited) = (&self.lock.name, state.status.as_ref(), began.elapsed());
             match self.style {
-                Style::Drawn => draw(&drawn(name, status, waited, columns())),
+                Style::Drawn => draw(&drawn(name, None, status, waited, columns())),
                 Style::Lines => {
                     let holder = holder(status, Since::Time);
                     say(&line(name, &holder, waited, self.limit));
@@ -359,12 +425,17 @@ mod tests {
             "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
         );
         assert_eq!(
-            drawn("prod/deploy", None, Duration::from_secs(45), 200),
+            drawn("prod/deploy", None, None, Duration::from_secs(45), 200),
             "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
         );
         assert_eq!(
             why_not_acquired("prod/deploy", &holder, limit),
             "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
+        );
+        assert_eq!(
+            drawn("deploy", Some(3), None, Duration::from_secs(45), 200),
+            "azmutex: waiting for deploy  all 3 permits are held, one by another client  [0:45]  \
+             Ctrl-C to give up"
         );
     }
 
@@ -374,7 +445,7 @@ mod tests {
         let wide = "鍵".repeat(40);
         for name in ["a", "prod/deploy", "e\u{301}e\u{301}", &wide] {
             for columns in 0..160 {
-                let line = drawn(name, None, waited, columns);
+                let line = drawn(name, None, None, waited, columns);
                 assert!(width(&line) < columns.max(1), "{columns}: {line}");
                 assert!(columns < 9 || line.contains("[61:01]"), "{columns}: {line}");
             }
@@ -390,7 +461,7 @@ mod tests {
             (20, "another cl… [61:01]"),
             (9, "[61:01]"),
         ] {
-            assert_eq!(drawn("prod/deploy", None, waited, columns), line);
+            assert_eq!(drawn("prod/deploy", None, None, waited, columns), line);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use azmutex::{LeaseDuration, LeaseId, LeaseState, Locker};
+use azmutex::{Error, LeaseDuration, LeaseId, LeaseState, Locker, Semaphore};
 
 use super::tool::{Tool, finish};
 use crate::support::account::Account;
@@ -788,4 +788,65 @@ fn hints_name_locks_as_a_shell_reads_them() {
     tool.run(&["break", "it's mine"])
         .exits(5)
         .says(r"hint: pass --yes, or --confirm 'it'\''s mine'");
+}
+
+#[test]
+fn permits_of_a_semaphore_that_were_never_used_are_free() {
+    let tool = Tool::new();
+    let semaphore = Semaphore::new(tool.mutex(), "deploy", 3).unwrap();
+    let permit = semaphore.acquire().unwrap();
+    let held = semaphore.slot(&permit).unwrap();
+    let done = tool
+        .run(&["status", "--slots", "deploy"])
+        .exits(0)
+        .prints("deploy: a semaphore with 3 permits\n");
+    for slot in 0..3 {
+        let text = match slot {
+            _ if slot == held => format!("deploy.slot{slot}: held by "),
+            _ => format!("deploy.slot{slot}: free (never used)\n"),
+        };
+        assert!(done.out.contains(&text), "{text} {done:?}");
+    }
+    let objects = tool
+        .run(&["status", "--slots", "--json", "deploy"])
+        .exits(0);
+    assert_eq!(objects.jsons().len(), 4);
+    drop(permit);
+    let one = Semaphore::new(tool.mutex(), "one", 1).unwrap();
+    drop(one.acquire().unwrap());
+    tool.run(&["status", "one"])
+        .exits(0)
+        .prints("one: a semaphore with 1 permit\n");
+}
+
+#[test]
+fn semaphore_whose_own_key_is_held_as_a_lock_is_shown_as_both() {
+    let tool = Tool::new();
+    let semaphore = Semaphore::new(tool.mutex(), "deploy", 3).unwrap();
+    drop(semaphore.acquire().unwrap());
+    let locker = Locker::builder(tool.mutex(), "deploy").owner("ci@build-07");
+    let locker = locker.holder_delay(Duration::ZERO).build().unwrap();
+    let held = locker.lock().unwrap();
+    tool.run(&["status", "deploy"])
+        .exits(0)
+        .prints("deploy: a semaphore with 3 permits; as a lock, held by ci@build-07");
+    drop(held);
+}
+
+#[test]
+fn list_tells_semaphores_and_done_work_from_locks() {
+    let tool = Tool::new();
+    let semaphore = Semaphore::new(tool.mutex(), "deploy", 3).unwrap();
+    drop(semaphore.acquire().unwrap());
+    let migration = Locker::new(tool.mutex(), "migration").unwrap();
+    migration.once(None, |_| Ok::<_, Error>(())).unwrap();
+    let done = tool.run(&["list"]).exits(0);
+    for (lock, state) in [("deploy ", "3 permits"), ("migration ", "free (done)")] {
+        let row = done.out.lines().find(|line| line.starts_with(lock));
+        let cells: Vec<_> = row.unwrap().split("  ").map(str::trim).collect();
+        assert!(cells.contains(&state), "{cells:?}");
+    }
+    tool.run(&["status", "migration"])
+        .exits(0)
+        .prints("; done by ");
 }

@@ -39,6 +39,16 @@ fn help_of_every_command_teaches_by_example() {
             assert_eq!(done.err, "");
         }
     }
+    let once = finish(bare(&["once", "--help"])).exits(0);
+    for text in [
+        "0      the command's own status; 0 also if ",
+        "or could not record that",
+    ] {
+        assert!(once.out.contains(text), "{text}: {once:?}");
+    }
+    for option in ["--slots", "--also", "--resize"] {
+        assert!(!once.out.contains(option), "{option}: {once:?}");
+    }
     let run = finish(bare(&["run", "--help"])).exits(0);
     for code in ["75 ", "121 ", "125 ", "126 ", "127 ", "128+n "] {
         assert!(run.out.contains(&format!("\n  {code}")), "{code}");
@@ -104,6 +114,8 @@ fn man_pages_have_their_sections_and_every_command() {
         );
         assert!(page.contains("AZURE_STORAGE_CONNECTION_STRING"), "{verb}");
     }
+    let once = read("azmutex-once.1");
+    assert!(once.contains("0 also if it was done before") && once.contains("\\fB121\\fR"));
     let run = read("azmutex-run.1");
     assert!(run.contains("AZMUTEX_ON_LOST") && run.contains("\\fB121\\fR"));
     let synopsis = run.split(".SH SYNOPSIS\n").nth(1).unwrap();

@@ -105,9 +105,15 @@ impl Shell {
     /// Waits for a line `pid=N.`, which no line that is typed begins with.
     #[track_caller]
     fn expect_pid(&mut self) -> i32 {
-        self.expect("\npid=");
-        let pid = self.expect(".");
-        number(&format!("pid={pid}"), "pid")
+        self.expect_number("pid")
+    }
+
+    /// The same for another name.
+    #[track_caller]
+    fn expect_number(&mut self, name: &str) -> i32 {
+        self.expect(&format!("\n{name}="));
+        let value = self.expect(".");
+        number(&format!("{name}={value}"), name)
     }
 }
 
@@ -256,6 +262,79 @@ fn lock_is_released_while_suspended_if_that_is_asked_for() {
     shell.line("abc");
     shell.expect("got-abc");
     shell.expect("end=0.");
+}
+
+#[test]
+fn permit_that_was_released_while_suspended_is_the_same_one_again() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let lock = unique("tty");
+    let script = "'echo slot=$AZMUTEX_SLOT.; read line; echo g\"\"ot-$line'";
+    shell.line(&format!(
+        "$AZ run --slots 8 --on-suspend=release {lock} -c {script}; echo rc=$?."
+    ));
+    let seen = shell.expect_number("slot");
+    let permit = format!("{lock}.slot{seen}");
+    shell.keys(SUSPEND);
+    shell.expect("Stopped");
+    // The command has been told its number, so no other one will do.
+    let rival = service.locker(&permit).try_lock().expect("it was released");
+    shell.line("fg; echo end=$?.");
+    shell.expect("waiting for ");
+    drop(rival);
+    shell.expect("acquired ");
+    assert_eq!(service.state(&permit), LeaseState::Leased);
+    shell.line("abc");
+    shell.expect("got-abc");
+    shell.expect("end=0.");
+    assert!(service.state(&permit).is_free());
+}
+
+#[test]
+fn several_locks_that_were_released_while_suspended_are_acquired_again() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let [one, other] = ["tty", "tty"].map(unique);
+    shell.line(&format!(
+        "$AZ run --also {other} --on-suspend=release {one} -c {READ}; echo rc=$?."
+    ));
+    shell.expect("ready");
+    shell.keys(SUSPEND);
+    shell.expect("Stopped");
+    let rival = service.locker(&other).try_lock().expect("it was released");
+    assert!(service.state(&one).is_free());
+    shell.line("fg; echo end=$?.");
+    shell.expect(&format!("waiting for {other}"));
+    drop(rival);
+    shell.expect("acquired ");
+    shell.line("abc");
+    shell.expect("got-abc");
+    shell.expect("end=0.");
+    for lock in [&one, &other] {
+        assert!(service.state(lock).is_free());
+    }
+}
+
+#[test]
+fn work_that_was_done_while_it_was_suspended_is_not_done_again() {
+    let service = Service::emulator();
+    let mut shell = Shell::start(&service);
+    let lock = unique("tty");
+    shell.line(&format!(
+        "$AZ once --on-suspend=release {lock} -c {READ}; echo rc=$?."
+    ));
+    shell.expect("ready");
+    shell.keys(SUSPEND);
+    shell.expect("Stopped");
+    shell.line(&format!(
+        "$AZ once {lock} echo other-r''an; echo o''ther=$?."
+    ));
+    shell.expect("other-ran");
+    shell.expect("other=0.");
+    shell.line("fg; echo end=$?.");
+    let seen = shell.expect("end=121.");
+    assert!(seen.contains("it was done meanwhile"), "{seen}");
+    assert!(!seen.contains("got-"), "{seen}");
 }
 
 #[test]

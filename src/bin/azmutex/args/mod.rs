@@ -31,7 +31,7 @@ use crate::value;
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = examples::MAIN,
-    after_long_help = format!("{}\n\n{}", examples::MAIN, exit::help(false)),
+    after_long_help = format!("{}\n\n{}", examples::MAIN, exit::help(exit::rows(false))),
     max_term_width = 100
 )]
 pub(crate) struct Cli {

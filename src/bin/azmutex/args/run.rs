@@ -203,7 +203,7 @@ pub(crate) struct RunArgs {
 /// from then on does nothing. It runs again if it was killed, or azmutex was, before that was recorded:
 /// so it must do no harm to run it twice. The service's clock alone decides when it is due.
 #[derive(Debug, Args)]
-#[command(after_help = examples::ONCE, after_long_help = examples::with_exit(examples::ONCE, true))]
+#[command(after_help = examples::ONCE, after_long_help = examples::with_exit_of_once(examples::ONCE))]
 pub(crate) struct OnceArgs {
     /// Run it again this long after it was done; a day is best written as 23h [default: never]
     #[arg(long, value_name = "DURATION", env = "AZMUTEX_EVERY", value_parser = value::duration)]

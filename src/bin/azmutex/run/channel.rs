@@ -15,12 +15,12 @@ use super::held::{Got, Held};
 pub(super) enum Message {
     /// The waiting is over.
     Waited(Result<Box<Got>, TryLockError>),
-    /// Something happened to the lock.
-    Event(Event),
+    /// Something happened to the lock, or to the one with this name of several.
+    Event(Event, Option<Arc<str>>),
     /// What the service says of the lock.
     Status(Result<Box<LeaseStatus>, Error>),
     /// Whether the lease is still ours, as the service says.
-    Verified(Result<(), Error>),
+    Verified(Result<(), (usize, Error)>),
     /// What became of a run of the health command, or why it was no success.
     Health(Result<(), String>),
     /// It is recorded that the work is done, or is not.

@@ -20,6 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) args: &'a RunArgs,
     pub(super) global: &'a Global,
     pub(super) lock: &'a Lock,
+    /// What is held, safe to show: the lock's name, or the names of all.
+    pub(super) name: &'a str,
     pub(super) reporter: Reporter,
     pub(super) style: Style,
     pub(super) signals: Signals,
@@ -31,9 +33,9 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The lock's name, safe to show.
+    /// What is held, safe to show.
     pub(super) fn name(&self) -> &'a str {
-        &self.lock.name
+        self.name
     }
 
     /// The lock's exact name.

@@ -40,7 +40,7 @@ pub(super) fn of_child(
         (HELD_LOCKS, chain::with(lock, held.slot, others)),
         // As it was given, for a script to compare with what it would give itself.
         ("AZMUTEX_NAME", args.lock.clone()),
-        ("AZMUTEX_URL", lock.url.clone()),
+        ("AZMUTEX_URL", held.url(lock)),
         ("AZMUTEX_ACQUIRED_AT", rfc3339(SystemTime::now())),
         ("AZMUTEX_LEASE_SECONDS", budget.lease.as_secs().to_string()),
         ("AZMUTEX_PID", std::process::id().to_string()),

@@ -29,7 +29,7 @@ pub(super) fn acquire_failed(lock: &str, error: &azmutex::Error, attempt: u32) -
 /// The lock is held.
 pub(super) fn acquired(lock: &Lock, held: &Held, waited: Duration) -> Object {
     event("acquired", &lock.key)
-        .exact("url", &lock.url)
+        .exact("url", &held.url(lock))
         .maybe_number("fence", held.fencing_token())
         .maybe_number("slot", held.slot)
         .bool("previous_abandoned", held.abandoned().is_some())

@@ -3,9 +3,16 @@
 use std::time::Duration;
 
 use azmutex::{
-    AzureMutex, Done, Error, Lease, LeaseGuard, LeaseStatus, LeaseWatch, Locker, LossReason,
-    Previous, Semaphore, TryLockError, lock_all, try_lock_all_for,
+    AzureMutex, Done, Error, ErrorKind, Lease, LeaseGuard, LeaseStatus, LeaseWatch, Locker,
+    LossReason, Previous, Semaphore, TryLockError, lock_all, try_lock_all_for,
 };
+
+use super::timer;
+use crate::config::Lock;
+use crate::output::clean;
+
+/// How many permits to look at for one that is held.
+const LOOKS: u32 = 8;
 
 /// What a run waits for.
 #[derive(Clone)]
@@ -13,9 +20,11 @@ pub(super) enum Wanted {
     Lock(Locker),
     Permit {
         semaphore: Semaphore,
-        /// Records its number of permits first.
+        /// Records its number of permits if another one is recorded.
         resize: bool,
     },
+    /// This one of the permits.
+    Slot(Locker, u32),
     /// The lock that is named first, and others.
     All(Vec<Locker>),
     /// The lock, unless its work was done, less than this time ago if that is given.
@@ -40,20 +49,34 @@ pub(super) struct Held {
 }
 
 /// Tells whether all of it is held.
-pub(super) struct Watch(Vec<(AzureMutex, LeaseWatch)>);
+pub(super) struct Watch {
+    watches: Vec<(AzureMutex, LeaseWatch)>,
+    /// One of several that the same name stands for.
+    is_one_of: bool,
+}
 
 impl Wanted {
     /// Waits for it, for at most `limit`.
     pub(super) fn acquire(&self, limit: Option<Duration>) -> Result<Got, TryLockError> {
-        let lock = |locker: &Locker| match limit {
+        let started = timer::now();
+        let left = || limit.map(|limit| (limit + started).saturating_sub(timer::now()));
+        let lock = |locker: &Locker| match left() {
             None => locker.lock().map_err(TryLockError::from),
-            Some(limit) => locker.try_lock_for(limit),
+            Some(left) => locker.try_lock_for(left),
         };
         let held = match (self, limit) {
             (Self::Lock(locker), _) => Held::one(locker, lock(locker)?),
+            (Self::Slot(locker, slot), _) => Held {
+                slot: Some(*slot),
+                ..Held::one(locker, lock(locker)?)
+            },
             (Self::Once(locker, every), _) => {
-                if let Some(done) = locker.done(*every)? {
-                    return Ok(Got::Done(done));
+                match locker.done(*every) {
+                    Ok(Some(done)) => return Ok(Got::Done(done)),
+                    Ok(None) => {}
+                    // The wait for the lock asks again, and whether it is done is asked under it.
+                    Err(error) if may_pass(&error) => {}
+                    Err(error) => return Err(error.into()),
                 }
                 let guard = lock(locker)?;
                 // Somebody may have done it meanwhile.
@@ -62,13 +85,19 @@ impl Wanted {
                 }
                 Held::one(locker, guard)
             }
-            (Self::Permit { semaphore, resize }, limit) => {
-                if *resize {
-                    semaphore.resize()?;
-                }
-                let guard = match limit {
-                    None => semaphore.acquire()?,
-                    Some(limit) => semaphore.try_acquire_for(limit)?,
+            (Self::Permit { semaphore, resize }, _) => {
+                let acquire = || match left() {
+                    None => semaphore.acquire().map_err(TryLockError::from),
+                    Some(left) => semaphore.try_acquire_for(left),
+                };
+                let guard = match acquire() {
+                    Err(TryLockError::Error(error))
+                        if *resize && error.kind() == ErrorKind::Config =>
+                    {
+                        semaphore.resize()?;
+                        acquire()?
+                    }
+                    result => result?,
                 };
                 Held {
                     slot: semaphore.slot(&guard),
@@ -86,10 +115,31 @@ impl Wanted {
         Ok(Got::Held(held))
     }
 
+    /// How many permits there are, if it is one of them.
+    pub(super) fn permits(&self) -> Option<u32> {
+        match self {
+            Self::Permit { semaphore, .. } => Some(semaphore.permits()),
+            _ => None,
+        }
+    }
+
+    /// The number of permits that is recorded, if `error` says that another one is.
+    pub(super) fn permits_recorded(&self, error: &Error) -> Option<u32> {
+        let Self::Permit { semaphore, .. } = self else {
+            return None;
+        };
+        if error.kind() != ErrorKind::Config {
+            return None;
+        }
+        let status = semaphore.mutex().status(semaphore.key()).ok()?;
+        let recorded = status.permits()?;
+        (recorded != semaphore.permits()).then_some(recorded)
+    }
+
     /// The client of the lock that is named first.
     pub(super) fn mutex(&self) -> &AzureMutex {
         match self {
-            Self::Lock(locker) | Self::Once(locker, _) => locker.mutex(),
+            Self::Lock(locker) | Self::Once(locker, _) | Self::Slot(locker, _) => locker.mutex(),
             Self::Permit { semaphore, .. } => semaphore.mutex(),
             Self::All(lockers) => lockers[0].mutex(),
         }
@@ -98,7 +148,9 @@ impl Wanted {
     /// Waits until what abandoned attempts may have left behind is released, for at most `timeout`.
     pub(super) fn settle(&self, timeout: Duration) -> bool {
         match self {
-            Self::Lock(locker) | Self::Once(locker, _) => locker.settle(timeout),
+            Self::Lock(locker) | Self::Once(locker, _) | Self::Slot(locker, _) => {
+                locker.settle(timeout)
+            }
             Self::Permit { semaphore, .. } => semaphore.settle(timeout),
             Self::All(lockers) => lockers.iter().all(|locker| locker.settle(timeout)),
         }
@@ -106,32 +158,54 @@ impl Wanted {
 
     /// The lease that `error` leaves behind, if it does and is known.
     pub(super) fn left_behind(&self, error: &Error) -> Option<Lease> {
-        let (Self::Lock(locker) | Self::Once(locker, _)) = self else {
+        let (Self::Lock(locker) | Self::Once(locker, _) | Self::Slot(locker, _)) = self else {
             return None;
         };
         Lease::new(locker.key(), error.lease_id()?).ok()
     }
 
-    /// Who holds it, or one of the locks.
+    /// Who holds it, or one of the locks or permits.
     pub(super) fn look(&self) -> Result<LeaseStatus, Error> {
         let look = |locker: &Locker| locker.mutex().status(locker.key());
         match self {
-            Self::Lock(locker) | Self::Once(locker, _) => look(locker),
+            Self::Lock(locker) | Self::Once(locker, _) | Self::Slot(locker, _) => look(locker),
             Self::Permit { semaphore, .. } => {
-                let key = format!("{}.slot0", semaphore.key());
-                semaphore.mutex().status(&key)
+                held_one((0..semaphore.permits().min(LOOKS)).map(|slot| {
+                    let key = format!("{}.slot{slot}", semaphore.key());
+                    semaphore.mutex().status(&key)
+                }))
             }
-            Self::All(lockers) => {
-                let held = |status: &LeaseStatus| !status.state().is_free();
-                let mut others = lockers[1..].iter().filter_map(|locker| look(locker).ok());
-                let first = look(&lockers[0])?;
-                if held(&first) {
-                    return Ok(first);
-                }
-                Ok(others.find(held).unwrap_or(first))
-            }
+            Self::All(lockers) => held_one(lockers.iter().map(look)),
         }
     }
+}
+
+/// Whether the same request may succeed later.
+fn may_pass(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Transport | ErrorKind::Throttled | ErrorKind::Service
+    )
+}
+
+/// The first that is held, or else whatever is known.
+fn held_one(
+    statuses: impl Iterator<Item = Result<LeaseStatus, Error>>,
+) -> Result<LeaseStatus, Error> {
+    let mut known = None;
+    for status in statuses {
+        let held = status
+            .as_ref()
+            .is_ok_and(|status| !status.state().is_free());
+        if held {
+            return status;
+        }
+        known = match known {
+            Some(Ok(free)) => Some(Ok(free)),
+            _ => Some(status),
+        };
+    }
+    known.unwrap_or_else(|| unreachable!("there is one at least"))
 }
 
 impl Held {
@@ -165,13 +239,22 @@ impl Held {
         self.guards.iter().map(|(_, guard)| guard)
     }
 
+    /// The URL of the blob whose lease ID is [`lease_id`](Self::lease_id), for `lock`.
+    pub(super) fn url(&self, lock: &Lock) -> String {
+        match self.slot {
+            Some(slot) => lock.slot(slot).url,
+            None => lock.url.clone(),
+        }
+    }
+
     pub(super) fn watch(&self) -> Watch {
         let watches = self.guards.iter();
-        Watch(
-            watches
+        Watch {
+            watches: watches
                 .map(|(mutex, guard)| (mutex.clone(), guard.watch()))
                 .collect(),
-        )
+            is_one_of: self.guards.len() > 1 || self.slot.is_some(),
+        }
     }
 
     /// By which the work gives signs of life.
@@ -219,7 +302,32 @@ impl Held {
 
 impl Watch {
     fn watches(&self) -> impl Iterator<Item = &LeaseWatch> {
-        self.0.iter().map(|(_, watch)| watch)
+        self.watches.iter().map(|(_, watch)| watch)
+    }
+
+    /// The place of one that is lost, or else of the one that will be first.
+    pub(super) fn weakest(&self) -> usize {
+        let lost = self
+            .watches()
+            .position(|watch| watch.loss_reason().is_some());
+        let first = || {
+            let all = self.watches().enumerate();
+            all.min_by_key(|(_, watch)| watch.remaining())
+        };
+        lost.or_else(|| first().map(|(place, _)| place))
+            .unwrap_or(0)
+    }
+
+    /// The name of the one in this place, if it is one of several.
+    pub(super) fn name(&self, place: usize) -> Option<String> {
+        let (_, watch) = self.watches.get(place)?;
+        self.is_one_of.then(|| clean(watch.key()))
+    }
+
+    /// The URL of its blob.
+    pub(super) fn url(&self, place: usize) -> String {
+        let lock = self.watches.get(place);
+        lock.map_or(String::new(), |(mutex, watch)| mutex.url(watch.key()))
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -235,10 +343,13 @@ impl Watch {
         self.watches().find_map(LeaseWatch::loss_reason)
     }
 
-    /// Renews all of it, which the service does only if it is still this process's.
-    pub(super) fn verification(&self) -> impl FnOnce() -> Result<(), Error> + Send + 'static {
+    /// Renews all of it, which the service does only if it is still this process's. A failure comes
+    /// with the place of the lock.
+    pub(super) fn verification(
+        &self,
+    ) -> impl FnOnce() -> Result<(), (usize, Error)> + Send + 'static {
         let leases: Vec<_> = self
-            .0
+            .watches
             .iter()
             .map(|(mutex, watch)| {
                 let lease = Lease::new(watch.key(), watch.lease_id());
@@ -246,8 +357,11 @@ impl Watch {
             })
             .collect();
         move || {
-            let mut leases = leases.into_iter();
-            leases.try_for_each(|(mutex, lease)| mutex.renew(&lease?))
+            let mut leases = leases.into_iter().enumerate();
+            leases.try_for_each(|(place, (mutex, lease))| {
+                let renewed = lease.and_then(|lease| mutex.renew(&lease));
+                renewed.map_err(|error| (place, error))
+            })
         }
     }
 }

@@ -1,11 +1,13 @@
 //! One run from start to end: check, wait, start, supervise, release, exit as the command did.
 
+mod dry_run;
+
 use std::ffi::{CString, c_int};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use azmutex::{
@@ -30,20 +32,23 @@ use super::signals::{Arrived, Signals};
 use super::status::Status;
 use super::supervisor::{Acquisition, Ended, Supervisor};
 use super::sys::{self, RealTimeSignals, SignalMask};
-use super::terminal::{Group, Place};
+use super::terminal::Place;
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
 use crate::args::{ElectArgs, Global, OnLost, OnSuspend, OnceArgs, Purpose, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
-use crate::output::{Failure, Object, clean, holder_object, print_line, with_cause};
+use crate::output::{Failure, clean, with_cause};
 use crate::times::{rfc3339, short};
-use crate::wait_display::{Style, not_acquired};
+use crate::wait_display::{Style, no_permit, not_acquired, not_all_acquired};
 use crate::{chain, files};
 
 /// How long to wait for the release before the lease is left to run out.
 const RELEASE: Duration = Duration::from_secs(5);
+
+/// The most locks that the library holds at once.
+const MAX_LOCKS: usize = 16;
 
 /// How long to wait for the holder's name when the lock was not acquired.
 const NAME: Duration = Duration::from_secs(2);
@@ -156,6 +161,8 @@ struct Plan<'a> {
     lock: Lock,
     /// Those that are held besides.
     others: Vec<Lock>,
+    /// The names of all, safe to show.
+    name: String,
 }
 
 impl<'a> Plan<'a> {
@@ -174,21 +181,31 @@ impl<'a> Plan<'a> {
             })?;
         let program = Program::resolve(&args.command, args.shell.as_deref())?;
         let config = Config::load_within(global, args.waiting.patience(global))?;
-        let mut lock = config.lock(&args.lock, args.waiting.create)?;
+        let lock = config.lock(&args.lock, args.waiting.create)?;
         if once.is_some() && (args.slots.is_some() || !args.also.is_empty()) {
             return Err(Failure::usage("--slots and --also are options of run"));
         }
         let slot = (args.slots == Some(1)).then_some(0);
         chain::refuse_held(&lock, slot, &args.waiting)?;
-        let other = |name: &String| {
+        let mut others: Vec<Lock> = Vec::new();
+        for name in &args.also {
             let other = config.lock(name, args.waiting.create)?;
             chain::refuse_held(&other, None, &args.waiting)?;
-            Ok::<_, Failure>(other)
-        };
-        let others = args.also.iter().map(other).collect::<Result<Vec<_>, _>>()?;
-        for other in &others {
-            lock.name = format!("{} and {}", lock.name, other.name);
+            let is_new = others
+                .iter()
+                .chain([&lock])
+                .all(|lock| lock.url != other.url);
+            if is_new {
+                others.push(other);
+            }
         }
+        let count = 1 + others.len();
+        if count > MAX_LOCKS {
+            return Err(Failure::usage(format!(
+                "--also: {count} locks are named, and a run holds {MAX_LOCKS} at most"
+            )));
+        }
+        let name = names(&lock, &others);
         Ok(Self {
             args,
             once,
@@ -199,6 +216,7 @@ impl<'a> Plan<'a> {
             config,
             lock,
             others,
+            name,
         })
     }
 
@@ -211,6 +229,7 @@ impl<'a> Plan<'a> {
             args: self.args,
             global: self.global,
             lock: &self.lock,
+            name: &self.name,
             reporter: Reporter::new(self.open_events()?, self.global),
             style: Style::of(self.global),
             signals: Signals::install(real_time).map_err(cannot_start)?,
@@ -236,7 +255,8 @@ impl<'a> Plan<'a> {
             let text = format!("standing for election again: {}", context.name());
             context.reporter.note(&text);
             // So that others have their turn.
-            if let Some(signal) = pause(&mut context, self.args.waiting.poll / 4 * 5) {
+            let poll = self.args.waiting.poll;
+            if let Some(signal) = pause(&mut context, poll.saturating_add(poll / 4)) {
                 return Ok(self.interrupted(&mut context, &Course::start(), signal));
             }
         }
@@ -287,6 +307,11 @@ impl<'a> Plan<'a> {
         let event = events::acquired(&self.lock, &guard, acquired - course.started);
         context.event(&event);
         self.tell_previous(context, &guard);
+        let slot = self.wanted_again(&guard, stop, context)?;
+        let acquisition = Acquisition {
+            wanted: slot.as_ref().unwrap_or(wanted),
+            stop,
+        };
         let (start, place) = self.prepare(context, &guard, mask, before == 0);
         let environment = start.environment.clone();
         let checked = timer::now();
@@ -373,11 +398,11 @@ impl<'a> Plan<'a> {
     fn already_done(&self, context: &mut Context<'_>, done: &Done, course: &Course) -> End {
         let event = events::already_done(context.key(), done);
         context.event(&event);
-        let by = done
-            .by()
-            .map_or(String::new(), |by| format!(" by {}", clean(by)));
-        let at = rfc3339(done.at());
-        let text = format!("{} was done{by} at {at}; nothing to do", context.name());
+        let text = format!(
+            "{} was done {}; nothing to do",
+            context.name(),
+            by_and_at(done)
+        );
         context.reporter.note(&text);
         let code = self.once.map_or(0, |once| once.done_exit_code);
         self.conclude(context, course, "already_done", Some(code), None, false);
@@ -404,9 +429,26 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// What to acquire after a suspension, if it is less than before. The command has been told the
+    /// number of its permit, which therefore stays the same.
+    fn wanted_again(
+        &self,
+        held: &Held,
+        stop: &StopToken,
+        context: &Context<'_>,
+    ) -> Result<Option<Wanted>, Failure> {
+        let Some(slot) = held.slot else {
+            return Ok(None);
+        };
+        let locker = self.builder(&self.lock.slot(slot), stop, context).build()?;
+        Ok(Some(Wanted::Slot(locker, slot)))
+    }
+
     fn builder(&self, lock: &Lock, stop: &StopToken, context: &Context<'_>) -> LockerBuilder {
         let identity = &self.args.identity;
         let sender = context.channel.sender();
+        // Of several locks or permits, people want to know which.
+        let name = (lock.name != self.name).then(|| Arc::from(lock.name.as_str()));
         let reason = identity
             .reason
             .clone()
@@ -420,7 +462,9 @@ impl<'a> Plan<'a> {
             .release_timeout(RELEASE)
             .fencing(self.election.is_some() || !self.args.no_fencing)
             .reason(reason)
-            .observer(move |event: &Event| sender.send(Message::Event(event.clone())))
+            .observer(move |event: &Event| {
+                sender.send(Message::Event(event.clone(), name.clone()));
+            })
             .stop_token(stop);
         let builder = match self.health() {
             Some(within) => builder.health(within),
@@ -528,7 +572,8 @@ impl<'a> Plan<'a> {
         course: &Course,
     ) -> Failure {
         let why = cause(error);
-        let event = events::lost(context.key(), &why);
+        let watch = guard.watch();
+        let event = events::lost(context.key(), &why).exact("url", &watch.url(watch.weakest()));
         context.event(&event);
         let released = release(context, guard) == Release::Done;
         let failure = Failure::new(Code::Lost, format!("{why}; the command was not started"));
@@ -547,20 +592,42 @@ impl<'a> Plan<'a> {
             TryLockError::WouldBlock => {
                 let status = waiting::look_for(context, wanted, NAME);
                 let limit = self.args.waiting.limit();
-                let failure = not_acquired(&self.lock, status.as_deref(), limit);
+                let failure = self.not_acquired(status.as_deref(), limit);
                 self.failed(context, course, "not_acquired", failure, false)
             }
             TryLockError::Error(error) => {
+                let recorded = wanted.permits_recorded(&error);
                 let mut failure = Failure::from(error);
                 failure.text = format!(
                     "cannot acquire {} (tried for {}): {}",
-                    self.lock.name,
+                    self.name,
                     short(waited),
                     failure.text
                 );
+                if let (Some(recorded), Some(slots)) = (recorded, self.args.slots) {
+                    failure = failure.hint(format!(
+                        "--slots {recorded} is what others use; --slots {slots} --resize changes it \
+                         for all"
+                    ));
+                }
                 self.failed(context, course, "failed", failure, false)
             }
         }
+    }
+
+    fn not_acquired(&self, status: Option<&LeaseStatus>, limit: Option<Duration>) -> Failure {
+        if let Some(slots) = self.args.slots {
+            return no_permit(&self.lock, slots, status, limit);
+        }
+        if self.others.is_empty() {
+            return not_acquired(&self.lock, status, limit);
+        }
+        let busy = status.filter(|status| !status.state().is_free());
+        let busy = busy.and_then(|status| {
+            let mut all = [&self.lock].into_iter().chain(&self.others);
+            Some((all.find(|lock| lock.key == status.key())?, status))
+        });
+        not_all_acquired(&self.name, busy, limit)
     }
 
     /// Reports the end of a run whose command was not started. Returns the failure.
@@ -603,14 +670,21 @@ impl<'a> Plan<'a> {
         let mut unrecorded = is_done;
         if is_done && ended.dead && !lost {
             (guard, unrecorded) = self.record(context, guard);
+        } else if is_done {
+            let text = format!(
+                "the command succeeded, and it is not recorded that {} is done: it will run again",
+                context.name()
+            );
+            context.reporter.error(&text);
         }
         match guard {
             Some(guard) if ended.dead => match release(context, guard) {
                 Release::Done => released = true,
-                Release::Lost => {
+                Release::Lost(why) => {
                     if !lost {
                         let text = format!(
-                            "lock {} was lost before the command ended, and nobody noticed in time",
+                            "lock {} was lost before the command ended, and nobody noticed in time: \
+                             {why}",
                             context.name()
                         );
                         context.reporter.error(&text);
@@ -708,7 +782,7 @@ impl<'a> Plan<'a> {
         context.event(&event);
         if let Some(why) = &why {
             let text = format!(
-                "the command succeeded, but it cannot be recorded that {} is done: {why}; it will \
+                "the command succeeded, but it cannot be recorded that {} is done: {why}; it may \
                  run again",
                 context.name()
             );
@@ -741,115 +815,27 @@ impl<'a> Plan<'a> {
         context.event(&event);
         context.reporter.flush();
     }
+}
 
-    /// Prints what would be done.
-    fn describe(&self) -> Result<End, Failure> {
-        let status = match self.lock.mutex.status(&self.lock.key) {
-            Ok(status) => Some(status),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::from(error)),
-        };
-        if self.global.json {
-            print_line(&self.plan(status.as_ref()).to_string());
-            return Ok(End::Code(0));
-        }
-        let state = match &status {
-            Some(status) => match status.holder() {
-                Some(holder) => {
-                    let since = holder
-                        .since()
-                        .map_or(String::new(), |at| format!(" since {}", rfc3339(at)));
-                    format!(
-                        "{}, held by {}{since}",
-                        status.state(),
-                        clean(&holder.to_string())
-                    )
-                }
-                None => status.state().to_string(),
-            },
-            None => "not there yet; it would be created".to_owned(),
-        };
-        let (kind, from) = self.config.credential();
-        let Budget {
-            lease,
-            renew_every,
-            grace,
-            margin,
-        } = self.budget;
-        let wait = match self.args.waiting.limit() {
-            None => "until it is free".to_owned(),
-            Some(limit) if limit.is_zero() => "not at all".to_owned(),
-            Some(limit) => format!("{} at most", short(limit)),
-        };
-        let group = match Place::find(self.args.process_group) {
-            place if place.hands_over() => "its own, in the foreground of the terminal",
-            Place {
-                group: Group::Own, ..
-            } => "its own",
-            Place {
-                group: Group::Shared,
-                ..
-            } => "that of azmutex",
-            Place {
-                group: Group::Session,
-                ..
-            } => "a session of its own",
-        };
-        let stop = lease - margin - grace;
-        for line in [
-            format!("lock     {} ({})", self.lock.name, self.lock.url),
-            format!("state    {state}"),
-            format!("auth     {kind}, from {from}"),
-            format!("wait     {wait}"),
-            format!(
-                "lease    {}, renewed every {}",
-                short(lease),
-                short(renew_every)
-            ),
-            format!(
-                "stop     {} {} after the last renewal that was confirmed, SIGKILL {} later, {} \
-                 before the lease ends",
-                self.args.signal,
-                short(stop),
-                short(grace),
-                short(margin)
-            ),
-            format!(
-                "command  {}",
-                clean(&self.program.file.display().to_string())
-            ),
-            format!("group    {group}"),
-        ] {
-            print_line(&line);
-        }
-        Ok(End::Code(0))
+/// The names of all locks, safe to show.
+fn names(first: &Lock, others: &[Lock]) -> String {
+    let Some((last, others)) = others.split_last() else {
+        return first.name.clone();
+    };
+    let mut names = first.name.clone();
+    for other in others {
+        names.push_str(", ");
+        names.push_str(&other.name);
     }
+    format!("{names} and {}", last.name)
+}
 
-    /// The same as an object.
-    fn plan(&self, status: Option<&LeaseStatus>) -> Object {
-        let state = status.map_or("missing".to_owned(), |status| status.state().to_string());
-        let holder = status.and_then(LeaseStatus::holder).map(holder_object);
-        let (kind, from) = self.config.credential();
-        let wait = self.args.waiting.limit();
-        let budget = self.budget;
-        Object::event("plan")
-            .exact("lock", &self.lock.key)
-            .exact("url", &self.lock.url)
-            .text("state", &state)
-            .maybe_object("holder", holder)
-            .text("credential", &format!("{kind}, from {from}"))
-            .maybe_number("wait_s", wait.map(|wait| wait.as_secs_f64()))
-            .seconds("lease_s", budget.lease)
-            .seconds("renew_every_s", budget.renew_every)
-            .text("signal", &self.args.signal.to_string())
-            .seconds(
-                "signal_after_s",
-                budget.lease - budget.margin - budget.grace,
-            )
-            .seconds("kill_after_s", budget.grace)
-            .seconds("margin_s", budget.margin)
-            .text("command", &self.program.file.display().to_string())
-    }
+/// Who did it, if that is known, and when.
+fn by_and_at(done: &Done) -> String {
+    let by = done
+        .by()
+        .map_or(String::new(), |by| format!("by {} ", clean(by)));
+    format!("{by}at {}", rfc3339(done.at()))
 }
 
 /// Refuses to let the command of a leader go on when another one may have led, or with another term than
@@ -904,8 +890,8 @@ fn pause(context: &mut Context<'_>, time: Duration) -> Option<c_int> {
 #[derive(Debug, PartialEq, Eq)]
 enum Release {
     Done,
-    /// The lock had been lost before.
-    Lost,
+    /// The lock, or one of them, had been lost before.
+    Lost(String),
     Failed(String),
 }
 
@@ -941,7 +927,9 @@ fn release(context: &mut Context<'_>, guard: Held) -> Release {
             if let Message::Released(result) = message {
                 return match result {
                     Ok(()) => Release::Done,
-                    Err(error) if error.kind() == ErrorKind::LeaseLost => Release::Lost,
+                    Err(error) if error.kind() == ErrorKind::LeaseLost => {
+                        Release::Lost(cause(&error))
+                    }
                     Err(error) => Release::Failed(cause(&error)),
                 };
             }

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::signals::Arrived;
 use super::timer;
 use crate::output::{clean, columns, say_object};
 use crate::times::span;
-use crate::wait_display::{NAME, Since, Style, drawn, holder, line, moment};
+use crate::wait_display::{NAME, Since, Style, drawn, line, moment, who_holds};
 
 /// How long leases that may have been granted are waited for after the waiting was given up.
 const CLEAN_UP: Duration = Duration::from_secs(2);
@@ -52,7 +53,7 @@ pub(super) fn wait(
     context
         .worker
         .start(move || Message::Waited(there.acquire(limit).map(Box::new)))?;
-    let mut shown = Shown::new(context.args.waiting.limit());
+    let mut shown = Shown::new(context.args.waiting.limit(), wanted.permits());
     let ended = 'waiting: loop {
         let wait = shown.show(context);
         context.sleep(wait);
@@ -156,6 +157,10 @@ fn release_unheard_of(context: &mut Context<'_>, wanted: &Wanted, error: &TryLoc
 struct Shown {
     started: Duration,
     limit: Option<Duration>,
+    /// Of the semaphore, if it is one.
+    permits: Option<u32>,
+    /// Of several locks, the one that is waited for.
+    name: Option<Arc<str>>,
     /// Since when another client is known to hold the lock.
     waiting: bool,
     status: Option<Box<LeaseStatus>>,
@@ -166,10 +171,12 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(limit: Option<Duration>) -> Self {
+    fn new(limit: Option<Duration>, permits: Option<u32>) -> Self {
         Self {
             started: timer::now(),
             limit,
+            permits,
+            name: None,
             waiting: false,
             status: None,
             lines: 0,
@@ -180,7 +187,11 @@ impl Shown {
 
     fn note(&mut self, context: &mut Context<'_>, message: Message) {
         match message {
-            Message::Event(Event::Waiting { status, .. }) => {
+            Message::Event(Event::Waiting { status, .. }, name) => {
+                if name != self.name {
+                    self.name = name;
+                    self.status = None;
+                }
                 if !self.waiting {
                     self.waiting = true;
                     self.next = timer::now() + NAME;
@@ -192,7 +203,7 @@ impl Shown {
                 }
                 self.status = status.or_else(|| self.status.take());
             }
-            Message::Event(Event::AcquireFailed { error, attempt, .. }) => {
+            Message::Event(Event::AcquireFailed { error, attempt, .. }, _) => {
                 context.event(&events::acquire_failed(context.key(), &error, attempt));
                 let now = timer::now();
                 if self.failed.is_none_or(|last| now >= last + REPORT_EVERY) {
@@ -220,18 +231,19 @@ impl Shown {
         if self.lines == 0 || context.style != Style::Drawn {
             context.event(&event);
         }
+        let name = self.name.as_deref().unwrap_or(context.name());
+        let status = self.status.as_deref();
         match context.style {
             // In the background the terminal shows somebody else's work.
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
-                let status = self.status.as_deref();
-                let line = drawn(context.name(), status, waited, columns());
+                let line = drawn(name, self.permits, status, waited, columns());
                 context.reporter.draw(&line);
             }
             Style::Objects => say_object(&event),
             Style::Lines => {
-                let holder = holder(self.status.as_deref(), Since::Time);
-                let line = line(context.name(), &holder, waited, self.limit);
+                let who = who_holds(self.permits, status, Since::Time);
+                let line = line(name, &who, waited, self.limit);
                 context.reporter.note(&line);
             }
             Style::Silent => {}

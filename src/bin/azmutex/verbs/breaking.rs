@@ -34,7 +34,7 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
     } else {
         args.period
     };
-    let Some(seen) = status::read(&lock)? else {
+    let Some(seen) = lock.status()? else {
         return Err(Failure::new(
             Code::NoSuchLock,
             format!("{}: no such lock, so nobody holds it", lock.name),
@@ -91,7 +91,7 @@ fn wait(lock: &Lock, left: Duration, limit: Duration, global: &Global) -> Result
     let started = Instant::now();
     let failed = |text| Err(Failure::new(Code::NotAcquired, text));
     loop {
-        let Some(status) = status::read(lock)? else {
+        let Some(status) = lock.status()? else {
             return Ok(());
         };
         if status.state().is_free() {

@@ -159,7 +159,11 @@ fn page(command: &Command, name: &str) -> io::Result<Vec<u8>> {
     }
     if !matches!(command.get_name(), "completions" | "man" | "schema") {
         rest.control("SH", ["EXIT STATUS"]);
-        for (code, meaning) in exit::rows(run) {
+        let rows: Vec<_> = match command.get_name() {
+            "once" => exit::rows_of_once().collect(),
+            _ => exit::rows(run).collect(),
+        };
+        for (code, meaning) in rows {
             rest.control("TP", []);
             rest.text([bold(code)]);
             rest.text([roman(meaning)]);

@@ -190,10 +190,17 @@ fn row(found: &LeaseStatus) -> [String; COLUMNS] {
     let state = match found.state() {
         LeaseState::Leased => "held",
         LeaseState::Breaking => "breaking",
+        LeaseState::Available if found.done().is_some() => "free (done)",
         LeaseState::Available => "free",
         LeaseState::Expired => "free (ran out)",
         LeaseState::Broken => "free (broken)",
         _ => "unknown",
+    };
+    // Its own lease says nothing of its permits.
+    let state = match found.permits() {
+        Some(1) if found.state().is_free() => "1 permit".to_owned(),
+        Some(permits) if found.state().is_free() => format!("{permits} permits"),
+        _ => state.to_owned(),
     };
     let dash = || "-".to_owned();
     let holder = found.holder();
@@ -210,7 +217,7 @@ fn row(found: &LeaseStatus) -> [String; COLUMNS] {
         } else {
             name
         },
-        state.to_owned(),
+        state,
         cell(holder.and_then(|h| h.owner()).unwrap_or(unknown)),
         holder
             .and_then(|h| h.since())

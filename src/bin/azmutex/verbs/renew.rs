@@ -2,7 +2,7 @@
 
 use azmutex::{Error, ErrorKind, Lease, LossReason};
 
-use super::{Outcome, status};
+use super::Outcome;
 use crate::args::{Create, Global, ReleaseArgs, RenewArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
@@ -31,7 +31,7 @@ pub(crate) fn release(args: &ReleaseArgs, global: &Global) -> Outcome {
             Ok(Code::Done)
         }
         Err(error) if error.kind() != ErrorKind::LeaseLost => Err(error.into()),
-        Err(_) if status::read(&lock)?.is_none() => Err(missing(&lock)),
+        Err(_) if lock.status()?.is_none() => Err(missing(&lock)),
         Err(_) => Err(not_holder("release", &lock)),
     }
 }

@@ -26,13 +26,14 @@ pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     let locks = if args.slots {
         with_slots(locks)?
     } else {
-        locks
+        locks.into_iter().map(|lock| (lock, false)).collect()
     };
     let mut code = Code::Done;
-    for lock in &locks {
-        let one = match args.check {
-            Some(check) => answer(check, args, lock, global)?,
-            None => show(lock, global)?,
+    for (lock, is_permit) in &locks {
+        let one = match (args.check, lock.status()?) {
+            (Some(check), status) => answer(check, args, lock, status.as_ref(), global)?,
+            (None, None) => show_missing(lock, *is_permit, global),
+            (None, Some(status)) => show(lock, &status, global),
         };
         if code == Code::Done {
             code = one;
@@ -41,38 +42,35 @@ pub(crate) fn status(args: &StatusArgs, global: &Global) -> Outcome {
     Ok(code)
 }
 
-/// Each lock, followed by its permits.
-fn with_slots(locks: Vec<Lock>) -> Result<Vec<Lock>, Failure> {
+/// Each lock, followed by its permits. With each, whether it is a permit.
+fn with_slots(locks: Vec<Lock>) -> Result<Vec<(Lock, bool)>, Failure> {
     let mut all = Vec::new();
     for lock in locks {
-        let permits = read(&lock)?.and_then(|status| status.permits());
+        let permits = lock.status()?.and_then(|status| status.permits());
         let slots: Vec<_> = (0..permits.unwrap_or(0))
-            .map(|slot| lock.slot(slot))
+            .map(|slot| (lock.slot(slot), true))
             .collect();
-        all.push(lock);
+        all.push((lock, false));
         all.extend(slots);
     }
     Ok(all)
 }
 
-/// Reads the status; `None` if there is no such blob or container.
-pub(crate) fn read(lock: &Lock) -> Result<Option<LeaseStatus>, Failure> {
-    match lock.mutex.status(&lock.key) {
-        Ok(status) => Ok(Some(status)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn answer(check: Check, args: &StatusArgs, lock: &Lock, global: &Global) -> Outcome {
-    let Some(status) = read(lock)? else {
+fn answer(
+    check: Check,
+    args: &StatusArgs,
+    lock: &Lock,
+    status: Option<&LeaseStatus>,
+    global: &Global,
+) -> Outcome {
+    let Some(status) = status else {
         if global.json {
             print_line(&missing(lock).to_string());
         }
         return Ok(Code::NoSuchLock);
     };
     if global.json {
-        print_line(&object(&status, &lock.url).to_string());
+        print_line(&object(status, &lock.url).to_string());
     }
     let holds = match (check, args.lease_id) {
         (Check::Held, _) => !status.state().is_free(),
@@ -87,21 +85,28 @@ fn answer(check: Check, args: &StatusArgs, lock: &Lock, global: &Global) -> Outc
     Ok(if holds { Code::Done } else { Code::False })
 }
 
-fn show(lock: &Lock, global: &Global) -> Outcome {
-    let Some(status) = read(lock)? else {
-        if global.json {
-            print_line(&missing(lock).to_string());
-        } else {
-            print_line(&format!(
-                "{}: no such lock (never used, or its blob was deleted)",
-                lock.name
-            ));
-        }
-        return Ok(Code::NoSuchLock);
+/// Shows that there is no blob for a lock, or for a permit, whose first use creates it.
+fn show_missing(lock: &Lock, is_permit: bool, global: &Global) -> Code {
+    let (state, code) = if is_permit {
+        ("free (never used)", Code::Done)
+    } else {
+        (
+            "no such lock (never used, or its blob was deleted)",
+            Code::NoSuchLock,
+        )
     };
     if global.json {
-        print_line(&object(&status, &lock.url).to_string());
-        return Ok(Code::Done);
+        print_line(&missing(lock).to_string());
+    } else {
+        print_line(&format!("{}: {state}", lock.name));
+    }
+    code
+}
+
+fn show(lock: &Lock, status: &LeaseStatus, global: &Global) -> Code {
+    if global.json {
+        print_line(&object(status, &lock.url).to_string());
+        return Code::Done;
     }
     let done = status.done().map_or(String::new(), |done| {
         let by = done
@@ -110,8 +115,16 @@ fn show(lock: &Lock, global: &Global) -> Outcome {
         format!("; done{by} at {}", rfc3339(done.at()))
     });
     let state = match status.permits() {
-        Some(permits) => format!("a semaphore with {permits} permits"),
-        None => describe(&status),
+        Some(permits) => {
+            let s = if permits == 1 { "" } else { "s" };
+            let held = if status.state().is_free() {
+                String::new()
+            } else {
+                format!("; as a lock, {}", describe(status))
+            };
+            format!("a semaphore with {permits} permit{s}{held}")
+        }
+        None => describe(status),
     };
     print_line(&format!("{}: {state}{done}", lock.name));
     if global.verbose > 0 {
@@ -125,7 +138,7 @@ fn show(lock: &Lock, global: &Global) -> Outcome {
             print_line(&format!("  last written   {}", rfc3339(at)));
         }
     }
-    Ok(Code::Done)
+    Code::Done
 }
 
 /// The state in a sentence.

@@ -4,6 +4,7 @@
 mod ending;
 mod suspension;
 
+use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -66,7 +67,8 @@ pub(super) struct Supervisor<'c, 'a> {
     watch: Watch,
     acquired: Duration,
     lost: bool,
-    failures: Failures,
+    /// Of each lock, by its name.
+    failures: BTreeMap<String, Failures>,
     interrupted: Option<Duration>,
     /// When the user's signal is followed by `SIGKILL`.
     kill_at: Option<Duration>,
@@ -120,7 +122,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             job,
             budget,
             lost: false,
-            failures: Failures::default(),
+            failures: BTreeMap::new(),
             interrupted: None,
             kill_at: None,
             killed: None,
@@ -178,7 +180,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         while let Some(message) = self.context.channel.take() {
             heard = true;
             match message {
-                Message::Event(event) => self.hear(&event),
+                Message::Event(event, name) => self.hear(&event, name.as_deref()),
                 Message::Verified(result) => self.verified(result),
                 Message::Health(result) => self.hear_health(result),
                 _ => {}
@@ -302,7 +304,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     fn loss_reason(&self) -> Option<LossReason> {
         match self.proof {
-            Proof::Refused(reason) => Some(reason),
+            Proof::Refused(reason, _) => Some(reason),
             _ => self.watch.loss_reason(),
         }
     }
@@ -326,7 +328,13 @@ impl<'c, 'a> Supervisor<'c, 'a> {
 
     /// Reports the loss: why, and what was done about it.
     fn tell_loss(&mut self, done: &str) {
-        let name = self.context.name();
+        let place = match self.proof {
+            Proof::Refused(_, place) => place,
+            _ => self.watch.weakest(),
+        };
+        // What was released was not lost one by one.
+        let name = self.guard.as_ref().and_then(|_| self.watch.name(place));
+        let name = name.as_deref().unwrap_or(self.context.name());
         let stays = self.fence.has_struck();
         let (text, reason) = match self.loss_reason() {
             Some(reason) => (
@@ -364,6 +372,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         }
         if !self.lost {
             let event = events::lost(self.context.key(), &reason);
+            let event = event.exact("url", &self.watch.url(place));
             self.context.event(&event);
         }
         self.lost = true;
@@ -379,29 +388,29 @@ impl<'c, 'a> Supervisor<'c, 'a> {
     }
 
     /// Reports an event of the lock, if people should know about it.
-    fn hear(&mut self, event: &Event) {
-        let (name, key) = (self.context.name(), self.context.key());
+    fn hear(&mut self, event: &Event, name: Option<&str>) {
+        let (name, key) = (name.unwrap_or(self.context.name()), self.context.key());
         match event {
-            Event::Renewed => self.failures = Failures::default(),
+            Event::Renewed => drop(self.failures.remove(name)),
             Event::RenewalFailed {
                 error, remaining, ..
             } => {
                 let object = events::renewal_failed(key, error, *remaining);
                 self.context.event(&object);
-                self.failures.count += 1;
+                let failures = self.failures.entry(name.to_owned()).or_default();
+                failures.count += 1;
                 let now = timer::now();
-                let due = self
-                    .failures
+                let due = failures
                     .said
                     .is_none_or(|said| now >= said + Duration::from_secs(5));
                 if due && !self.fence.has_struck() && self.job.ended().is_none() {
-                    self.failures.said = Some(now);
+                    failures.said = Some(now);
                     let stop = remaining.saturating_sub(self.budget.grace);
                     let text = format!(
                         "cannot renew {name}: {} (attempt {}); the command will be stopped in {} \
                          unless it is renewed",
                         clean(&with_cause(error)),
-                        self.failures.count,
+                        failures.count,
                         short(stop)
                     );
                     self.context.reporter.warn(&text);

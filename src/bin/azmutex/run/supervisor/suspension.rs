@@ -26,6 +26,8 @@ const STOPPED_NOTE: Duration = Duration::from_secs(60);
 /// How long after a failure to ask the service again whether this process still has the lease.
 const VERIFY_AGAIN: Duration = Duration::from_secs(1);
 
+const NOT_AGAIN: &str = "it was not acquired again";
+
 /// What is known after a suspension, until a renewal is confirmed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
@@ -34,8 +36,8 @@ pub(super) enum Proof {
     Awaited,
     /// To be asked for again.
     Due(Duration),
-    /// The service said no.
-    Refused(LossReason),
+    /// The service said no, of the lock in this place.
+    Refused(LossReason, usize),
 }
 
 impl Supervisor<'_, '_> {
@@ -96,7 +98,7 @@ impl Supervisor<'_, '_> {
                 .reporter
                 .note(&format!("suspended; {name} is released until it goes on"));
             if let Some(signal) = self.release() {
-                self.give_up(Some(signal));
+                self.give_up(Some(signal), NOT_AGAIN);
                 return;
             }
         } else {
@@ -178,18 +180,19 @@ impl Supervisor<'_, '_> {
             }
             // It was killed while stopped, and did nothing without the lock.
             Ok(Waited::Abandoned) => {}
-            Ok(Waited::Signalled(signal)) => self.give_up(Some(signal)),
-            Ok(Waited::Refused(_) | Waited::Done(_)) | Err(_) => self.give_up(None),
+            Ok(Waited::Signalled(signal)) => self.give_up(Some(signal), NOT_AGAIN),
+            Ok(Waited::Done(_)) => self.give_up(None, "it was done meanwhile"),
+            Ok(Waited::Refused(_)) | Err(_) => self.give_up(None, NOT_AGAIN),
         }
     }
 
     /// Ends a stopped command that has no lock to continue under.
-    fn give_up(&mut self, signal: Option<c_int>) {
+    fn give_up(&mut self, signal: Option<c_int>, why: &str) {
         if let Some(signal) = signal {
             self.job.signal(signal);
         }
         let done = self.kill();
-        self.tell_loss(&format!("it was not acquired again; {done}"));
+        self.tell_loss(&format!("{why}; {done}"));
     }
 
     /// Continues a command that was stopped because of the lock, or along with this process.
@@ -213,14 +216,14 @@ impl Supervisor<'_, '_> {
         };
     }
 
-    pub(super) fn verified(&mut self, result: Result<(), azmutex::Error>) {
+    pub(super) fn verified(&mut self, result: Result<(), (usize, azmutex::Error)>) {
         if self.proof != Proof::Awaited {
             return;
         }
-        self.proof = match result.map_err(|error| error.loss_reason()) {
+        self.proof = match result.map_err(|(place, error)| (place, error.loss_reason())) {
             Ok(()) => Proof::Given,
-            Err(Some(reason)) => Proof::Refused(reason),
-            Err(None) => Proof::Due(timer::now() + VERIFY_AGAIN),
+            Err((place, Some(reason))) => Proof::Refused(reason, place),
+            Err((_, None)) => Proof::Due(timer::now() + VERIFY_AGAIN),
         };
     }
 }
