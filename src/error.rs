@@ -149,7 +149,7 @@ impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Broken => "the lease was broken by another client",
-            Self::Taken => "the lease ID is no longer the blob's: it ran out or was taken over",
+            Self::Taken => "the lease ID is no longer the blob's: the lease ran out, or was broken or taken over",
             Self::Deleted => "the lock blob was deleted",
             Self::MaxHold => "the lock was held for longer than max_hold and no longer renewed",
             Self::Released => "the lock was released",
@@ -526,7 +526,8 @@ impl StdError for Error {
 pub enum TryLockError {
     /// The attempt failed; whether somebody holds the lock is not known.
     Error(Error),
-    /// Another client holds the lock, or held it until the time limit.
+    /// Somebody else holds the lock, another thread of this process included, or held it until the
+    /// time limit.
     WouldBlock,
 }
 
@@ -534,7 +535,7 @@ impl fmt::Display for TryLockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error(error) => error.fmt(f),
-            Self::WouldBlock => f.write_str("another client holds the lock"),
+            Self::WouldBlock => f.write_str("somebody else holds the lock"),
         }
     }
 }
