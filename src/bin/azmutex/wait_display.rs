@@ -57,18 +57,26 @@ pub(crate) fn drawn(
     name: &str,
     status: Option<&LeaseStatus>,
     waited: Duration,
+    limit: Option<Duration>,
     columns: usize,
 ) -> String {
     let room = columns.saturating_sub(1);
     let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
-    let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
-    let time = format!("[{minutes}:{secs:02}]");
+    let waited = clock(waited.as_secs());
+    let alone = format!("[{waited}]");
+    let time = match limit {
+        Some(limit) => format!("[{waited} of {}]", clock(limit.as_secs_f64().ceil() as u64)),
+        None => alone.clone(),
+    };
     let whole = |detail: &str, end: &str| {
         format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}{end}")
     };
     let left = room.saturating_sub(width(&whole("", "")));
-    let detail_cut = if left > LEGIBLE {
-        shorten(&detail, left)
+    let detail_cut = if width(&detail) <= left {
+        detail.clone()
+    } else if left > LEGIBLE {
+        let end = if detail.ends_with(')') { ")" } else { "" };
+        shorten(&detail, left - 1) + end
     } else {
         String::new()
     };
@@ -78,10 +86,12 @@ pub(crate) fn drawn(
         format!("waiting for {name}  held by {who}{since}  {time}"),
         format!("{name}: held by {who}{since}  {time}"),
         format!("{name}: {who}{since} {time}"),
+        format!("{name}: {who}{since} {alone}"),
     ];
     if let Some(line) = lines.into_iter().find(|line| width(line) <= room) {
         return line;
     }
+    let time = alone;
     // Name and holder share the space left, if it is enough to recognise them.
     let left = room.saturating_sub(width(&format!(": {since} {time}")));
     if left >= 2 * LEGIBLE {
@@ -96,6 +106,11 @@ pub(crate) fn drawn(
         }
     }
     shorten(&time, room)
+}
+
+/// Minutes and seconds, such as `61:01`.
+fn clock(secs: u64) -> String {
+    format!("{}:{:02}", secs / 60, secs % 60)
 }
 
 /// How many columns of a name are worth showing.
@@ -114,11 +129,20 @@ pub(crate) fn not_acquired(
     status: Option<&LeaseStatus>,
     limit: Option<Duration>,
 ) -> Failure {
-    let Lock { name, word, .. } = lock;
-    let text = why_not_acquired(name, &holder(status, Since::Span), limit);
-    Failure::new(Code::NotAcquired, text).hint(format!(
-        "azmutex status {word}; if the holder is gone: azmutex break {word}"
+    not_acquired_of(&lock.name, status, limit).hint(format!(
+        "azmutex status {0}; if the holder is gone: azmutex break {0}",
+        lock.word
     ))
+}
+
+/// The same without a hint, for what is more than one lock.
+pub(crate) fn not_acquired_of(
+    name: &str,
+    status: Option<&LeaseStatus>,
+    limit: Option<Duration>,
+) -> Failure {
+    let text = why_not_acquired(name, &holder(status, Since::Span), limit);
+    Failure::new(Code::NotAcquired, text)
 }
 
 fn why_not_acquired(name: &str, holder: &str, limit: Option<Duration>) -> String {
@@ -283,7 +307,7 @@ impl WaitDisplay {
             }
             let (name, status, waited) = (&self.lock.name, state.status.as_ref(), began.elapsed());
             match self.style {
-                Style::Drawn => draw(&drawn(name, status, waited, columns())),
+                Style::Drawn => draw(&drawn(name, status, waited, self.limit, columns())),
                 Style::Lines => {
                     let holder = holder(status, Since::Time);
                     say(&line(name, &holder, waited, self.limit));
@@ -359,7 +383,7 @@ mod tests {
             "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
         );
         assert_eq!(
-            drawn("prod/deploy", None, Duration::from_secs(45), 200),
+            drawn("prod/deploy", None, Duration::from_secs(45), None, 200),
             "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
         );
         assert_eq!(
@@ -374,7 +398,7 @@ mod tests {
         let wide = "鍵".repeat(40);
         for name in ["a", "prod/deploy", "e\u{301}e\u{301}", &wide] {
             for columns in 0..160 {
-                let line = drawn(name, None, waited, columns);
+                let line = drawn(name, None, waited, None, columns);
                 assert!(width(&line) < columns.max(1), "{columns}: {line}");
                 assert!(columns < 9 || line.contains("[61:01]"), "{columns}: {line}");
             }
@@ -390,7 +414,25 @@ mod tests {
             (20, "another cl… [61:01]"),
             (9, "[61:01]"),
         ] {
-            assert_eq!(drawn("prod/deploy", None, waited, columns), line);
+            assert_eq!(drawn("prod/deploy", None, waited, None, columns), line);
+        }
+    }
+
+    #[test]
+    fn drawn_line_shows_the_limit_if_there_is_room() {
+        let (waited, limit) = (Duration::from_secs(45), Duration::from_millis(599_500));
+        for (columns, line) in [
+            (
+                80,
+                "azmutex: waiting for prod/deploy  held by another client  [0:45 of 10:00]",
+            ),
+            (44, "prod/deploy: another client [0:45 of 10:00]"),
+            (43, "prod/deploy: another client [0:45]"),
+        ] {
+            assert_eq!(
+                drawn("prod/deploy", None, waited, Some(limit), columns),
+                line
+            );
         }
     }
 }

@@ -225,7 +225,7 @@ impl Shown {
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
                 let status = self.status.as_deref();
-                let line = drawn(context.name(), status, waited, columns());
+                let line = drawn(context.name(), status, waited, self.limit, columns());
                 context.reporter.draw(&line);
             }
             Style::Objects => say_object(&event),
