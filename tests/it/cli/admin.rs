@@ -789,3 +789,45 @@ fn hints_name_locks_as_a_shell_reads_them() {
         .exits(5)
         .says(r"hint: pass --yes, or --confirm 'it'\''s mine'");
 }
+
+#[test]
+fn whoever_gets_no_permit_is_told_how_to_look_at_the_permits() {
+    let tool = Tool::new();
+    let mut holder = tool.start(&["run", "--slots", "1", "a", "--", "cat"]);
+    until_held(&tool, "a.slot0");
+    tool.run(&["run", "--slots", "1", "-n", "a", "--", "true"])
+        .exits(75)
+        .says("hint: azmutex status --slots a; if a holder is gone: azmutex break --slot N a\n");
+    tool.run(&["status", "--slots", "a"])
+        .exits(0)
+        .prints("a: a semaphore with 1 permit\na.slot0: held by ");
+    tool.run(&["break", "a", "--yes"])
+        .exits(2)
+        .says("a is a semaphore with 1 permit: say which\n")
+        .says("hint: azmutex status --slots a; then azmutex break --slot N a\n");
+    tool.run(&["break", "--slot", "0", "a", "--yes", "--now"])
+        .exits(0)
+        .prints("Lease broken; acquirable now.");
+    holder.close_stdin();
+    holder.wait();
+}
+
+#[test]
+fn whoever_does_not_get_one_of_several_locks_is_told_how_to_look_at_all() {
+    let tool = Tool::new();
+    tool.run(&["acquire", "b"]).exits(0);
+    tool.run(&["run", "-n", "a", "--also", "b", "--", "true"])
+        .exits(75)
+        .says("hint: azmutex status a b; if the holder is gone: azmutex break LOCK\n");
+}
+
+fn until_held(tool: &Tool, name: &str) {
+    let held = || {
+        tool.mutex()
+            .status(name)
+            .is_ok_and(|s| !s.state().is_free())
+    };
+    while !held() {
+        thread::sleep(Duration::from_millis(20));
+    }
+}

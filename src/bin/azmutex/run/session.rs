@@ -35,7 +35,7 @@ use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, holder_object, print_line, with_cause};
 use crate::times::{rfc3339, short};
-use crate::wait_display::{Style, not_acquired};
+use crate::wait_display::{Style, not_acquired_of};
 use crate::{chain, files};
 
 /// How long to wait for the release before the lease is left to run out.
@@ -439,7 +439,8 @@ impl<'a> Plan<'a> {
             TryLockError::WouldBlock => {
                 let status = waiting::look_for(context, wanted, NAME);
                 let limit = self.args.waiting.limit();
-                let failure = not_acquired(&self.lock, status.as_deref(), limit);
+                let failure = not_acquired_of(&self.lock.name, status.as_deref(), limit)
+                    .hint(self.how_to_look());
                 self.failed(context, course, "not_acquired", failure, false)
             }
             TryLockError::Error(error) => {
@@ -453,6 +454,19 @@ impl<'a> Plan<'a> {
                 self.failed(context, course, "failed", failure, false)
             }
         }
+    }
+
+    /// How to find out who holds what was not acquired, and to end a lease of a holder that is gone.
+    fn how_to_look(&self) -> String {
+        let word = &self.lock.word;
+        if self.args.slots.is_some() {
+            return format!(
+                "azmutex status --slots {word}; if a holder is gone: azmutex break --slot N {word}"
+            );
+        }
+        let others: String = self.others.iter().map(|o| format!(" {}", o.word)).collect();
+        let gone = if others.is_empty() { word } else { "LOCK" };
+        format!("azmutex status {word}{others}; if the holder is gone: azmutex break {gone}")
     }
 
     /// Reports the end of a run whose command was not started. Returns the failure.

@@ -110,7 +110,7 @@ fn show(lock: &Lock, global: &Global) -> Outcome {
         format!("; done{by} at {}", rfc3339(done.at()))
     });
     let state = match status.permits() {
-        Some(permits) => format!("a semaphore with {permits} permits"),
+        Some(count) => format!("a semaphore with {}", permits(count)),
         None => describe(&status),
     };
     print_line(&format!("{}: {state}{done}", lock.name));
@@ -126,6 +126,14 @@ fn show(lock: &Lock, global: &Global) -> Outcome {
         }
     }
     Ok(Code::Done)
+}
+
+/// A number of permits, in words.
+pub(crate) fn permits(count: u32) -> String {
+    match count {
+        1 => "1 permit".to_owned(),
+        count => format!("{count} permits"),
+    }
 }
 
 /// The state in a sentence.
