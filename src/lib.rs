@@ -114,9 +114,8 @@
 //!
 //! # What it is not
 //!
-//! It is not async, not reentrant, and not fair between processes. It has no reader-writer lock and
-//! no semaphore yet. It is not for locks that are taken hundreds of times a second: each costs two
-//! billed requests.
+//! It is not async, not reentrant, and not fair between processes. It has no reader-writer lock yet.
+//! It is not for locks that are taken hundreds of times a second: each costs two billed requests.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
