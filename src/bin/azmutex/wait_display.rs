@@ -63,15 +63,14 @@ pub(crate) fn drawn(
     let room = columns.saturating_sub(1);
     let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
     let waited = clock(waited.as_secs());
-    let alone = format!("[{waited}]");
-    let time = match limit {
-        Some(limit) => format!("[{waited} of {}]", clock(limit.as_secs_f64().ceil() as u64)),
-        None => alone.clone(),
+    let time = format!("[{waited}]");
+    let whole = |detail: &str, time: &str| {
+        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}")
     };
-    let whole = |detail: &str, end: &str| {
-        format!("azmutex: waiting for {name}  held by {who}{detail}{since}  {time}{end}")
-    };
-    let left = room.saturating_sub(width(&whole("", "")));
+    let time_and_limit = limit.map_or(time.clone(), |limit| {
+        format!("[{waited} of {}]", clock(limit.as_secs_f64().ceil() as u64))
+    });
+    let left = room.saturating_sub(width(&whole("", &time)));
     let detail_cut = if width(&detail) <= left {
         detail.clone()
     } else if left > LEGIBLE {
@@ -81,17 +80,16 @@ pub(crate) fn drawn(
         String::new()
     };
     let lines = [
-        whole(&detail, "  Ctrl-C to give up"),
-        whole(&detail_cut, ""),
+        whole(&detail, &format!("{time_and_limit}  Ctrl-C to give up")),
+        whole(&detail, &time_and_limit),
+        whole(&detail_cut, &time),
         format!("waiting for {name}  held by {who}{since}  {time}"),
         format!("{name}: held by {who}{since}  {time}"),
         format!("{name}: {who}{since} {time}"),
-        format!("{name}: {who}{since} {alone}"),
     ];
     if let Some(line) = lines.into_iter().find(|line| width(line) <= room) {
         return line;
     }
-    let time = alone;
     // Name and holder share the space left, if it is enough to recognise them.
     let left = room.saturating_sub(width(&format!(": {since} {time}")));
     if left >= 2 * LEGIBLE {
@@ -426,8 +424,10 @@ mod tests {
                 80,
                 "azmutex: waiting for prod/deploy  held by another client  [0:45 of 10:00]",
             ),
-            (44, "prod/deploy: another client [0:45 of 10:00]"),
-            (43, "prod/deploy: another client [0:45]"),
+            (
+                70,
+                "azmutex: waiting for prod/deploy  held by another client  [0:45]",
+            ),
         ] {
             assert_eq!(
                 drawn("prod/deploy", None, waited, Some(limit), columns),
