@@ -520,8 +520,9 @@ impl StdError for Error {
 
 /// Why [`Locker::try_lock`](crate::Locker::try_lock) or one of its timed forms returned no guard.
 ///
-/// Like [`std::fs::TryLockError`], it keeps contention apart from failure.
-#[derive(Debug, Clone)]
+/// Like [`std::fs::TryLockError`], it keeps contention apart from failure. `Debug` is made for people
+/// too, as that of [`Error`] is: `main` shows it when it returns this.
+#[derive(Clone)]
 #[allow(clippy::exhaustive_enums)] // as in std: there is no third outcome
 pub enum TryLockError {
     /// The attempt failed; whether somebody holds the lock is not known.
@@ -536,6 +537,15 @@ impl fmt::Display for TryLockError {
         match self {
             Self::Error(error) => error.fmt(f),
             Self::WouldBlock => f.write_str("somebody else holds the lock"),
+        }
+    }
+}
+
+impl fmt::Debug for TryLockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => fmt::Debug::fmt(error, f),
+            Self::WouldBlock => fmt::Display::fmt(self, f),
         }
     }
 }
@@ -573,6 +583,14 @@ mod tests {
     use super::*;
 
     const TARGET: &str = "acct/locks/nightly";
+
+    #[test]
+    fn main_that_returns_that_the_lock_is_held_says_so_in_words() {
+        let held = TryLockError::WouldBlock;
+        assert_eq!(format!("{held:?}"), "somebody else holds the lock");
+        let failed = TryLockError::Error(refused_connection());
+        assert_eq!(format!("{failed:?}"), format!("{:?}", refused_connection()));
+    }
 
     fn refused_connection() -> Error {
         let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
