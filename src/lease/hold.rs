@@ -317,6 +317,28 @@ mod tests {
         assert_eq!(hold.claim(at(55)), Claim::Unproven);
     }
 
+    /// README and guide say so.
+    #[test]
+    fn a_day_takes_some_4_550_renewals() {
+        const DAY: u32 = 24 * 60 * 60;
+        let mut number = 1_u64;
+        let mut random = || {
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            number
+        };
+        let mut hold = Hold::new(terms(), at(0), random());
+        let mut renewals = 0;
+        while let Step::Wait(due) = hold.step(hold.confirmed)
+            && due < at(DAY)
+        {
+            hold.renewed(due, due, Renewal::Confirmed, random());
+            renewals += 1;
+        }
+        assert!((4_530..=4_570).contains(&renewals), "{renewals}");
+    }
+
     #[test]
     fn renewal_is_due_after_its_interval() {
         let mut hold = Hold::new(terms(), at(0), 0);

@@ -200,7 +200,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
             let mut hints = Vec::new();
             if let Some(close) = context(ContextKind::SuggestedSubcommand) {
                 hints.push(format!("did you mean {close}?"));
-            } else {
+            } else if !name.starts_with('-') {
                 hints.push(format!(
                     "to run it under a lock: azmutex run LOCK {}",
                     shell_word(&name)

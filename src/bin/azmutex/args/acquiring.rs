@@ -14,7 +14,7 @@ pub(crate) struct Identity {
     /// Who holds the lock, as shown to others [default: user@host]
     #[arg(long, value_name = "TEXT", env = "AZMUTEX_OWNER")]
     pub(crate) owner: Option<String>,
-    /// Why the lock is held, as shown to others: not for secrets
+    /// Why the lock is held, as shown to others: not for secrets [default: the name of the command, if there is one]
     #[arg(long, value_name = "TEXT", env = "AZMUTEX_REASON")]
     pub(crate) reason: Option<String>,
 }
