@@ -1,9 +1,8 @@
-use std::fmt;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
-
-use crate::world::{Action, World};
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -41,18 +40,43 @@ impl fmt::Display for Report {
     }
 }
 
+/// What can be explored.
+pub trait World:
+    Model<State: Hash + Debug + Clone + PartialEq + Send + Sync, Action: Debug + Clone + PartialEq>
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<M> World for M where
+    M: Model<
+            State: Hash + Debug + Clone + PartialEq + Send + Sync,
+            Action: Debug + Clone + PartialEq,
+        > + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Explores every state.
-pub fn check(world: World) -> Report {
+pub fn check(world: impl World) -> Report {
+    check_some(world, usize::MAX)
+}
+
+/// Explores that many steps from state to state, the nearest ones first.
+pub fn check_some<W: World>(world: W, steps: usize) -> Report {
     let started = Instant::now();
     let checker = world
         .checker()
+        .target_state_count(steps)
         .finish_when(HasDiscoveries::All)
         .spawn_bfs()
         .join();
     let found = checker.discoveries();
     let names = |sometimes: bool, discovered: bool| {
-        let properties: Vec<Property<World>> = world.properties();
-        let is = |p: &Property<World>| matches!(p.expectation, Expectation::Sometimes) == sometimes;
+        let properties: Vec<Property<W>> = checker.model().properties();
+        let is = |p: &Property<W>| matches!(p.expectation, Expectation::Sometimes) == sometimes;
         let names = properties.iter().filter(|p| is(p)).map(|p| p.name);
         names
             .filter(|name| found.contains_key(name) == discovered)
@@ -70,13 +94,13 @@ pub fn check(world: World) -> Report {
 
 /// Looks for a way to violate `property`: breadth first, so that it is about the shortest. Returns
 /// its steps, and how many states were looked at.
-pub fn counterexample(world: World, property: &'static str) -> (Option<Vec<String>>, usize) {
+pub fn counterexample<W: World>(world: W, property: &'static str) -> (Option<Vec<String>>, usize) {
     let checker = world
         .checker()
         .finish_when(HasDiscoveries::AnyOf([property].into()))
         .spawn_bfs()
         .join();
-    let show = |action: &Action| format!("{action:?}");
+    let show = |action: &W::Action| format!("{action:?}");
     let steps = checker.discovery(property);
     let steps = steps.map(|path| path.into_actions().iter().map(show).collect());
     (steps, checker.unique_state_count())

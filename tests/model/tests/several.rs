@@ -1,0 +1,69 @@
+//! What is made of several locks keeps what it promises, and each mistake is found.
+
+use azmutex_model::property::*;
+use azmutex_model::{Misuse, Several, Use, check_some, counterexample};
+
+/// So many steps from state to state are what CI affords where there are too many for all.
+const SOME: usize = 300_000;
+
+fn holds(name: &str, model: Several) {
+    let report = check_some(model, SOME);
+    println!("{name}\n    {model:?}\n    {report}");
+    assert_eq!(report.violated, [""; 0], "{name}");
+    assert_eq!(report.unreached, [""; 0], "{name}");
+}
+
+fn is_caught(misuse: Misuse, property: &'static str, model: Several) {
+    let wrong = Several {
+        misuse: Some(misuse),
+        ..model
+    };
+    let (steps, states) = counterexample(wrong, property);
+    let steps = steps.unwrap_or_else(|| panic!("{misuse:?} is not caught in {states} states"));
+    println!(
+        "{misuse:?}: not \"{property}\" after {} steps, {states} states: {}",
+        steps.len(),
+        steps.join(" ")
+    );
+}
+
+macro_rules! shipped {
+    ($($name:ident: $model:expr;)*) => {
+        $(#[test] fn $name() { holds(stringify!($name), $model); })*
+    };
+}
+
+macro_rules! mistakes {
+    ($($name:ident: $misuse:ident, $property:ident, $model:expr;)*) => {
+        $(#[test] fn $name() { is_caught(Misuse::$misuse, $property, $model); })*
+    };
+}
+
+const fn plain(of: Use) -> Several {
+    Several::plain(of)
+}
+
+shipped! {
+    one_permit_is_for_one_at_a_time: Several { attempts: 2, ..plain(Use::Semaphore(1)) };
+    two_permits_are_for_two_at_a_time: Several { processes: 3, ..plain(Use::Semaphore(2)) };
+    permits_come_back_when_a_reply_is_lost_and_a_process_dies:
+        Several { losses: 1, deaths: 1, ..plain(Use::Semaphore(2)) };
+    work_is_done_once: Several { losses: 1, deaths: 1, ..plain(Use::Once(None)) };
+    work_is_done_once_in_its_period: Several { attempts: 2, ..plain(Use::Once(Some(3))) };
+    late_record_of_one_who_lost_the_lease_is_refused:
+        Several { losses: 1, late: 1, ..plain(Use::Once(Some(3))) };
+    all_locks_are_had_or_none_and_nobody_stands_still: plain(Use::All(2));
+    all_locks_are_had_or_none_when_a_reply_is_lost: Several { losses: 1, ..plain(Use::All(2)) };
+}
+
+mistakes! {
+    other_number_of_permits_is_caught: OtherNumber, WITHIN_PERMITS, plain(Use::Semaphore(2));
+    permit_that_is_walked_away_from_is_caught: WalksAway, NO_LEASE_LEFT,
+        Several { losses: 1, ..plain(Use::Semaphore(2)) };
+    look_before_the_lock_alone_is_caught: LooksBeforeLockOnly, NOT_AGAIN, plain(Use::Once(None));
+    record_without_the_id_is_caught: RecordsWithoutId, RECORD_REFUSED, plain(Use::Once(None));
+    clock_of_a_machine_is_caught: OwnClock, NOT_AGAIN, plain(Use::Once(Some(3)));
+    work_that_begins_without_a_check_is_caught: BeginsUnchecked, ALL_HELD, plain(Use::Once(None));
+    locks_handed_out_without_a_check_are_caught: BeginsUnchecked, ALL_HELD, plain(Use::All(2));
+    wait_with_locks_in_hand_is_caught: HoldsAndWaits, CAN_END, plain(Use::All(2));
+}
