@@ -66,6 +66,8 @@ pub struct State {
     network: Vec<Request>,
     left: Left,
     seen: Seen,
+    /// For how long work counts as done, if there is an end.
+    period: u8,
     /// Which may be seen as the first process and the first blob: it makes no difference.
     alike: &'static [(u8, usize)],
 }
@@ -89,7 +91,7 @@ struct Seen {
     unheld: bool,
     /// A record was taken from one who had lost the lease.
     late_record: bool,
-    /// A release was not confirmed.
+    /// A release was not confirmed, or the service had said that the lease was lost.
     unreleased: bool,
 }
 
@@ -272,11 +274,13 @@ impl Several {
             now,
             services,
             processes,
+            seen,
             ..
         } = state;
         let process = &mut processes[p];
         for (client, service) in process.clients.iter_mut().zip(services) {
             client.let_go(manner(None), service.tenure(), *now);
+            seen.heed(client);
         }
         process.phase = Phase::Releases { next };
         for blob in 0..self.blobs() {
@@ -338,11 +342,7 @@ impl Several {
                     process.phase = Phase::LooksAgain;
                     return self.send(state, p, Op::Read);
                 }
-                Phase::Waits { first: last }
-                | Phase::Tries {
-                    blob: last,
-                    ..
-                } if has(last) => {
+                Phase::Waits { first: last } | Phase::Tries { blob: last, .. } if has(last) => {
                     let first = match process.phase {
                         Phase::Tries { first, .. } => first,
                         _ => last,
@@ -402,8 +402,7 @@ impl Several {
     fn hear(&self, state: &mut State, p: usize, blob: usize, thread: usize) {
         let client = &mut state.processes[p].clients[blob];
         let outcome = client.hear(manner(None), thread, state.now);
-        let result = client.lease().and_then(|lease| lease.machine.result());
-        state.seen.unreleased |= result.is_some_and(Result::is_err);
+        state.seen.heed(client);
         self.after(state, p, blob, outcome);
         self.go_on(state, p, blob);
     }
@@ -611,6 +610,13 @@ impl Several {
 
 type Failure = (usize, ErrorKind);
 
+impl Seen {
+    fn heed(&mut self, client: &Client) {
+        let result = client.lease().and_then(|lease| lease.machine.result());
+        self.unreleased |= result.is_some_and(Result::is_err);
+    }
+}
+
 impl Process {
     fn claims(&self, now: u8) -> impl Iterator<Item = &Client> {
         let claims = move |client: &&Client| client.claims(manner(None), now);
@@ -656,6 +662,10 @@ impl Model for Several {
                 deaths: self.deaths,
             },
             seen: Seen::default(),
+            period: match self.of {
+                Use::Once(Some(every)) => every,
+                _ => 0,
+            },
             alike: self.alike(),
         }]
     }
@@ -807,14 +817,13 @@ impl Model for Several {
             }),
         ];
         match self.of {
-            Use::Semaphore(_) => properties.push(Property::always(
-                WITHIN_PERMITS,
-                |_, state: &State| {
+            Use::Semaphore(_) => {
+                properties.push(Property::always(WITHIN_PERMITS, |_, state: &State| {
                     let claims = state.processes.iter();
                     let claims = claims.flat_map(|p| p.claims(state.now)).count();
                     state.processes.iter().all(|p| claims <= p.blobs)
-                },
-            )),
+                }))
+            }
             Use::All(_) => properties.push(Property::always(ALL_HELD, |_, state: &State| {
                 !state.seen.unheld
             })),
@@ -848,6 +857,7 @@ impl Hash for State {
     }
 }
 
+/// By what can follow, as the checker tells states apart.
 impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
         hash_of(|hasher| self.hash(hasher)) == hash_of(|hasher| other.hash(hasher))
@@ -857,7 +867,7 @@ impl PartialEq for State {
 impl State {
     /// How long ago something was, as far as it matters: no period is longer.
     fn age(&self, then: u8) -> u8 {
-        self.now.saturating_sub(then).min(2 * DURATION)
+        self.now.saturating_sub(then).min(self.period)
     }
 
     /// `by`, `flip`: the process and the blob that come first.
@@ -903,7 +913,10 @@ impl State {
                 hand_overs: false,
             };
             service.hash(&view(by), hasher);
-            service.token().map(|done| self.age(done as u8)).hash(hasher);
+            service
+                .token()
+                .map(|done| self.age(done as u8))
+                .hash(hasher);
             for place in 0..self.processes.len() {
                 let p = place ^ usize::from(by);
                 let process = &self.processes[p];
@@ -919,8 +932,9 @@ impl State {
                     reply.is_some().hash(hasher);
                     match reply {
                         Some((Reply::Found { etag, token }, date)) => {
-                            let done = token.map(|done| self.age(done as u8));
-                            (view(p as u8).etag(*etag), done, self.age(*date)).hash(hasher);
+                            let age = |done: i64| date.saturating_sub(done as u8);
+                            let done = token.map(|done| age(done).min(self.period));
+                            (view(p as u8).etag(*etag), done).hash(hasher);
                         }
                         Some((Reply::Stored { .. }, _)) => 1.hash(hasher),
                         Some((other, _)) => other.hash(hasher),
@@ -938,7 +952,10 @@ impl State {
 
     fn hash_request(&self, request: &Request, view: &View<'_>, hasher: &mut impl Hasher) {
         request.hash(view, hasher);
-        request.token().map(|done| self.age(done as u8)).hash(hasher);
+        request
+            .token()
+            .map(|done| self.age(done as u8))
+            .hash(hasher);
     }
 }
 
