@@ -12,7 +12,7 @@ use azmutex::{
 };
 
 use crate::support::backend::Backend;
-use crate::support::proxy::Fault;
+use crate::support::proxy::{Fault, server_busy};
 use crate::support::{Events, on_each_service};
 
 on_each_service! {
@@ -247,4 +247,28 @@ fn record_and_removal_without_an_answer_are_sent_again() {
         proxy.choose(|_| Fault::Pass);
         assert!(do_once(&locker, None));
     }
+}
+
+#[test]
+fn work_does_not_begin_if_the_lock_ran_out_since_it_was_acquired() {
+    let backend = Backend::emulator_by(Clock::frozen());
+    let clock = backend.embedded().expect("an emulator").clock();
+    drop(locker(&backend).lock().expect("it makes the blob"));
+    let (proxy, mutex) = backend.through_proxy().expect("it speaks HTTP");
+    proxy.choose(move |head| match head.lease_action() {
+        // The last look, under the lease, takes long.
+        None if head.header("x-ms-lease-id").is_some() => {
+            clock.advance(Duration::from_secs(56));
+            Fault::Pass
+        }
+        Some("renew") => Fault::Answer(server_busy(None)),
+        _ => Fault::Pass,
+    });
+    let locker = Locker::new(mutex, KEY).expect("a key");
+    let result = locker.once(None, |_| -> Result<(), Error> { panic!("it is not held") });
+    let Err(OnceError::Lock(error)) = result else {
+        panic!("the lock ran out: {result:?}");
+    };
+    assert_eq!(error.kind(), ErrorKind::LeaseUnproven, "{error}");
+    assert!(do_once(&self::locker(&backend), None));
 }
