@@ -28,9 +28,9 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// Lockers of the same blob count as one, and the first of them is used. Two that reach it through
 /// different hosts, such as an address and a name, count as two locks: a call with both never succeeds.
-/// Each lock has the settings of
-/// its own locker, and a [`StopToken`](crate::StopToken) of the one that is waited for ends the wait.
-/// None of the locks may be held by the caller: see [`Locker`].
+///
+/// Each lock has the settings of its own locker, and a [`StopToken`](crate::StopToken) of the one that is
+/// waited for ends the wait. None of the locks may be held by the caller: see [`Locker`].
 ///
 /// Takes one request for each lock if all are free, and one for each to release it.
 ///
