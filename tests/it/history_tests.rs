@@ -67,6 +67,7 @@ fn right() -> History {
         )]
         .into(),
         breaks: Vec::new(),
+        ..History::default()
     }
 }
 
