@@ -182,6 +182,11 @@ impl LeasedBlob<'_> {
                     }
                     etag = read()?.etag;
                 }
+                Err(error) if error.is_ambiguous() => {
+                    // It may have been done, which a later write of metadata is not to undo.
+                    self.seen.lock().stored = None;
+                    return Err(error);
+                }
                 result => break result?,
             }
         };

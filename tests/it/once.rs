@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use azmutex::emulator::Clock;
 use azmutex::{
@@ -271,4 +271,30 @@ fn work_does_not_begin_if_the_lock_ran_out_since_it_was_acquired() {
     };
     assert_eq!(error.kind(), ErrorKind::LeaseUnproven, "{error}");
     assert!(do_once(&self::locker(&backend), None));
+}
+
+#[test]
+fn record_that_got_no_answer_is_not_undone_by_the_release() {
+    let backend = Backend::emulator();
+    let timeout = Duration::from_secs(1);
+    let (proxy, mutex) = backend.through_proxy_within(timeout).expect("HTTP");
+    let builder = Locker::builder(mutex, KEY).fencing(true);
+    let locker = builder.build().expect("the settings are sound");
+    drop(locker.lock().expect("it makes the blob"));
+    let proxy = &proxy;
+    let result = locker.once(None, |_| {
+        // Until the guard is released.
+        let end = Instant::now() + timeout;
+        proxy.choose(move |head| {
+            let silent = head.target.contains("comp=metadata") && Instant::now() < end;
+            if silent { Fault::HangAfter } else { Fault::Pass }
+        });
+        Ok::<_, Error>(())
+    });
+    let Err(OnceError::Unrecorded((), error)) = result else {
+        panic!("nothing is answered: {result:?}");
+    };
+    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+    proxy.release_hung();
+    assert!(!do_once(&self::locker(&backend), None), "it is done");
 }
