@@ -287,7 +287,11 @@ fn record_that_got_no_answer_is_not_undone_by_the_release() {
         let end = Instant::now() + timeout;
         proxy.choose(move |head| {
             let silent = head.target.contains("comp=metadata") && Instant::now() < end;
-            if silent { Fault::HangAfter } else { Fault::Pass }
+            if silent {
+                Fault::HangAfter
+            } else {
+                Fault::Pass
+            }
         });
         Ok::<_, Error>(())
     });
