@@ -884,7 +884,8 @@ impl State {
                 if let Some(Errand { request, reply }) = &process.errand {
                     request.known(&mut tokens, &mut etags);
                     if let Some((Reply::Found { etag, token }, _)) = reply {
-                        (etags.push(*etag), tokens.extend(token));
+                        etags.push(*etag);
+                        tokens.extend(token);
                     }
                 }
                 if let Phase::Works { etag } = process.phase {
