@@ -134,6 +134,29 @@ fn wait_ends_with_a_stop() {
 }
 
 #[test]
+fn locks_of_several_accounts_and_settings_are_held_together() {
+    let backends = [Backend::emulator(), Backend::emulator()];
+    let [here, there] = &backends;
+    let short = builder(there, KEYS[0]).lease_duration(Duration::from_secs(15));
+    let wanted = [
+        builder(here, KEYS[0]).build().expect("a key"),
+        short.build().expect("a key"),
+    ];
+    let guards = lock_all(&wanted).expect("they are free");
+    guards.check().expect("they are held");
+    assert_eq!(guards.guards().len(), 2, "of one key, but not the same");
+    assert!(guards.remaining() <= Duration::from_secs(15));
+    for backend in &backends {
+        let [refused] = lockers(backend, [KEYS[0]]);
+        assert!(matches!(refused.try_lock(), Err(TryLockError::WouldBlock)));
+    }
+    guards.release().expect("they are held");
+    for backend in &backends {
+        drop(lockers(backend, [KEYS[0]])[0].try_lock().expect("free"));
+    }
+}
+
+#[test]
 fn wait_for_all_ends_with_its_limit_although_a_pause_would_be_longer() {
     let backend = Backend::emulator();
     let [one, two, _] = lockers(&backend, KEYS);

@@ -1,6 +1,7 @@
 //! A limited number of holders at a time.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -367,4 +368,28 @@ fn wait_ends_with_its_limit_however_many_permits_there_are() {
     assert!(matches!(refused, TryLockError::WouldBlock), "{refused}");
     let took = started.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn semaphores_of_one_key_in_one_process_share_its_permits() {
+    let backend = Backend::emulator();
+    let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..5 {
+            let quick = builder(&backend).poll_interval(Duration::from_millis(10));
+            let (held, most) = (&held, &most);
+            scope.spawn(move || {
+                let semaphore = quick.build_semaphore(2).expect("the settings are sound");
+                for _ in 0..20 {
+                    let permit = semaphore.acquire().expect("it gets free");
+                    let number = held.fetch_add(1, Ordering::SeqCst) + 1;
+                    most.fetch_max(number, Ordering::SeqCst);
+                    thread::yield_now();
+                    held.fetch_sub(1, Ordering::SeqCst);
+                    permit.release().expect("it is held");
+                }
+            });
+        }
+    });
+    assert!((1..=2).contains(&most.into_inner()));
 }
