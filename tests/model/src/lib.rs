@@ -51,7 +51,7 @@ mod several;
 mod world;
 
 pub use mistakes::Mistake;
-pub use run::{Report, check, check_some, counterexample};
+pub use run::{Report, check, check_at_random, check_some, counterexample};
 pub use several::{Misuse, Several, Use};
 pub use world::{Bounds, World};
 

@@ -2,7 +2,7 @@ use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Property, UniformChooser};
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub fn check(world: impl World) -> Report {
 }
 
 /// Explores that many steps from state to state, the nearest ones first.
-pub fn check_some<W: World>(world: W, steps: usize) -> Report {
+pub fn check_some(world: impl World, steps: usize) -> Report {
     let started = Instant::now();
     let checker = world
         .checker()
@@ -73,6 +73,23 @@ pub fn check_some<W: World>(world: W, steps: usize) -> Report {
         .finish_when(HasDiscoveries::All)
         .spawn_bfs()
         .join();
+    report(&checker, started)
+}
+
+/// Goes that many steps at random, and begins anew after each `depth` of them.
+pub fn check_at_random(world: impl World, steps: usize, depth: usize) -> Report {
+    let started = Instant::now();
+    let checker = world
+        .checker()
+        .target_state_count(steps)
+        .target_max_depth(depth)
+        .finish_when(HasDiscoveries::All)
+        .spawn_simulation(1, UniformChooser)
+        .join();
+    report(&checker, started)
+}
+
+fn report<W: World>(checker: &impl Checker<W>, started: Instant) -> Report {
     let found = checker.discoveries();
     let names = |sometimes: bool, discovered: bool| {
         let properties: Vec<Property<W>> = checker.model().properties();
