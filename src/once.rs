@@ -90,7 +90,8 @@ impl Locker {
     }
 
     /// As [`once`](Self::once), and waits for at most `timeout` while another caller is at work. With
-    /// zero it does not wait.
+    /// zero it does not wait. To look whether the work is done takes up to the
+    /// [`request_timeout`](crate::MutexOptions::request_timeout) besides, if the service does not answer.
     ///
     /// # Errors
     ///
