@@ -26,9 +26,11 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// thread that waits keeps nobody else out. On the other hand, no order is kept: while others take one
 /// of the locks again and again, a caller of this may wait for long.
 ///
-/// Lockers of the same blob count as one, and the first of them is used. Each lock has the settings of
-/// its own locker, and a [`StopToken`](crate::StopToken) of the one that is waited for ends the wait.
-/// None of the locks may be held by the caller: see [`Locker`].
+/// Lockers of the same blob count as one, and the first of them is used. Two that reach it through
+/// different hosts, such as an address and a name, count as two locks: a call with both never succeeds.
+///
+/// Each lock has the settings of its own locker, and a [`StopToken`](crate::StopToken) of the one that is
+/// waited for ends the wait. None of the locks may be held by the caller: see [`Locker`].
 ///
 /// Takes one request for each lock if all are free, and one for each to release it.
 ///
@@ -122,7 +124,12 @@ fn lock_within(
                 Err(error) => Some((place, error)),
             }
         });
-        let Some((place, error)) = busy else {
+        let lost = || {
+            let text = "a lock was lost before all were acquired";
+            let is_lost = !guards.iter().all(LeaseGuard::is_held);
+            is_lost.then(|| (first, Error::new(ErrorKind::WouldBlock, text)))
+        };
+        let Some((place, error)) = busy.or_else(lost) else {
             return Ok(GuardSet(guards));
         };
         let is_over = match within {
@@ -138,6 +145,7 @@ fn lock_within(
         let settings = all[first].1.settings();
         rounds = LONGEST_PAUSE.min(rounds + 1);
         let longest = settings.terms.poll_interval.min(LONGEST_INTERVAL) * rounds;
+        let longest = longest.min(within.end().since(locker.clock().now()));
         let nanos = jitter.next() % (longest.as_nanos() as u64 + 1);
         pause(settings.stop.as_ref(), Duration::from_nanos(nanos));
     }

@@ -58,8 +58,9 @@ impl Locker {
     ///
     /// # Errors
     ///
-    /// [`OnceError`] says whether the work was tried. Its `Lock` is as for [`lock`](Self::lock), and its
-    /// `Unrecorded` as for [`LeaseGuard::record_done`].
+    /// [`OnceError`] says whether the work was tried. Its `Lock` is as for [`lock`](Self::lock), or says
+    /// that the lock was lost or became unproven before the work began; its `Unrecorded` is as for
+    /// [`LeaseGuard::record_done`].
     ///
     /// # Examples
     ///
@@ -89,7 +90,8 @@ impl Locker {
     }
 
     /// As [`once`](Self::once), and waits for at most `timeout` while another caller is at work. With
-    /// zero it does not wait.
+    /// zero it does not wait. To look whether the work is done takes up to the
+    /// [`request_timeout`](crate::MutexOptions::request_timeout) besides, if the service does not answer.
     ///
     /// # Errors
     ///
@@ -125,6 +127,8 @@ impl Locker {
         if let Some(done) = guard.done(every).map_err(OnceError::Lock)? {
             return Ok(Once::AlreadyDone(done));
         }
+        // The look may have taken longer than the lease lasts.
+        guard.check().map_err(OnceError::Lock)?;
         let value = work(&guard).map_err(OnceError::Work)?;
         match guard.record_done() {
             Ok(()) => Ok(Once::Ran(value)),

@@ -403,11 +403,16 @@ impl Waiter<'_> {
         }
         for _ in 0..self.probes {
             let locker = &self.inner.lockers[self.slot as usize];
-            match locker.acquire(WaitLimit::Probe(self.acquisition.end())) {
+            let end = self.acquisition.end();
+            match locker.acquire(WaitLimit::Probe(end)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.slot = (self.slot + 1) % self.inner.permits();
                 }
                 result => return result,
+            }
+            // A limited wait gives each lock's first attempt some time beyond.
+            if self.now().lease >= end {
+                break;
             }
         }
         self.probes = self.probes.min(PER_INTERVAL);

@@ -1,6 +1,6 @@
 //! Tests of the storms' checker: it finds what it is there for, and nothing else.
 
-use crate::support::history::{Break, Finals, History, Hold, Increment, Read, Write};
+use crate::support::history::{Break, Finals, History, Hold, Increment, Permits, Read, Run, Write};
 
 const MARGIN: u64 = 100;
 
@@ -67,6 +67,7 @@ fn right() -> History {
         )]
         .into(),
         breaks: Vec::new(),
+        ..History::default()
     }
 }
 
@@ -212,4 +213,47 @@ fn unanswered_write_may_have_been_done_or_not() {
     finds_nothing(&history);
     history.finals.get_mut(&0).unwrap().value = 3;
     finds(&history, "nobody wrote 3");
+}
+
+#[test]
+fn more_claims_than_permits_are_found() {
+    let holds = [(0, 100, 200), (1, 150, 300), (2, 200, 250)].map(|(lock, start, end)| Hold {
+        lock,
+        ..hold("a", 1, start, end)
+    });
+    let mut history = History {
+        holds: holds.to_vec(),
+        semaphores: vec![Permits {
+            locks: 0..3,
+            number: 2,
+        }],
+        ..History::default()
+    };
+    let (totals, wrong) = history.check(MARGIN);
+    assert_eq!((totals.most_permits, wrong), (2, vec![]));
+    history.holds[2].start = 199;
+    let (_, wrong) = history.check(MARGIN);
+    assert_eq!(wrong, ["3 permits of 2 were claimed at 199 (locks 0..3)"]);
+}
+
+#[test]
+fn work_that_is_done_before_it_is_due_is_found() {
+    let run = |start, recorded| Run {
+        lock: 0,
+        start,
+        due: start + 100,
+        recorded,
+    };
+    let mut history = History {
+        // The first one ended without a record, which the second could not know of.
+        runs: vec![run(10, None), run(20, Some(30)), run(120, Some(130))],
+        ..History::default()
+    };
+    assert_eq!(history.check(MARGIN).1, [""; 0]);
+    history.runs[2].start = 119;
+    let wrong = history.check(MARGIN).1;
+    assert_eq!(
+        wrong,
+        ["lock 0: work began at 119, and was not due before 120"]
+    );
 }

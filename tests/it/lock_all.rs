@@ -1,14 +1,16 @@
 //! Several locks at once.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use azmutex::emulator::Clock;
 use azmutex::{
     ErrorKind, Event, LeaseDuration, Locker, LockerBuilder, LossReason, StopToken, TryLockError,
     lock_all, try_lock_all, try_lock_all_for,
 };
 
 use crate::support::backend::Backend;
+use crate::support::proxy::{Fault, server_busy};
 use crate::support::{Events, LONG, on_each_service};
 
 on_each_service! {
@@ -129,6 +131,71 @@ fn wait_ends_with_a_stop() {
     stop.stop();
     let error = waiter.join().expect("no panic").expect_err("it is stopped");
     assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+}
+
+#[test]
+fn locks_of_several_accounts_and_settings_are_held_together() {
+    let backends = [Backend::emulator(), Backend::emulator()];
+    let [here, there] = &backends;
+    let short = builder(there, KEYS[0]).lease_duration(Duration::from_secs(15));
+    let wanted = [
+        builder(here, KEYS[0]).build().expect("a key"),
+        short.build().expect("a key"),
+    ];
+    let guards = lock_all(&wanted).expect("they are free");
+    guards.check().expect("they are held");
+    assert_eq!(guards.guards().len(), 2, "of one key, but not the same");
+    assert!(guards.remaining() <= Duration::from_secs(15));
+    for backend in &backends {
+        let [refused] = lockers(backend, [KEYS[0]]);
+        assert!(matches!(refused.try_lock(), Err(TryLockError::WouldBlock)));
+    }
+    guards.release().expect("they are held");
+    for backend in &backends {
+        drop(lockers(backend, [KEYS[0]])[0].try_lock().expect("free"));
+    }
+}
+
+#[test]
+fn wait_for_all_ends_with_its_limit_although_a_pause_would_be_longer() {
+    let backend = Backend::emulator();
+    let [one, two, _] = lockers(&backend, KEYS);
+    let _held = two.lock().expect("it is free");
+    let slow = |key| {
+        let builder = builder(&backend, key).poll_interval(Duration::from_secs(10));
+        builder.build().expect("a key")
+    };
+    let wanted = [slow(KEYS[0]), slow(KEYS[1])];
+    for _ in 0..3 {
+        let started = Instant::now();
+        let refused = try_lock_all_for(&wanted, Duration::from_millis(300));
+        let refused = refused.expect_err("one of them is held");
+        assert!(matches!(refused, TryLockError::WouldBlock), "{refused}");
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+    drop(one.try_lock().expect("nobody has it"));
+}
+
+#[test]
+fn locks_are_handed_out_only_while_all_are_held() {
+    let backend = Backend::emulator_by(Clock::frozen());
+    let clock = backend.embedded().expect("an emulator").clock();
+    drop(lock_all(&lockers(&backend, KEYS)).expect("they are free"));
+    let (proxy, mutex) = backend.through_proxy().expect("it speaks HTTP");
+    let mut last = Some(());
+    proxy.choose(move |head| match head.lease_action() {
+        // The first one runs out while the last one is acquired.
+        Some("acquire") if head.target.contains(KEYS[2]) && last.take().is_some() => {
+            clock.advance(Duration::from_secs(56));
+            Fault::Pass
+        }
+        Some("renew") => Fault::Answer(server_busy(None)),
+        _ => Fault::Pass,
+    });
+    let wanted = KEYS.map(|key| Locker::new(mutex.clone(), key).expect("a key"));
+    let guards = lock_all(&wanted).expect("they are free");
+    guards.check().expect("all are held");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use azmutex::emulator::Clock;
 use azmutex::{
@@ -12,7 +12,7 @@ use azmutex::{
 };
 
 use crate::support::backend::Backend;
-use crate::support::proxy::Fault;
+use crate::support::proxy::{Fault, server_busy};
 use crate::support::{Events, on_each_service};
 
 on_each_service! {
@@ -247,4 +247,58 @@ fn record_and_removal_without_an_answer_are_sent_again() {
         proxy.choose(|_| Fault::Pass);
         assert!(do_once(&locker, None));
     }
+}
+
+#[test]
+fn work_does_not_begin_if_the_lock_ran_out_since_it_was_acquired() {
+    let backend = Backend::emulator_by(Clock::frozen());
+    let clock = backend.embedded().expect("an emulator").clock();
+    drop(locker(&backend).lock().expect("it makes the blob"));
+    let (proxy, mutex) = backend.through_proxy().expect("it speaks HTTP");
+    proxy.choose(move |head| match head.lease_action() {
+        // The last look, under the lease, takes long.
+        None if head.header("x-ms-lease-id").is_some() => {
+            clock.advance(Duration::from_secs(56));
+            Fault::Pass
+        }
+        Some("renew") => Fault::Answer(server_busy(None)),
+        _ => Fault::Pass,
+    });
+    let locker = Locker::new(mutex, KEY).expect("a key");
+    let result = locker.once(None, |_| -> Result<(), Error> { panic!("it is not held") });
+    let Err(OnceError::Lock(error)) = result else {
+        panic!("the lock ran out: {result:?}");
+    };
+    assert_eq!(error.kind(), ErrorKind::LeaseUnproven, "{error}");
+    assert!(do_once(&self::locker(&backend), None));
+}
+
+#[test]
+fn record_that_got_no_answer_is_not_undone_by_the_release() {
+    let backend = Backend::emulator();
+    let timeout = Duration::from_secs(1);
+    let (proxy, mutex) = backend.through_proxy_within(timeout).expect("HTTP");
+    let builder = Locker::builder(mutex, KEY).fencing(true);
+    let locker = builder.build().expect("the settings are sound");
+    drop(locker.lock().expect("it makes the blob"));
+    let proxy = &proxy;
+    let result = locker.once(None, |_| {
+        // Until the guard is released.
+        let end = Instant::now() + timeout;
+        proxy.choose(move |head| {
+            let silent = head.target.contains("comp=metadata") && Instant::now() < end;
+            if silent {
+                Fault::HangAfter
+            } else {
+                Fault::Pass
+            }
+        });
+        Ok::<_, Error>(())
+    });
+    let Err(OnceError::Unrecorded((), error)) = result else {
+        panic!("nothing is answered: {result:?}");
+    };
+    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+    proxy.release_hung();
+    assert!(!do_once(&self::locker(&backend), None), "it is done");
 }

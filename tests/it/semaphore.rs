@@ -1,9 +1,10 @@
 //! A limited number of holders at a time.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use azmutex::emulator::Clock;
 use azmutex::{
@@ -343,4 +344,52 @@ fn refused_credential_ends_the_wait_at_once() {
     let semaphore = Semaphore::new(mutex, KEY, 2).expect("the settings are sound");
     let error = semaphore.acquire().expect_err("the signature is wrong");
     assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+}
+
+#[test]
+fn wait_ends_with_its_limit_however_many_permits_there_are() {
+    const PERMITS: u32 = 100;
+    let backend = Backend::emulator();
+    let here = semaphore(&backend, PERMITS);
+    drop(here.acquire().expect("they are free"));
+    let mutex = backend.mutex();
+    for slot in 0..PERMITS {
+        let key = format!("{KEY}.slot{slot}");
+        let lease = mutex.acquire(&key, LeaseDuration::MAX);
+        lease.expect("nobody holds it");
+    }
+    let (proxy, mutex) = backend.through_proxy().expect("it speaks HTTP");
+    proxy.choose(|_| Fault::Delay(Duration::from_millis(50)));
+    let semaphore = Semaphore::new(mutex, KEY, PERMITS).expect("the settings are sound");
+    let started = Instant::now();
+    let refused = semaphore
+        .try_acquire_for(Duration::from_millis(100))
+        .expect_err("all are taken");
+    assert!(matches!(refused, TryLockError::WouldBlock), "{refused}");
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn semaphores_of_one_key_in_one_process_share_its_permits() {
+    let backend = Backend::emulator();
+    let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..5 {
+            let quick = builder(&backend).poll_interval(Duration::from_millis(10));
+            let (held, most) = (&held, &most);
+            scope.spawn(move || {
+                let semaphore = quick.build_semaphore(2).expect("the settings are sound");
+                for _ in 0..20 {
+                    let permit = semaphore.acquire().expect("it gets free");
+                    let number = held.fetch_add(1, Ordering::SeqCst) + 1;
+                    most.fetch_max(number, Ordering::SeqCst);
+                    thread::yield_now();
+                    held.fetch_sub(1, Ordering::SeqCst);
+                    permit.release().expect("it is held");
+                }
+            });
+        }
+    });
+    assert!((1..=2).contains(&most.into_inner()));
 }

@@ -14,9 +14,11 @@ use azmutex::{AzureMutex, ErrorKind, LeaseDuration, Locker, MutexOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::worker::parse_value;
-use super::{CONTAINER, LEASE, LOCKS, MARGIN_NANOS, journal, lock_name, now};
+use super::{
+    ALL, CONTAINER, FIRST_PERMIT, LEASE, LOCKS, MARGIN_NANOS, PERMITS, journal, lock_name, now,
+};
 use crate::support::azurite::Azurite;
-use crate::support::history::{Break, Finals, History};
+use crate::support::history::{Break, Finals, History, Permits};
 use crate::support::proxy::FaultProxy;
 use crate::support::weather::{Cut, Pump, Random, Tally, Weather};
 
@@ -217,7 +219,7 @@ impl Storm {
         for (number, service) in self.services.iter().enumerate() {
             let mutex = service.mutex();
             for lock in 0..LOCKS {
-                let file = format!("{}.count", lock_name(number * LOCKS + lock));
+                let file = format!("{}.count", lock_name(number * ALL + lock));
                 fs::write(self.dir.join(file), format!("{:020}", 0)).expect("a counter file");
                 let lease = mutex
                     .acquire(
@@ -304,7 +306,7 @@ impl Storm {
             .env("STORM_DIR", &self.dir)
             .env("STORM_SEED", seed.to_string())
             .env("STORM_CONNECTION", worker.proxy.connection_string())
-            .env("STORM_FIRST_LOCK", (worker.service * LOCKS).to_string())
+            .env("STORM_FIRST_LOCK", (worker.service * ALL).to_string())
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -439,7 +441,7 @@ impl Storm {
         });
         if period.is_some() {
             self.breaks.push(Break {
-                lock: service * LOCKS + lock,
+                lock: service * ALL + lock,
                 sent,
                 answered,
             });
@@ -482,6 +484,7 @@ impl Storm {
                 match waiting.join().expect("no panic") {
                     Ok((value, free)) => {
                         slowest = slowest.max(free - since);
+                        let lock = lock / LOCKS * ALL + lock % LOCKS;
                         let file = self.dir.join(format!("{}.count", lock_name(lock)));
                         let counter = fs::read_to_string(file).expect("a count");
                         let counter = counter.parse().expect("a number");
@@ -496,9 +499,23 @@ impl Storm {
         let services = self.services.len();
         let first_lock = |process: &str| {
             let number = process[1..].split('.').next().unwrap_or_default();
-            number.parse::<usize>().expect("a number") / 2 % services * LOCKS
+            number.parse::<usize>().expect("a number") / 2 % services * ALL
+        };
+        for service in &self.services {
+            if let Err(error) = service.take_permits() {
+                let name = service.name;
+                self.wrong
+                    .push(format!("not all permits of {name} are back: {error}"));
+            }
+        }
+        let permits = |first| Permits {
+            locks: first + FIRST_PERMIT..first + ALL,
+            number: PERMITS as usize,
         };
         let history = History {
+            semaphores: (0..services)
+                .map(|service| permits(service * ALL))
+                .collect(),
             breaks: std::mem::take(&mut self.breaks),
             finals,
             ..journal::read_all(&self.dir, first_lock, &self.deaths).expect("journals")
@@ -567,6 +584,15 @@ impl Service {
         let value = parse_value(&guard.read()?);
         guard.release()?;
         Ok((value, free))
+    }
+
+    /// Waits for all permits, for a lease at most each.
+    fn take_permits(&self) -> Result<(), azmutex::Error> {
+        let builder = Locker::builder(self.mutex(), "permit").fencing(true);
+        let semaphore = builder.build_semaphore(PERMITS)?;
+        let permits = (0..PERMITS).map(|_| semaphore.try_acquire_for(LEASE + SLACK));
+        let permits: Result<Vec<_>, _> = permits.collect();
+        permits.map(drop).map_err(Into::into)
     }
 }
 

@@ -9,13 +9,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::now;
-use crate::support::history::{History, Hold, Increment, Read, Write};
+use super::{PERIOD_AT_LEAST, WORK, now};
+use crate::support::history::{History, Hold, Increment, Read, Run, Write};
 
 pub(crate) struct Journal {
     lines: File,
     place: File,
     holds: u64,
+    /// The first of those that are held now.
+    first: u64,
 }
 
 impl Journal {
@@ -25,17 +27,26 @@ impl Journal {
             lines: options.open(dir.join(format!("{name}.journal")))?,
             place: File::create_new(dir.join(format!("{name}.held")))?,
             holds: 0,
+            first: 0,
         })
     }
 
     pub(crate) fn hold(&mut self, lock: usize, token: i64, asked: u64, start: u64) {
         self.holds += 1;
+        self.first = self.holds;
         self.line(format_args!("hold {lock} {token} {asked} {start}"));
+    }
+
+    /// Another lock, which is held together with the one before.
+    pub(crate) fn hold_too(&mut self, lock: usize, token: i64, asked: u64, start: u64) {
+        let first = self.first;
+        self.hold(lock, token, asked, start);
+        self.first = first;
     }
 
     pub(crate) fn held(&self, at: u64) {
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.holds.to_le_bytes());
+        bytes[..8].copy_from_slice(&self.first.to_le_bytes());
         bytes[8..].copy_from_slice(&at.to_le_bytes());
         self.place
             .write_all_at(&bytes, 0)
@@ -43,7 +54,17 @@ impl Journal {
     }
 
     pub(crate) fn end(&self, held: u64) {
-        self.line(format_args!("end {held}"));
+        let locks = self.holds + 1 - self.first;
+        self.line(format_args!("end {held} {locks}"));
+    }
+
+    /// The work that began with the last hold has just ended.
+    pub(crate) fn worked(&self) {
+        self.line(format_args!("worked {}", now()));
+    }
+
+    pub(crate) fn recorded(&self) {
+        self.line(format_args!("recorded {}", now()));
     }
 
     /// A write of the counter file is about to follow.
@@ -135,6 +156,14 @@ fn read_one(
                 holds += 1;
                 lock = first_lock + number() as usize;
                 let (token, asked, start) = (number(), number(), number());
+                if lock == first_lock + WORK {
+                    history.runs.push(Run {
+                        lock,
+                        start,
+                        due: 0,
+                        recorded: None,
+                    });
+                }
                 history.holds.push(Hold {
                     name: format!("{name}.{holds}"),
                     lock,
@@ -142,12 +171,21 @@ fn read_one(
                     asked,
                     start,
                     end: match last {
-                        Some((hold, held)) if hold == holds => held.max(start),
+                        Some((first, held)) if holds >= first => held.max(start),
                         _ => start,
                     },
                 });
             }
-            "end" => history.holds.last_mut().expect("a hold").end = number(),
+            "end" => {
+                let (held, locks) = (number(), number() as usize);
+                let ended = history.holds.iter_mut().rev().take(locks);
+                ended.for_each(|hold| hold.end = held);
+            }
+            "worked" => {
+                let due = number() + PERIOD_AT_LEAST.as_nanos() as u64;
+                history.runs.last_mut().expect("a run").due = due;
+            }
+            "recorded" => history.runs.last_mut().expect("a run").recorded = Some(number()),
             "count" => {
                 count = Some(history.increments.len());
                 history.increments.push(Increment {

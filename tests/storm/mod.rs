@@ -16,6 +16,16 @@ const MARGIN_NANOS: u64 = LEASE.as_secs() * 1_000_000_000 / 12;
 const CONTAINER: &str = "storm";
 /// The locks of one service.
 const LOCKS: usize = 3;
+/// What there is besides in a history of one service: work that is done once, and the permits of a
+/// semaphore with one beyond, which nobody is to have.
+const WORK: usize = LOCKS;
+const FIRST_PERMIT: usize = WORK + 1;
+const PERMITS: u32 = 2;
+const ALL: usize = FIRST_PERMIT + PERMITS as usize + 1;
+/// The work is due again after this by the service's clock, which a client may know late: a reply is up
+/// to a second behind when it is sent, and up to a request's time and a stop older when it is read.
+const PERIOD: Duration = Duration::from_secs(20);
+const PERIOD_AT_LEAST: Duration = Duration::from_secs(12);
 
 pub(crate) fn main() -> ExitCode {
     match env::var("STORM_WORKER") {

@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use azmutex::{AzureMutex, ErrorKind, Event, LeaseGuard, Locker, MutexOptions, StopToken};
+use azmutex::{
+    AzureMutex, ErrorKind, Event, LeaseGuard, Locker, LockerBuilder, MutexOptions, Once, Semaphore,
+    StopToken, lock_all, try_lock_all_for,
+};
 
 use super::journal::Journal;
-use super::{CONTAINER, LEASE, LOCKS, lock_name, now};
+use super::{CONTAINER, FIRST_PERMIT, LEASE, LOCKS, PERIOD, PERMITS, WORK, lock_name, now};
 use crate::support::weather::Random;
 
 /// How long one operation may take, its retries included.
@@ -20,7 +23,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much longer than planned a lock may be held.
 const PATIENCE: Duration = Duration::from_secs(25);
-const THREADS: usize = 2;
+/// Two that use locks, and one that uses what is made of locks.
+const THREADS: usize = 3;
 
 /// Uses locks until stdin ends, and says then what it leaves behind.
 pub(super) fn run(name: &str) -> ExitCode {
@@ -76,8 +80,19 @@ fn peak_memory() -> u64 {
         .unwrap_or(0)
 }
 
+fn builder(mutex: &AzureMutex, key: &str) -> LockerBuilder {
+    Locker::builder(mutex.clone(), key)
+        .lease_duration(LEASE)
+        .release_timeout(RELEASE_TIMEOUT)
+        .fault_wait(Duration::from_secs(10))
+        .poll_interval(Duration::from_millis(20))
+        .fencing(true)
+}
+
 struct Worker {
     lockers: Vec<Locker>,
+    semaphore: Semaphore,
+    work: Locker,
     counters: Vec<File>,
     journal: Journal,
     random: Random,
@@ -99,24 +114,18 @@ impl Worker {
     ) -> Self {
         let refused = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let locker = |lock| {
-            let builder = Locker::builder(mutex.clone(), &lock_name(lock))
-                .lease_duration(LEASE)
-                .release_timeout(RELEASE_TIMEOUT)
-                .fault_wait(Duration::from_secs(10))
-                .poll_interval(Duration::from_millis(20))
-                .fencing(true)
-                .observer({
-                    let refused = Arc::clone(&refused);
-                    move |event| {
-                        if matches!(event, Event::Waiting { .. }) {
-                            let last = refused[0].swap(now(), Ordering::SeqCst);
-                            refused[1].store(last, Ordering::SeqCst);
-                        }
+            let builder = builder(mutex, &lock_name(lock)).observer({
+                let refused = Arc::clone(&refused);
+                move |event| {
+                    if matches!(event, Event::Waiting { .. }) {
+                        let last = refused[0].swap(now(), Ordering::SeqCst);
+                        refused[1].store(last, Ordering::SeqCst);
                     }
-                });
+                }
+            });
             // One that can be stopped acquires on a thread of its own.
             let builder = match number {
-                0 => builder.stop_token(stop),
+                0 | 2 => builder.stop_token(stop),
                 _ => builder,
             };
             builder.build().expect("a locker")
@@ -131,7 +140,11 @@ impl Worker {
                 .expect("a counter file")
         };
         let name = format!("{name}-{number}");
+        let besides = |key| builder(mutex, key).stop_token(stop);
+        let semaphore = besides("permit").build_semaphore(PERMITS);
         Self {
+            semaphore: semaphore.expect("a semaphore"),
+            work: besides("work").build().expect("a locker"),
             lockers: (0..LOCKS).map(locker).collect(),
             counters: (0..LOCKS).map(counter).collect(),
             journal: Journal::create(dir, &name).expect("a journal"),
@@ -145,6 +158,10 @@ impl Worker {
     /// Returns whether nothing was left behind.
     fn run(mut self) -> bool {
         while !self.stop.is_stopped() {
+            if self.name.ends_with("-2") {
+                self.use_several();
+                continue;
+            }
             let lock = self.random.below(LOCKS as u64) as usize;
             let locker = self.lockers[lock].clone();
             let called = now();
@@ -169,9 +186,95 @@ impl Worker {
                 }
             }
         }
-        self.lockers
-            .iter()
-            .all(|locker| locker.settle(2 * RELEASE_TIMEOUT))
+        let mut lockers = self.lockers.iter().chain([&self.work]);
+        lockers.all(|locker| locker.settle(2 * RELEASE_TIMEOUT))
+            && self.semaphore.settle(2 * RELEASE_TIMEOUT)
+    }
+
+    /// Has a permit, some of the locks, or the work done, for a while.
+    fn use_several(&mut self) {
+        let called = now();
+        let wait = self.random.millis(100, 4000);
+        match self.random.weighted(&[50, 25, 25]) {
+            0 => {
+                let permit = match self.random.chance(50) {
+                    true => self.semaphore.acquire(),
+                    false => self.semaphore.try_acquire_for(wait).map_err(Into::into),
+                };
+                if let Ok(permit) = permit {
+                    let slot = self.semaphore.slot(&permit).expect("a permit");
+                    self.hold_all(&[(FIRST_PERMIT + slot as usize, &permit)], called);
+                }
+            }
+            1 => {
+                let locks = [0, 1].map(|_| self.random.below(LOCKS as u64) as usize);
+                let wanted = locks.map(|lock| self.lockers[lock].clone());
+                let guards = match self.random.chance(50) {
+                    true => lock_all(&wanted),
+                    false => try_lock_all_for(&wanted, wait).map_err(Into::into),
+                };
+                if let Ok(guards) = guards {
+                    let number = |guard: &LeaseGuard| {
+                        let keys = self.lockers.iter().map(Locker::key);
+                        keys.into_iter().position(|key| key == guard.key())
+                    };
+                    let guards = guards.guards().iter();
+                    let held = guards.map(|guard| (number(guard).expect("a lock"), guard));
+                    self.hold_all(&held.collect::<Vec<_>>(), called);
+                }
+            }
+            _ => {
+                let work = self.work.clone();
+                let done = work.try_once_for(wait, Some(PERIOD), |guard| {
+                    let is_held = self.hold_all(&[(WORK, guard)], called);
+                    let is_held = is_held && guard.check().is_ok();
+                    if is_held {
+                        self.journal.worked();
+                    }
+                    is_held.then_some(()).ok_or("not held any more")
+                });
+                match done {
+                    Ok(Once::Ran(())) => self.journal.recorded(),
+                    _ => thread::sleep(self.random.millis(5, 1000)),
+                }
+            }
+        }
+    }
+
+    /// Holds all of these for a while. Returns whether they were held until the end.
+    fn hold_all(&mut self, guards: &[(usize, &LeaseGuard)], asked: u64) -> bool {
+        let are_held = || guards.iter().all(|(_, guard)| guard.is_held());
+        if !are_held() {
+            return false; // It took too long to get here.
+        }
+        let mut held = now();
+        for (place, (lock, guard)) in guards.iter().enumerate() {
+            let token = guard.fencing_token().expect("fencing is on");
+            if place == 0 {
+                self.journal.hold(*lock, token, asked, held);
+            } else {
+                self.journal.hold_too(*lock, token, asked, held);
+            }
+        }
+        self.journal.held(held);
+        let lasts = match self.random.weighted(&[60, 30, 10]) {
+            0 => self.random.millis(0, 50),
+            1 => self.random.millis(50, 1000),
+            _ => self.random.millis(1000, 20_000),
+        };
+        let started = Instant::now();
+        let mut all = true;
+        while all && !self.stop.is_stopped() && started.elapsed() < lasts {
+            thread::sleep((lasts / 100).max(Duration::from_millis(1)));
+            let at = now();
+            all = are_held();
+            if all {
+                held = at;
+                self.journal.held(held);
+            }
+        }
+        self.journal.end(held);
+        all
     }
 
     fn hold(&mut self, lock: usize, guard: LeaseGuard, asked: u64) {

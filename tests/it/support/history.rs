@@ -14,6 +14,7 @@
 //!   and nothing else may.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// All that happened to all locks.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,26 @@ pub(crate) struct History {
     pub(crate) reads: Vec<Read>,
     /// By lock: the counter file and the guarded value after the storm.
     pub(crate) finals: BTreeMap<usize, Finals>,
+    pub(crate) runs: Vec<Run>,
+    pub(crate) semaphores: Vec<Permits>,
+}
+
+/// Work that is done once in a period, from its start to when it was known to be recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) lock: usize,
+    pub(crate) start: u64,
+    /// Not before this it is due again.
+    pub(crate) due: u64,
+    /// `None` if that it was done could not be recorded, or the process was killed.
+    pub(crate) recorded: Option<u64>,
+}
+
+/// The locks that are the permits of one semaphore, and any beyond that nobody is to have.
+#[derive(Clone, Debug)]
+pub(crate) struct Permits {
+    pub(crate) locks: Range<usize>,
+    pub(crate) number: usize,
 }
 
 /// The time from a lock's acquisition to the last time that it was known to be held.
@@ -101,6 +122,9 @@ pub(crate) struct Totals {
     pub(crate) writes_confirmed: usize,
     pub(crate) writes_unanswered: usize,
     pub(crate) reads: usize,
+    pub(crate) runs: usize,
+    /// How many permits of a semaphore were had at a time.
+    pub(crate) most_permits: usize,
 }
 
 /// The part of a hold that is checked.
@@ -123,6 +147,7 @@ impl History {
         self.increments.append(&mut other.increments);
         self.writes.append(&mut other.writes);
         self.reads.append(&mut other.reads);
+        self.runs.append(&mut other.runs);
     }
 
     /// Checks everything. `margin`: how long after its `check()` work is promised not to be
@@ -132,6 +157,7 @@ impl History {
             holds: self.holds.len(),
             increments: self.increments.len(),
             reads: self.reads.len(),
+            runs: self.runs.len(),
             ..Totals::default()
         };
         let mut wrong = Vec::new();
@@ -145,6 +171,8 @@ impl History {
             self.check_counter(lock, &claims, margin, &mut totals, &mut wrong);
             self.check_value(lock, &mut totals, &mut wrong);
         }
+        self.check_permits(&claims, &mut totals, &mut wrong);
+        self.check_runs(&mut wrong);
         (totals, wrong)
     }
 
@@ -184,6 +212,45 @@ impl History {
             }
             if last.is_none_or(|last| claim.end > last.end) {
                 last = Some(claim);
+            }
+        }
+    }
+
+    /// No more permits are claimed at a time than there are.
+    fn check_permits(&self, claims: &[Claim<'_>], totals: &mut Totals, wrong: &mut Vec<String>) {
+        for Permits { locks, number } in &self.semaphores {
+            let ours = claims
+                .iter()
+                .filter(|claim| locks.contains(&claim.hold.lock) && claim.hold.start < claim.end);
+            // Whoever ends comes before whoever begins.
+            let changes = ours.flat_map(|claim| [(claim.end, -1), (claim.hold.start, 1)]);
+            let mut changes: Vec<_> = changes.collect();
+            changes.sort_unstable();
+            let mut held = 0;
+            for (at, change) in changes {
+                held += change;
+                totals.most_permits = totals.most_permits.max(held as usize);
+                if change > 0 && held as usize > *number {
+                    wrong.push(format!(
+                        "{held} permits of {number} were claimed at {at} (locks {locks:?})"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// No work begins that is known to be done and not due.
+    fn check_runs(&self, wrong: &mut Vec<String>) {
+        for run in &self.runs {
+            let done = self.runs.iter().find(|other| {
+                let recorded = other.recorded.is_some_and(|at| at <= run.start);
+                other.lock == run.lock && recorded && run.start < other.due
+            });
+            if let Some(done) = done {
+                wrong.push(format!(
+                    "lock {}: work began at {}, and was not due before {}",
+                    run.lock, run.start, done.due
+                ));
             }
         }
     }

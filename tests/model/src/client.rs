@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use crate::answers::answer;
+use crate::error::ErrorKind;
 use crate::lease::fingerprint;
 use crate::lease::hold::Claim;
 use crate::lease::lifecycle::Lifecycle;
@@ -177,7 +178,7 @@ pub(crate) struct Client {
     /// The ID of the lease, or of the next.
     pub(crate) id: Id,
     /// How many more locks it may ask for.
-    left: u8,
+    pub(crate) left: u8,
     /// The ETag that it gave the blob last, and the token stored then.
     known: Option<(u8, Option<i64>)>,
     /// The token that `TokenReadBeforeLease` read.
@@ -195,6 +196,8 @@ pub(crate) struct Outcome {
     pub(crate) misreported: bool,
     /// A request that goes out beside the one that the machine waits for.
     pub(crate) extra: Option<Request>,
+    /// The lock is not acquired, for this reason.
+    pub(crate) failure: Option<ErrorKind>,
 }
 
 impl Client {
@@ -362,7 +365,10 @@ impl Client {
                     lease.granted = moment.lease;
                     outcome.token = token;
                 }
-                Step::Fail(_) => lease.user = User::Gone,
+                Step::Fail(error) => {
+                    lease.user = User::Gone;
+                    outcome.failure = Some(error.kind());
+                }
                 Step::Restart => {
                     self.id = self.id.next();
                     lease.former = None;

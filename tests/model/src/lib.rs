@@ -48,14 +48,20 @@ pub mod election;
 mod mistakes;
 mod run;
 mod service;
+mod several;
 mod world;
 
 pub use mistakes::Mistake;
-pub use run::{Report, check, counterexample};
+pub use run::{Report, check, check_at_random, check_some, counterexample};
+pub use several::{Misuse, Several, Use};
 pub use world::{Bounds, World};
 
 /// The names of the properties.
 pub mod property {
+    pub use crate::several::{
+        ALL_HELD, CAN_END, NO_LEASE_LEFT, NOT_AGAIN, ONE_EACH, RECORD_REFUSED, RECORDED, SERVED,
+        WITHIN_PERMITS,
+    };
     pub use crate::world::{
         ANNOUNCED_IS_SO, BOUNDED, CLAIMANT_IS_HOLDER, HANDED_OVER, HOLDER_CAN_KEEP, LATE_GRANT,
         LATE_WRITE_REFUSED, LOSS_IS_REPORTED, NOTHING_LEFT, NOTHING_OUTLIVES, ONE_HOLDER,

@@ -2,7 +2,7 @@ use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Property, UniformChooser};
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -41,28 +41,59 @@ impl fmt::Display for Report {
 }
 
 /// What can be explored.
-pub trait Explored: Debug + Clone + Hash + PartialEq + Send + Sync + 'static {}
+pub trait World:
+    Model<State: Hash + Debug + Clone + PartialEq + Send + Sync, Action: Debug + Clone + PartialEq>
+    + Send
+    + Sync
+    + 'static
+{
+}
 
-impl<T: Debug + Clone + Hash + PartialEq + Send + Sync + 'static> Explored for T {}
+impl<M> World for M where
+    M: Model<
+            State: Hash + Debug + Clone + PartialEq + Send + Sync,
+            Action: Debug + Clone + PartialEq,
+        > + Send
+        + Sync
+        + 'static
+{
+}
 
 /// Explores every state.
-pub fn check<M>(model: M) -> Report
-where
-    M: Model<State: Explored, Action: Debug + PartialEq + Clone + Send + Sync>
-        + Send
-        + Sync
-        + 'static,
-{
+pub fn check(world: impl World) -> Report {
+    check_some(world, usize::MAX)
+}
+
+/// Explores that many steps from state to state, the nearest ones first.
+pub fn check_some(world: impl World, steps: usize) -> Report {
     let started = Instant::now();
-    let checker = model
+    let checker = world
         .checker()
+        .target_state_count(steps)
         .finish_when(HasDiscoveries::All)
         .spawn_bfs()
         .join();
+    report(&checker, started)
+}
+
+/// Goes that many steps at random, and begins anew after each `depth` of them.
+pub fn check_at_random(world: impl World, steps: usize, depth: usize) -> Report {
+    let started = Instant::now();
+    let checker = world
+        .checker()
+        .target_state_count(steps)
+        .target_max_depth(depth)
+        .finish_when(HasDiscoveries::All)
+        .spawn_simulation(1, UniformChooser)
+        .join();
+    report(&checker, started)
+}
+
+fn report<W: World>(checker: &impl Checker<W>, started: Instant) -> Report {
     let found = checker.discoveries();
     let names = |sometimes: bool, discovered: bool| {
-        let properties: Vec<Property<M>> = checker.model().properties();
-        let is = |p: &Property<M>| matches!(p.expectation, Expectation::Sometimes) == sometimes;
+        let properties: Vec<Property<W>> = checker.model().properties();
+        let is = |p: &Property<W>| matches!(p.expectation, Expectation::Sometimes) == sometimes;
         let names = properties.iter().filter(|p| is(p)).map(|p| p.name);
         names
             .filter(|name| found.contains_key(name) == discovered)
@@ -80,19 +111,13 @@ where
 
 /// Looks for a way to violate `property`: breadth first, so that it is about the shortest. Returns
 /// its steps, and how many states were looked at.
-pub fn counterexample<M>(model: M, property: &'static str) -> (Option<Vec<String>>, usize)
-where
-    M: Model<State: Explored, Action: Debug + PartialEq + Clone + Send + Sync>
-        + Send
-        + Sync
-        + 'static,
-{
-    let checker = model
+pub fn counterexample<W: World>(world: W, property: &'static str) -> (Option<Vec<String>>, usize) {
+    let checker = world
         .checker()
         .finish_when(HasDiscoveries::AnyOf([property].into()))
         .spawn_bfs()
         .join();
-    let show = |action: &M::Action| format!("{action:?}");
+    let show = |action: &W::Action| format!("{action:?}");
     let steps = checker.discovery(property);
     let steps = steps.map(|path| path.into_actions().iter().map(show).collect());
     (steps, checker.unique_state_count())

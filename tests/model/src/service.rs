@@ -236,7 +236,10 @@ impl Service {
                 }
                 Reply::Done
             }
-            Op::Look => Reply::Done,
+            Op::Look => Reply::Found {
+                etag: blob.etag,
+                token: blob.token,
+            },
             Op::Read if writable => Reply::Found {
                 etag: blob.etag,
                 token: blob.token,
@@ -293,6 +296,10 @@ impl Service {
 
     /// A write by somebody who has no lease ID, to a blob whose metadata it replaces.
     pub(crate) fn write_without_id(&mut self, now: u8) -> Reply {
+        self.store_without_id(now, None)
+    }
+
+    pub(crate) fn store_without_id(&mut self, now: u8, token: Option<i64>) -> Reply {
         let Some(blob) = &mut self.blob else {
             return Reply::NotFound;
         };
@@ -303,7 +310,7 @@ impl Service {
                 *blob = Blob {
                     lease: None,
                     etag: self.etags,
-                    token: None,
+                    token,
                 };
                 Reply::Stored { etag: self.etags }
             }

@@ -269,7 +269,7 @@ impl PartialEq for State {
     }
 }
 
-fn hash_of(hash: impl FnOnce(&mut AHasher)) -> u64 {
+pub(crate) fn hash_of(hash: impl FnOnce(&mut AHasher)) -> u64 {
     static KEYS: RandomState = RandomState::with_seeds(1, 2, 3, 4);
     let mut hasher = KEYS.build_hasher();
     hash(&mut hasher);
