@@ -45,10 +45,6 @@ shipped_lease! {
     keeps_its_promises_when_processes_are_stopped_anywhere_with_clocks_at_both_ends_of_the_margin:
         Bounds { pauses: true, fast: true, ..PLAIN };
     keeps_its_promises_when_a_request_or_reply_is_lost: LOSS;
-    keeps_its_promises_when_a_request_arrives_twice_in_time:
-        Bounds { duplicates: 1, lateness: Bounds::IN_TIME, ..PLAIN };
-    keeps_its_promises_when_a_request_arrives_at_any_time_after_it_was_given_up:
-        Bounds { late: 1, ..LOSS }, but UNSEEN;
     keeps_its_promises_when_the_service_is_busy_and_a_process_dies:
         Bounds { busy: 1, deaths: 1, ..PLAIN };
     keeps_its_promises_when_everyone_asks_twice: Bounds { acquisitions: 2, ..PLAIN };
@@ -56,8 +52,6 @@ shipped_lease! {
         Bounds { limit: Some(2), ..LOSS };
     keeps_its_promises_when_nobody_waits_and_a_reply_is_lost: Bounds { limit: Some(0), ..LOSS };
     keeps_its_promises_when_the_lease_is_broken_without_a_period: Bounds { breaks: 1, ..PLAIN };
-    keeps_its_promises_when_the_lease_is_broken_with_a_short_period:
-        Bounds { short_breaks: 1, ..PLAIN };
     keeps_its_promises_when_a_stranger_writes_to_the_blob: Bounds { strangers: 1, ..PLAIN };
     keeps_its_promises_when_the_blob_is_deleted: Bounds { deletions: 1, ..PLAIN };
     keeps_its_promises_when_renewals_end_and_the_service_answers_as_azurite_does:
@@ -73,6 +67,15 @@ shipped_lease! {
     keeps_its_promises_when_leases_are_handed_over_with_another_id:
         Bounds { hand_overs: 1, exposed: true, ..PLAIN };
 
+    #[ignore = "takes long: what CI leaves out"]
+    keeps_its_promises_when_a_request_arrives_twice_in_time:
+        Bounds { duplicates: 1, lateness: Bounds::IN_TIME, ..PLAIN };
+    #[ignore = "takes long: what CI leaves out"]
+    keeps_its_promises_when_a_request_arrives_at_any_time_after_it_was_given_up:
+        Bounds { late: 1, ..LOSS }, but UNSEEN;
+    #[ignore = "takes long: what CI leaves out"]
+    keeps_its_promises_when_the_lease_is_broken_with_a_short_period:
+        Bounds { short_breaks: 1, ..PLAIN };
     #[ignore = "takes long: what CI leaves out"]
     keeps_its_promises_when_leases_are_handed_over_with_tokens:
         Bounds { hand_overs: 1, ..FENCED };
