@@ -65,7 +65,12 @@ fn parse() -> Result<Cli, clap::Error> {
     let args: Vec<_> = std::env::args_os().collect();
     let (mut command, matches) = matches(&args)?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    if let Command::Run(run) = &cli.command
+    let run = match &cli.command {
+        Command::Run(run) => Some(run),
+        Command::Once(once) if !once.forget => Some(&once.run),
+        _ => None,
+    };
+    if let Some(run) = run
         && args.iter().skip_while(|arg| *arg != "--").nth(1) == Some(&OsString::from(&run.lock))
     {
         usage::check_lock(&args)?;

@@ -28,7 +28,7 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
     let command = subcommand(std::env::args_os().skip(1));
     let (text, hints) = explain(error, command.as_deref());
     let code = match command.as_deref() {
-        Some("run") => Code::Usage.in_run(),
+        Some("run" | "once") => Code::Usage.in_run(),
         _ => Code::Usage,
     };
     let failure = hints
@@ -189,7 +189,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
                 ));
             } else if let Some(close) = context(ContextKind::SuggestedArg) {
                 hints.push(format!("did you mean {close}?"));
-            } else if command == Some("run") {
+            } else if matches!(command, Some("run" | "once")) {
                 hints.push("put options of the command after its name, or after --".to_owned());
             }
             hints.push(help);
@@ -214,7 +214,13 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
         }
         (ErrorKind::MissingRequiredArgument, Some(missing), Some(behind)) => (
             format!("missing: {missing}"),
-            vec![format!("write: azmutex run LOCK -- {behind}"), help],
+            vec![
+                format!(
+                    "write: azmutex {} LOCK -- {behind}",
+                    command.unwrap_or("run")
+                ),
+                help,
+            ],
         ),
         (ErrorKind::InvalidUtf8, ..) => (not_utf8(), vec![help]),
         (ErrorKind::MissingRequiredArgument, Some(missing), None) => {
