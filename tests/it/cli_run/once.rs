@@ -322,6 +322,31 @@ fn service_that_fails_is_asked_again_for_as_long_as_fault_wait_says() {
 }
 
 #[test]
+fn wait_is_limited_also_when_the_service_is_silent() {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let through = Service::at(proxy.connection_string());
+    proxy.always(Some(Fault::HangBefore));
+    for limit in ["0", "2s"] {
+        let started = Instant::now();
+        let args = ["-w", limit, "--request-timeout", "2s"];
+        let lock = unique("silent");
+        let args = [&args[..], &[&*lock, "echo", "ran"]].concat();
+        let done = run(&through, &args);
+        assert_eq!((done.code(), &*done.out), (125, ""), "{done:?}");
+        // Two requests, and what a loaded machine adds.
+        assert!(started.elapsed() < Duration::from_secs(4 + 2), "{limit}");
+    }
+    let running = Running::start(&mut once(&through, &[&unique("silent"), "true"]));
+    proxy.wait_for(1, |_| true, PATIENCE);
+    let started = Instant::now();
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().signal(), 15);
+    assert!(started.elapsed() < Duration::from_secs(4));
+    proxy.release_hung();
+}
+
+#[test]
 fn dry_run_says_whether_it_would_run() {
     let service = Service::emulator();
     let lock = unique("plan");
