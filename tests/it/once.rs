@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use azmutex::{
 };
 
 use crate::support::backend::Backend;
-use crate::support::proxy::Fault;
+use crate::support::proxy::{Fault, RequestHead, internal_error};
 use crate::support::{Events, on_each_service};
 
 on_each_service! {
@@ -247,4 +248,46 @@ fn record_and_removal_without_an_answer_are_sent_again() {
         proxy.choose(|_| Fault::Pass);
         assert!(do_once(&locker, None));
     }
+}
+
+#[test]
+fn service_that_fails_at_the_first_look_is_asked_again_as_for_the_lock() {
+    let backend = Backend::emulator();
+    let within = Duration::from_secs(1);
+    let (proxy, mutex) = backend.through_proxy_within(within).expect("HTTP");
+    // Only the first look, for as long as a request may take.
+    let failing = Arc::new(AtomicBool::new(true));
+    let fails = Arc::clone(&failing);
+    proxy.choose(move |head| {
+        if head.lease_action() == Some("acquire") {
+            fails.store(false, Ordering::SeqCst);
+        }
+        match fails.load(Ordering::SeqCst) {
+            true => Fault::Answer(internal_error()),
+            false => Fault::Pass,
+        }
+    });
+    let migration = Locker::new(mutex, KEY).expect("a key");
+    assert!(do_once(&migration, None));
+    assert!(!do_once(&migration, None));
+    assert!(!failing.load(Ordering::SeqCst));
+}
+
+#[test]
+fn record_whose_answer_was_lost_outlives_the_release() {
+    let backend = Backend::emulator();
+    let within = Duration::from_secs(1);
+    let (proxy, mutex) = backend.through_proxy_within(within).expect("HTTP");
+    let migration = Locker::builder(mutex, KEY).fencing(true);
+    let migration = migration.build().expect("a key");
+    // It arrives, and nothing is heard of it.
+    let is_record = |head: &RequestHead| head.header("x-ms-meta-azmutexdone").is_some();
+    proxy.always_when(is_record, Fault::HangAfter);
+    let done = migration.once(None, |_| Ok::<_, Error>(()));
+    assert!(
+        matches!(done, Err(OnceError::Unrecorded((), _))),
+        "{done:?}"
+    );
+    assert!(!do_once(&locker(&backend), None));
+    proxy.release_hung();
 }

@@ -251,7 +251,7 @@ fn killed_at_any_step_it_runs_again_unless_it_was_recorded() {
 
 #[test]
 fn many_at_once_run_it_once() {
-    let processes = match std::env::var("AZMUTEX_TEST_PERMITS") {
+    let processes = match std::env::var("AZMUTEX_TEST_MANY") {
         Ok(_) => 50,
         Err(_) => 12,
     };
