@@ -141,6 +141,9 @@ pub enum LossReason {
     /// The guard was held for longer than [`max_hold`](crate::LockerBuilder::max_hold), so it was
     /// no longer renewed and ran out.
     MaxHold,
+    /// The work gave no sign of life for as long as [`health`](crate::LockerBuilder::health) says, so
+    /// the lease was no longer renewed and ran out.
+    Unhealthy,
     /// The guard released it.
     Released,
 }
@@ -149,9 +152,12 @@ impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Broken => "the lease was broken by another client",
-            Self::Taken => "the lease ID is no longer the blob's: it ran out or was taken over",
+            Self::Taken => "the lease ID is no longer the blob's: the lease ran out, or was broken or taken over",
             Self::Deleted => "the lock blob was deleted",
             Self::MaxHold => "the lock was held for longer than max_hold and no longer renewed",
+            Self::Unhealthy => {
+                "the work gave no sign of life, so the lease was not renewed and ran out"
+            }
             Self::Released => "the lock was released",
         })
     }
@@ -520,13 +526,15 @@ impl StdError for Error {
 
 /// Why [`Locker::try_lock`](crate::Locker::try_lock) or one of its timed forms returned no guard.
 ///
-/// Like [`std::fs::TryLockError`], it keeps contention apart from failure.
-#[derive(Debug, Clone)]
+/// Like [`std::fs::TryLockError`], it keeps contention apart from failure. `Debug` is made for people
+/// too, as that of [`Error`] is: `main` shows it when it returns this.
+#[derive(Clone)]
 #[allow(clippy::exhaustive_enums)] // as in std: there is no third outcome
 pub enum TryLockError {
     /// The attempt failed; whether somebody holds the lock is not known.
     Error(Error),
-    /// Another client holds the lock, or held it until the time limit.
+    /// Somebody else holds the lock, another thread of this process included, or held it until the
+    /// time limit.
     WouldBlock,
 }
 
@@ -534,7 +542,16 @@ impl fmt::Display for TryLockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error(error) => error.fmt(f),
-            Self::WouldBlock => f.write_str("another client holds the lock"),
+            Self::WouldBlock => f.write_str("somebody else holds the lock"),
+        }
+    }
+}
+
+impl fmt::Debug for TryLockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => fmt::Debug::fmt(error, f),
+            Self::WouldBlock => fmt::Display::fmt(self, f),
         }
     }
 }
@@ -572,6 +589,14 @@ mod tests {
     use super::*;
 
     const TARGET: &str = "acct/locks/nightly";
+
+    #[test]
+    fn main_that_returns_that_the_lock_is_held_says_so_in_words() {
+        let held = TryLockError::WouldBlock;
+        assert_eq!(format!("{held:?}"), "somebody else holds the lock");
+        let failed = TryLockError::Error(refused_connection());
+        assert_eq!(format!("{failed:?}"), format!("{:?}", refused_connection()));
+    }
 
     fn refused_connection() -> Error {
         let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);

@@ -69,6 +69,8 @@
 //! | reach the service through a proxy | [`AzureMutex::proxy`] |
 //! | see who holds a lock | [`AzureMutex::status`], [`Holder`] |
 //! | refuse the work of a holder that was paused | [`LockerBuilder::fencing`], [`LeaseGuard::write`] |
+//! | have one leader at a time, and see who it is | [`Election`], [`Leader`] |
+//! | lose the lock when the work hangs | [`LockerBuilder::health`], [`LeaseGuard::alive`] |
 //! | find out that the previous holder died | [`LeaseGuard::previous`], [`Previous`] |
 //! | tell failures apart | [`Error`], [`ErrorKind`], [`TryLockError`] |
 //! | test without an account | feature `emulator` |
@@ -126,6 +128,7 @@
 
 mod azure;
 mod callback;
+mod election;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod entra;
@@ -150,6 +153,7 @@ mod time;
 
 pub use azure::credential::Credential;
 pub use azure::status::{LeaseState, LeaseStatus};
+pub use election::{Election, Leader, LeaderInfo, Observer};
 pub use entra::identity::TokenIdentity;
 pub use entra::token::{AccessToken, TokenRequest};
 pub use error::{Error, ErrorKind, LossReason, TryLockError};

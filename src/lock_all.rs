@@ -126,7 +126,7 @@ fn lock_within(
             return Ok(GuardSet(guards));
         };
         let is_over = match within {
-            WaitLimit::Once(_) => true,
+            WaitLimit::Once(_) | WaitLimit::Probe(_) => true,
             WaitLimit::Until(end) => locker.clock().now() >= end,
             WaitLimit::Forever => false,
         };

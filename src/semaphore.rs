@@ -403,7 +403,7 @@ impl Waiter<'_> {
         }
         for _ in 0..self.probes {
             let locker = &self.inner.lockers[self.slot as usize];
-            match locker.acquire(WaitLimit::Once(self.acquisition.end())) {
+            match locker.acquire(WaitLimit::Probe(self.acquisition.end())) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.slot = (self.slot + 1) % self.inner.permits();
                 }

@@ -11,6 +11,7 @@
 //! | let N at a time go on, not one | [`semaphore`] |
 //! | have a migration or a job done once | [`once`] |
 //! | hold several locks, all of them or none | [`several_locks`] |
+//! | have one leader at a time, and another when it fails | [`election`] |
 //! | test your own program without an account | [`testing`] |
 //! | run commands and scripts under a lock | [`command`] |
 //! | see what it looks like in a terminal | [`terminal`] |
@@ -39,10 +40,12 @@ pages! {
     guarantee
     pauses
     holders
+    #[doc = include_str!("waiting.svg")]
     waiting
     semaphore
     once
     several_locks
+    election
     testing
     command
     terminal

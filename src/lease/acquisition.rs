@@ -87,6 +87,12 @@ pub(crate) enum Progress {
     Failed(Error),
 }
 
+/// What to report to a caller who does not wait for others in this process any longer.
+pub(crate) fn others_first() -> Error {
+    let text = "others in this process have the lock or wait for it";
+    Error::new(ErrorKind::WouldBlock, text)
+}
+
 impl Acquisition {
     pub(crate) fn new(terms: Terms, limit: WaitLimit, now: Moment) -> Self {
         let fault_wait = match limit {
@@ -192,14 +198,14 @@ impl Acquisition {
         if *request == Request::ReadHolder {
             return self.looked(now, result, random);
         }
-        self.concluded = true;
+        // To a lease that is granted a token belongs, which gets the same time.
+        self.concluded |= !matches!(result, Ok(Answer::Granted { .. }));
         match (request, result) {
             (Request::Acquire, Ok(Answer::Granted { metadata })) => {
                 let usable = self.terms.usable();
                 match self.proposal.granted(sent.lease, now.lease, usable) {
                     Some(since) => {
                         self.faults.reset();
-                        self.held_by_another = None;
                         self.failure = None;
                         Progress::Granted { since, metadata }
                     }
@@ -249,12 +255,13 @@ impl Acquisition {
 
     /// Whether the caller does not wait for others.
     pub(crate) fn does_not_wait(&self) -> bool {
-        matches!(self.limit, WaitLimit::Once(_))
+        matches!(self.limit, WaitLimit::Once(_) | WaitLimit::Probe(_))
     }
 
     /// The lease is not ready yet: its fencing token could not be stored, or its ID not changed. That
     /// is tried again.
     pub(crate) fn not_ready(&mut self, error: Error, now: Moment) -> Notice {
+        self.held_by_another = None;
         self.failure = Some(error.clone());
         Notice::AcquireFailed {
             attempt: self.attempts,
@@ -380,6 +387,9 @@ impl Acquisition {
 
     /// Tries again after a failure that may pass, for a while.
     fn failed(&mut self, error: Error, now: Moment, random: u64) -> Progress {
+        if matches!(self.limit, WaitLimit::Probe(_)) {
+            return Progress::Failed(error);
+        }
         let delivery = match error.delivery() {
             // Roles that are being replicated, and a container that somebody replaces.
             Delivery::Refused

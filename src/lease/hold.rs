@@ -62,6 +62,8 @@ pub(crate) enum Step {
 pub(crate) struct Hold {
     pub(super) terms: Terms,
     pub(super) acquired: Tick,
+    /// The user's last sign of life. `None` until the user has the lease.
+    pub(super) alive: Option<Tick>,
     /// When the last confirmed request was sent.
     pub(super) confirmed: Tick,
     /// When the next renewal is due.
@@ -80,6 +82,7 @@ impl Hold {
         Self {
             terms,
             acquired: sent,
+            alive: None,
             confirmed: sent,
             due: sent + (terms.renew_every - share(terms.renew_every / 3, random)),
             announced: Claim::Held,
@@ -93,6 +96,7 @@ impl Hold {
         Self {
             terms,
             acquired: now,
+            alive: None,
             confirmed: self.confirmed,
             due: self.due.min(self.confirmed + terms.renew_every),
             announced: Claim::Held,
@@ -132,14 +136,37 @@ impl Hold {
         match self.lost {
             Some(reason) => Claim::Lost(reason),
             None if now < self.deadline() => Claim::Held,
-            None if now >= self.renewals_end() => Claim::Lost(LossReason::MaxHold),
-            None => Claim::Unproven,
+            None => match self.renewals_end() {
+                (end, reason) if now >= end => Claim::Lost(reason),
+                _ => Claim::Unproven,
+            },
         }
     }
 
-    fn renewals_end(&self) -> Tick {
-        let max_hold = self.terms.max_hold;
-        max_hold.map_or(Tick::NEVER, |max| self.acquired + max)
+    /// Records a sign of life of the user at `now`. One that comes after the lease was lost for the
+    /// lack of one does not bring it back. Returns whether renewals go on that had ended.
+    pub(crate) fn alive(&mut self, now: Tick) -> bool {
+        if matches!(self.claim(now), Claim::Lost(_)) {
+            return false;
+        }
+        let had_ended = now >= self.renewals_end().0;
+        self.alive = self.alive.max(Some(now));
+        had_ended && now < self.renewals_end().0
+    }
+
+    /// From when on the lease is not renewed, and why it is lost when it has run out after that.
+    fn renewals_end(&self) -> (Tick, LossReason) {
+        let end = |start: Option<Tick>, limit: Option<Duration>| match (start, limit) {
+            (Some(start), Some(limit)) => start + limit,
+            _ => Tick::NEVER,
+        };
+        let max_hold = end(Some(self.acquired), self.terms.max_hold);
+        let health = end(self.alive, self.terms.health);
+        if health < max_hold {
+            (health, LossReason::Unhealthy)
+        } else {
+            (max_hold, LossReason::MaxHold)
+        }
     }
 
     /// What to do at `now`.
@@ -148,13 +175,13 @@ impl Hold {
             return Step::End;
         }
         let claim = self.claim(now);
-        let renewals_end = self.renewals_end();
+        let (renewals_end, reason) = self.renewals_end();
         if now >= renewals_end {
             if claim == Claim::Held {
                 return Step::Wait(self.deadline());
             }
-            self.lose(LossReason::MaxHold);
-            return Step::Announce(Claim::Lost(LossReason::MaxHold));
+            self.lose(reason);
+            return Step::Announce(Claim::Lost(reason));
         }
         if claim == Claim::Unproven && self.announced == Claim::Held {
             self.announced = Claim::Unproven;
@@ -183,6 +210,11 @@ impl Hold {
     ) -> Option<Claim> {
         if self.lost.is_some() {
             return None;
+        }
+        // Whoever has asked since was told so, and it is final.
+        if let claim @ Claim::Lost(reason) = self.claim(now) {
+            self.lose(reason);
+            return Some(claim);
         }
         match renewal {
             Renewal::Confirmed => {
@@ -283,6 +315,28 @@ mod tests {
         assert_eq!(hold.deadline(), at(55));
         assert_eq!(hold.claim(at(55) - Duration::from_nanos(1)), Claim::Held);
         assert_eq!(hold.claim(at(55)), Claim::Unproven);
+    }
+
+    /// README and guide say so.
+    #[test]
+    fn a_day_takes_some_4_550_renewals() {
+        const DAY: u32 = 24 * 60 * 60;
+        let mut number = 1_u64;
+        let mut random = || {
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            number
+        };
+        let mut hold = Hold::new(terms(), at(0), random());
+        let mut renewals = 0;
+        while let Step::Wait(due) = hold.step(hold.confirmed)
+            && due < at(DAY)
+        {
+            hold.renewed(due, due, Renewal::Confirmed, random());
+            renewals += 1;
+        }
+        assert!((4_530..=4_570).contains(&renewals), "{renewals}");
     }
 
     #[test]
@@ -468,6 +522,111 @@ mod tests {
             Step::Announce(Claim::Lost(LossReason::MaxHold))
         );
         assert_eq!(hold.step(at(75)), Step::End);
+    }
+
+    fn with_health(within: u32) -> Hold {
+        let mut hold = Hold::new(
+            Terms {
+                health: Some(SEC * within),
+                ..terms()
+            },
+            at(0),
+            0,
+        );
+        assert!(!hold.alive(at(0)));
+        hold
+    }
+
+    #[test]
+    fn lease_is_renewed_only_while_the_last_sign_of_life_is_young_enough() {
+        let mut hold = with_health(30);
+        assert_eq!(hold.step(at(20)), Step::Renew { timeout: 5 * SEC });
+        hold.renewed(at(20), at(20), Renewal::Confirmed, 0);
+        assert_eq!(hold.step(at(20)), Step::Wait(at(30)));
+        // At its age, and not a moment later.
+        assert_eq!(hold.step(at(30)), Step::Wait(at(75)));
+        assert_eq!(hold.step(at(40)), Step::Wait(at(75)));
+        assert_eq!(hold.claim(at(74)), Claim::Held);
+        let lost = Claim::Lost(LossReason::Unhealthy);
+        assert_eq!(hold.claim(at(75)), lost);
+        assert_eq!(hold.step(at(75)), Step::Announce(lost));
+        assert_eq!(hold.step(at(75)), Step::End);
+    }
+
+    #[test]
+    fn hang_costs_the_time_for_a_sign_of_life_and_a_lease_at_most() {
+        // However the last renewal falls, it was sent before 30.
+        for due in 20..30 {
+            let mut hold = with_health(30);
+            hold.renewed(at(due), at(due), Renewal::Confirmed, 0);
+            while let Step::Renew { .. } = hold.step(at(29)) {
+                hold.renewed(at(29), at(29), Renewal::Confirmed, 0);
+            }
+            assert_eq!(hold.step(at(30)), Step::Wait(hold.deadline()));
+            assert!(hold.deadline() < at(30 + 55), "{due}");
+        }
+    }
+
+    #[test]
+    fn late_sign_of_life_brings_renewals_back_until_the_lease_has_run_out() {
+        let mut hold = with_health(30);
+        hold.renewed(at(20), at(20), Renewal::Confirmed, 0);
+        assert_eq!(hold.step(at(50)), Step::Wait(at(75)));
+        let mut late = hold.clone();
+        assert!(hold.alive(at(74)));
+        assert_eq!(hold.step(at(74)), Step::Renew { timeout: SEC });
+        // Nobody has told the loss yet, but it could be seen.
+        assert!(!late.alive(at(75)));
+        assert_eq!(late.claim(at(75)), Claim::Lost(LossReason::Unhealthy));
+    }
+
+    #[test]
+    fn sign_of_life_in_time_is_no_news_and_does_not_go_back() {
+        let mut hold = with_health(30);
+        assert!(!hold.alive(at(10)));
+        assert!(!hold.alive(at(5)));
+        hold.renewed(at(20), at(20), Renewal::Confirmed, 0);
+        assert_eq!(hold.step(at(39)), Step::Wait(at(40)));
+        // Without a limit none is needed.
+        let mut hold = Hold::new(terms(), at(0), 0);
+        assert!(!hold.alive(at(1)));
+        assert_eq!(hold.step(at(20)), Step::Renew { timeout: 5 * SEC });
+    }
+
+    #[test]
+    fn renewal_confirmed_after_the_lease_was_lost_for_lack_of_life_changes_nothing() {
+        let mut hold = with_health(30);
+        assert_eq!(hold.step(at(29)), Step::Renew { timeout: 5 * SEC });
+        // The process was stopped between the reply and its reading.
+        let lost = Claim::Lost(LossReason::Unhealthy);
+        assert_eq!(hold.claim(at(60)), lost);
+        assert_eq!(
+            hold.renewed(at(29), at(60), Renewal::Confirmed, 0),
+            Some(lost)
+        );
+        assert_eq!(hold.claim(at(60)), lost);
+    }
+
+    #[test]
+    fn next_user_of_the_lease_begins_a_new_life() {
+        let hold = with_health(30);
+        let mut next = hold.passed_on(hold.terms, at(29));
+        // It has not got the lease yet.
+        assert_eq!(next.step(at(40)), Step::Renew { timeout: 5 * SEC });
+        assert!(!next.alive(at(40)));
+        next.renewed(at(40), at(40), Renewal::Confirmed, 0);
+        assert_eq!(next.step(at(60)), Step::Renew { timeout: 5 * SEC });
+        assert_eq!(next.step(at(70)), Step::Wait(at(95)));
+    }
+
+    #[test]
+    fn shorter_of_max_hold_and_health_ends_the_renewals() {
+        for (max_hold, reason) in [(25, LossReason::MaxHold), (35, LossReason::Unhealthy)] {
+            let mut hold = with_health(30);
+            hold.terms.max_hold = Some(SEC * max_hold);
+            hold.alive(at(0));
+            assert_eq!(hold.claim(at(55)), Claim::Lost(reason));
+        }
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Held {
     /// The user has it from now on.
     fn hand_over(&mut self, terms: &Terms, now: Moment) {
         self.handed_over = true;
+        self.hold.alive(now.lease);
         if let Some(delay) = terms.holder_delay
             && !self.writing.written()
         {
@@ -510,8 +511,7 @@ impl Lifecycle {
     /// What to report to a caller whose time is up.
     pub(crate) fn unmet(&self) -> Error {
         if self.is_in_line() {
-            let text = "others in this process have the lock or wait for it";
-            return Error::new(ErrorKind::WouldBlock, text);
+            return acquisition::others_first();
         }
         let failure = self.failure.clone();
         failure.unwrap_or_else(|| self.acquisition.unmet())
@@ -524,6 +524,14 @@ impl Lifecycle {
             && held.hold.lose(reason)
         {
             self.notices.push_back(Notice::Lost(reason));
+        }
+    }
+
+    /// The user gives a sign of life. Returns whether the lease is to be renewed again.
+    pub(crate) fn alive(&mut self, now: Tick) -> bool {
+        match &mut self.phase {
+            Phase::Held(held) if held.handed_over => held.hold.alive(now),
+            _ => false,
         }
     }
 
@@ -721,7 +729,7 @@ impl Lifecycle {
         }
         match claim {
             // The release ends the break period, or what is left of a lease that is not renewed.
-            Claim::Lost(LossReason::Broken | LossReason::MaxHold) => {
+            Claim::Lost(LossReason::Broken | LossReason::MaxHold | LossReason::Unhealthy) => {
                 self.let_go(Then::Restart, now);
             }
             _ => self.phase = Phase::Restarting,

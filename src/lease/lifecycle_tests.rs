@@ -192,6 +192,16 @@ fn attempt_without_waiting_fails_at_once_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn failure_of_a_probe_is_for_the_caller_to_retry() {
+    let mut run = Run::new(terms(), WaitLimit::Probe(Tick::NEVER));
+    run.sends(0, Request::Acquire);
+    let overloaded = refused(ErrorKind::Throttled, 503, "ServerBusy");
+    run.answers(Request::Acquire, 0, 1, overloaded);
+    assert_eq!(run.fails(1).kind(), ErrorKind::Throttled);
+    run.ends(1);
+}
+
+#[test]
 fn missing_container_and_blob_are_created() {
     let mut run = Run::new(terms(), WaitLimit::Once(Tick::NEVER));
     run.sends(0, Request::Acquire);
@@ -709,6 +719,36 @@ fn limit_of_a_wait_holds_for_the_token_too() {
     run.answers(Request::ReadMetadata, 1, 2000, silent());
     assert_eq!(run.fails(2000).kind(), ErrorKind::Transport);
     run.sends(2000, Request::Release);
+}
+
+#[test]
+fn user_whose_first_attempt_is_granted_as_its_time_is_up_has_time_to_store_the_token() {
+    let limit = WaitLimit::Until(at(500).lease);
+    let mut run = Run(Lifecycle::in_line(fenced(), limit, at(0)));
+    run.0.begin(at(500));
+    run.sends(500, Request::Acquire);
+    run.answers(Request::Acquire, 500, 510, granted());
+    assert_eq!(run.0.wait_end(), at(1500).lease, "a second, as before");
+    run.sends(510, Request::ReadMetadata);
+}
+
+#[test]
+fn lock_that_another_held_until_time_was_short_for_the_token_is_reported_as_held() {
+    for (answer, kind) in [
+        (None, ErrorKind::WouldBlock),
+        (Some(silent()), ErrorKind::Transport),
+    ] {
+        let mut run = Run::new(fenced(), WaitLimit::Until(at(2000).lease));
+        run.sends(0, Request::Acquire);
+        run.answers(Request::Acquire, 0, 1, busy());
+        run.sends(1900, Request::Acquire);
+        run.answers(Request::Acquire, 1900, 1950, granted());
+        run.sends(1950, Request::ReadMetadata);
+        if let Some(answer) = answer {
+            run.answers(Request::ReadMetadata, 1950, 1960, answer);
+        }
+        assert_eq!(run.0.unmet().kind(), kind);
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Terms {
     pub(crate) renew_every: Duration,
     /// Renewals end this long after the lease was acquired.
     pub(crate) max_hold: Option<Duration>,
+    /// Renewals end this long after the user's last sign of life.
+    pub(crate) health: Option<Duration>,
     /// The longest that one attempt may take.
     pub(crate) attempt_timeout: Duration,
     /// How long failures in a row are retried while the lease is acquired.
@@ -44,6 +46,9 @@ impl Terms {
 pub(crate) enum WaitLimit {
     /// Not at all. Failures are not retried after this.
     Once(Tick),
+    /// Not at all, and failures are for the caller to retry, who knows of more than this attempt. It is
+    /// over by then.
+    Probe(Tick),
     Until(Tick),
     Forever,
 }
@@ -51,7 +56,7 @@ pub(crate) enum WaitLimit {
 impl WaitLimit {
     pub(crate) fn end(self) -> Tick {
         match self {
-            Self::Once(end) | Self::Until(end) => end,
+            Self::Once(end) | Self::Probe(end) | Self::Until(end) => end,
             Self::Forever => Tick::NEVER,
         }
     }
@@ -70,6 +75,7 @@ pub(super) mod tests {
             margin: 5 * SEC,
             renew_every: 20 * SEC,
             max_hold: None,
+            health: None,
             attempt_timeout: 5 * SEC,
             fault_wait: 60 * SEC,
             release_timeout: 5 * SEC,

@@ -16,6 +16,7 @@ use crate::mutex::recorder::Recorder;
 /// The shortest renewal interval, and the shortest delay between attempts.
 const LEAST_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 const LEAST_POLL: Duration = Duration::from_millis(10);
+const LEAST_HEALTH: Duration = Duration::from_secs(1);
 
 /// A time without an end would overflow what it is added to.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,6 +31,7 @@ pub struct LockerBuilder {
     renewal_interval: Option<Duration>,
     margin: Option<Duration>,
     max_hold: Option<Duration>,
+    health: Option<Duration>,
     poll_interval: Duration,
     fault_wait: Duration,
     release_timeout: Duration,
@@ -52,6 +54,7 @@ impl LockerBuilder {
             renewal_interval: None,
             margin: None,
             max_hold: None,
+            health: None,
             poll_interval: Duration::from_millis(625),
             fault_wait: Duration::from_secs(60),
             release_timeout: Duration::from_secs(5),
@@ -119,6 +122,24 @@ impl LockerBuilder {
         self
     }
 
+    /// How old the last sign of life may be for the lease to be renewed: a second at least. Defaults to
+    /// no limit.
+    ///
+    /// The work gives signs of life by [`LeaseGuard::alive`](crate::LeaseGuard::alive) or
+    /// [`LeaseWatch::alive`](crate::LeaseWatch::alive); acquiring the lock counts as the first. Without
+    /// one for this time the lease is not renewed, and a sign that comes while it still runs has it
+    /// renewed again. If it runs out, the lock is lost for good, with
+    /// [`LossReason::Unhealthy`](crate::LossReason::Unhealthy). So work that hangs loses the lock within
+    /// this time and a [`lease_duration`](Self::lease_duration), and a process that is alive does not
+    /// keep it from others.
+    ///
+    /// Nothing here ends the work: if it comes back, it has to [`check`](crate::LeaseGuard::check), as
+    /// after any pause.
+    pub fn health(mut self, within: Duration) -> Self {
+        self.health = Some(within);
+        self
+    }
+
     /// How long to wait between attempts while another client holds the lock, on average: each delay
     /// is up to 15 % shorter or longer, at random. Defaults to 625 milliseconds; the minimum is 10
     /// milliseconds.
@@ -140,9 +161,9 @@ impl LockerBuilder {
     /// service has answered during this wait that another client holds the lock, a refused credential
     /// and a container that is being deleted count as failures too, because both can pass; and a
     /// refusal by a service that is overloaded does not, because it only slows the wait down. Any other
-    /// answer, such as that another client holds the lock, ends the row. The service's `Retry-After` is honoured, but there
-    /// is always one more attempt before the time is up. The same rule holds for reading and storing
-    /// the fencing token.
+    /// answer, such as that another client holds the lock, ends the row. The service's `Retry-After` is
+    /// honoured, but there is always one more attempt before the time is up. The same rule holds for
+    /// reading and storing the fencing token.
     ///
     /// [`try_lock`](crate::Locker::try_lock) retries for no longer than the
     /// [`request_timeout`](crate::MutexOptions::request_timeout), and a limited wait for no longer than
@@ -226,18 +247,21 @@ impl LockerBuilder {
     ///
     /// Those who wait in one process for the same lock stand in one line, whatever lockers and mutexes
     /// they use, and only the first of them asks the service. When a guard ends and another thread
-    /// waits, that one gets the lease, which takes no request and some microseconds. Once the process has
-    /// had the lock for this time the lease is released, and the process does not ask for it again for
-    /// 0.75 seconds, if somebody in it still waits; [`try_lock`](crate::Locker::try_lock) asks all the
-    /// same, and so does a limited wait at its end. So a client elsewhere that polls at the default pace
-    /// waits for about this time and a second at most, unless a single hold takes longer.
+    /// waits, that one gets the lease, which takes no request and some microseconds. Once the process
+    /// has had the lock for this time the lease is released, and the process does not ask for it again
+    /// for 0.75 seconds, if somebody in it still waits; [`try_lock`](crate::Locker::try_lock) and a
+    /// limited wait at its end ask meanwhile only if nobody else in it waits. So a client elsewhere
+    /// that polls at the default pace waits for about this time and a second at most, unless a single
+    /// hold takes longer.
     ///
     /// A hand-over takes one request if somebody may know the lease's ID, which is changed then: after
     /// [`lease_id`](crate::LeaseGuard::lease_id), [`read`](crate::LeaseGuard::read),
-    /// [`write`](crate::LeaseGuard::write) or `Debug`. With [`fencing`](Self::fencing) it takes two.
+    /// [`write`](crate::LeaseGuard::write), [`done`](crate::LeaseGuard::done) or `Debug`. With
+    /// [`fencing`](Self::fencing) it takes two.
     ///
     /// The lease is released instead, and the next in line asks for it, if the lock is not held for
-    /// certain or its guard is dropped by a panic, or if the next one's locker differs in its
+    /// certain, if its guard is dropped by a panic or while the lease's thread is in an
+    /// [`observer`](Self::observer), or if the next one's locker differs in its
     /// [`lease_duration`](Self::lease_duration) or in [`fencing`](Self::fencing). In all else each guard
     /// goes by the settings of its own locker. While they wait, the first in line asks at its own pace
     /// and with its own patience, for all.
@@ -248,12 +272,12 @@ impl LockerBuilder {
 
     /// Calls `observer` with everything that happens to the lock, for logs and metrics.
     ///
-    /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB. It
-    /// delays that thread, so an observer that blocks delays renewals, and those of the next guard if
-    /// the lease is handed over. What happens during the release is reported on the thread that
-    /// releases, and what happens while the caller of `lock` waits for others in this process, on that
-    /// caller's thread: so an observer must not wait for anything that this caller holds. It may use
-    /// the guard, and even drop it. A panic in it is caught and logged.
+    /// It is called on the lease's own thread, which is named `azmutex:KEY` and has a stack of 2 MiB.
+    /// It delays that thread, so an observer that blocks delays renewals. What happens during the
+    /// release is reported on the thread that releases, and what happens while the caller of `lock`
+    /// waits for others in this process, on that caller's thread: so an observer must not wait for
+    /// anything that this caller holds. It may use the guard, and even drop it. A panic in it is caught
+    /// and logged.
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self
@@ -275,6 +299,11 @@ impl LockerBuilder {
         for (name, value, least) in [
             ("renewal interval", renew_every, LEAST_RENEWAL_INTERVAL),
             ("poll interval", self.poll_interval, LEAST_POLL),
+            (
+                "time for a sign of life",
+                self.health.unwrap_or(Duration::MAX),
+                LEAST_HEALTH,
+            ),
         ] {
             if value < least {
                 return Err(Error::config(format!(
@@ -305,6 +334,7 @@ impl LockerBuilder {
             margin,
             renew_every,
             max_hold: self.max_hold,
+            health: self.health,
             attempt_timeout: operations.request_timeout / 2,
             fault_wait: self.fault_wait,
             release_timeout: self.release_timeout.min(LONGEST),

@@ -124,11 +124,14 @@ impl fmt::Display for Event {
             ),
             Self::HeldAgain => f.write_str("held again; nobody else held it in between"),
             Self::Lost { reason } => write!(f, "lost: {reason}"),
-            Self::HandedOver { hand_overs, held } => write!(
-                f,
-                "handed over in this process ({hand_overs} times in {:.1} s)",
-                held.as_secs_f64()
-            ),
+            Self::HandedOver { hand_overs, held } => {
+                f.write_str("handed over in this process (")?;
+                match hand_overs {
+                    1 => f.write_str("once")?,
+                    more => write!(f, "{more} times")?,
+                }
+                write!(f, " in {:.1} s)", held.as_secs_f64())
+            }
             Self::Released => f.write_str("released"),
         }
     }
@@ -303,6 +306,13 @@ mod tests {
                     held: 2 * SEC,
                 },
                 "handed over in this process (7 times in 2.0 s)",
+            ),
+            (
+                Event::HandedOver {
+                    hand_overs: 1,
+                    held: 2 * SEC,
+                },
+                "handed over in this process (once in 2.0 s)",
             ),
             (Event::Released, "released"),
         ];

@@ -48,7 +48,8 @@ use crate::mutex::lease::Lease;
 /// guard is leaked ([`mem::forget`](std::mem::forget), a cycle of `Rc`), or in a forked child. A
 /// process that is gone renews nothing, so its lease runs out within its duration. A leaked guard
 /// in a process that lives is renewed for ever, unless
-/// [`max_hold`](crate::LockerBuilder::max_hold) bounds it. The copy in a forked child hears of no
+/// [`max_hold`](crate::LockerBuilder::max_hold) or [`health`](crate::LockerBuilder::health) bounds it.
+/// The copy in a forked child hears of no
 /// renewal and no release: do not use it.
 ///
 /// # Examples
@@ -115,6 +116,15 @@ impl LeaseGuard {
     ///   [`loss_reason`](Error::loss_reason) says why.
     pub fn check(&self) -> Result<(), Error> {
         self.watch.check()
+    }
+
+    /// A sign of life of the work, for [`health`](crate::LockerBuilder::health); without that it does
+    /// nothing. Cheap, and never blocks on the network.
+    ///
+    /// Call it where the work gets on, and not on a timer of its own: a timer goes on while the work
+    /// hangs.
+    pub fn alive(&self) {
+        self.watch.alive();
     }
 
     /// Until when the lock is held, unless the lease is renewed before that. In the past if it is not

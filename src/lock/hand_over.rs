@@ -22,9 +22,9 @@ struct Parcel {
 }
 
 impl LeaseThread {
-    /// Hands the lease over if somebody in this process waits for it and it is held for certain.
-    /// Returns whether it did. Sends nothing, but waits for the answer to a request that is under way,
-    /// for at most half of the release timeout after `started`.
+    /// Hands the lease over if somebody in this process waits for it, it is held for certain, and its
+    /// thread is not held up by an observer. Returns whether it did. Sends nothing, but waits for the
+    /// answer to a request that is under way, for at most half of the release timeout after `started`.
     ///
     /// Watches of this guard answer that the lock was released before the next one has it.
     pub(crate) fn hand_over(&self, started: Moment) -> bool {
@@ -47,7 +47,7 @@ impl LeaseThread {
         }
         let mut shared = self.state.lock();
         self.wait_for_answer(&mut shared, started);
-        if shared.busy {
+        if shared.busy || shared.telling {
             return None;
         }
         let now = self.state.now();
@@ -56,6 +56,8 @@ impl LeaseThread {
         let quantum = self.locker.settings.hand_over_for;
         let next = queue.line().hand_over(self, now, quantum, fits)?;
         let lease = shared.lifecycle.pass_on(&next.locker.settings.terms, now)?;
+        // What is left to tell holds up nobody but the caller.
+        shared.taken_over = true;
         *shared.next.lock() = Some(next.clone());
         self.state.publish_deadline(&shared);
         let parcel = Parcel {

@@ -58,11 +58,20 @@ impl<T: Clone + PartialEq> Line<T> {
         self.waiting.push_back(who);
     }
 
-    /// `who` asks the service once, and does not wait. Returns false if it need not, since somebody here
-    /// holds the lock for certain. It is its turn if it is nobody's.
-    pub(crate) fn try_turn(&mut self, who: &T, is_held: impl FnOnce(&T) -> bool) -> bool {
+    /// `who` asks the service once at `now`, and does not wait. Returns false if it does not ask, since
+    /// somebody here holds the lock for certain, or others elsewhere are let in before those who wait
+    /// here. It is its turn if it is nobody's.
+    pub(crate) fn try_turn(
+        &mut self,
+        who: &T,
+        now: Moment,
+        quantum: Duration,
+        is_held: impl FnOnce(&T) -> bool,
+    ) -> bool {
+        let lets_in = now.real < self.not_before || self.is_over(now, quantum);
         let is_free = match &self.turn {
             Turn::Holds(holder) if is_held(holder) => return false,
+            Turn::Busy(_) | Turn::Free if lets_in && !self.waiting.is_empty() => return false,
             Turn::Busy(_) => false,
             Turn::Holds(_) | Turn::Free => self.waiting.is_empty(),
         };
@@ -75,7 +84,7 @@ impl<T: Clone + PartialEq> Line<T> {
 
     /// What `who`, who waits until `end`, does at `now`. `is_held`: whether the one who has the lock
     /// can vouch for it. If not, the first who waits asks the service. So it does at its end, even if
-    /// its process stands back: it may be free.
+    /// its process stands back, unless others in it wait: it may be free.
     pub(crate) fn look(
         &mut self,
         who: &T,
@@ -90,7 +99,9 @@ impl<T: Clone + PartialEq> Line<T> {
             Turn::Busy(_) => return Next::Wait(Tick::NEVER),
             Turn::Holds(holder) if is_held(holder) => return Next::Wait(Tick::NEVER),
             Turn::Holds(_) => self.since = None,
-            Turn::Free if now.real < self.not_before && now.lease < end => {
+            Turn::Free
+                if now.real < self.not_before && (now.lease < end || self.waiting.len() > 1) =>
+            {
                 return Next::Wait(self.not_before);
             }
             Turn::Free => {}
@@ -171,10 +182,10 @@ impl<T: Clone + PartialEq> Line<T> {
     }
 
     /// The turn of `who`, if it is its turn, is over at `now`. If others wait although this process has
-    /// had the lock for `quantum`, it lets others in first.
-    pub(crate) fn pass(&mut self, who: &T, now: Moment, quantum: Duration) {
+    /// had the lock for `quantum`, it lets others in first. Returns whether it was its turn.
+    pub(crate) fn pass(&mut self, who: &T, now: Moment, quantum: Duration) -> bool {
         if self.turn() != Some(who) {
-            return;
+            return false;
         }
         self.turn = Turn::Free;
         if self.waiting.is_empty() {
@@ -183,6 +194,7 @@ impl<T: Clone + PartialEq> Line<T> {
             self.since = None;
             self.not_before = now.real + STAND_BACK;
         }
+        true
     }
 
     /// The one whose turn it is.
@@ -320,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn waiter_whose_time_is_up_asks_once_although_its_process_stands_back() {
+    fn last_waiter_whose_time_is_up_asks_once_although_its_process_stands_back() {
         let mut line = held(&[2, 3]);
         line.pass(&1, at(60), QUANTUM);
         let end = at(60).lease;
@@ -329,7 +341,34 @@ mod tests {
             NEVER,
             "it is not first"
         );
-        assert_eq!(line.look(&2, at(60), end, |_| false), Next::Ask);
+        let back = at(60).real + STAND_BACK;
+        assert_eq!(line.look(&2, at(60), end, |_| false), Next::Wait(back));
+        assert!(line.leave(&2));
+        assert_eq!(line.look(&3, at(60), end, |_| false), Next::Ask);
+    }
+
+    #[test]
+    fn one_who_does_not_wait_lets_others_in_before_those_who_wait_here() {
+        let try_turn =
+            |line: &mut Line<u32>, now, is_held| line.try_turn(&9, now, QUANTUM, |_| is_held);
+        let mut line = held(&[2]);
+        assert!(
+            try_turn(&mut line, at(15), false),
+            "nobody can vouch for it"
+        );
+        line.ending(&1);
+        assert!(try_turn(&mut line, at(14), false));
+        assert!(!try_turn(&mut line, at(15), false), "it goes to the others");
+        line.pass(&1, at(15), QUANTUM);
+        assert!(!try_turn(&mut line, at(15), false));
+        assert!(try_turn(&mut line, at(16), false));
+        line.pass(&9, at(16), QUANTUM);
+
+        let mut line = held(&[2]);
+        line.pass(&1, at(15), QUANTUM);
+        assert!(line.leave(&2));
+        assert!(try_turn(&mut line, at(15), false), "nobody waits here");
+        assert_eq!(line.turn(), Some(&9));
     }
 
     #[test]
@@ -366,14 +405,17 @@ mod tests {
     #[test]
     fn one_who_does_not_wait_asks_unless_the_lock_is_held_here() {
         let mut line = held(&[]);
-        assert!(!line.try_turn(&2, |_| true));
-        assert!(line.try_turn(&2, |_| false), "nobody can vouch for it");
+        let try_turn = |line: &mut Line<u32>, who: u32, is_held| {
+            line.try_turn(&who, at(1), QUANTUM, |_| is_held)
+        };
+        assert!(!try_turn(&mut line, 2, true));
+        assert!(try_turn(&mut line, 2, false), "nobody can vouch for it");
         line.granted(&2, at(1));
         assert_eq!(line.turn(), Some(&2));
 
         let mut line = Line::default();
-        assert!(line.try_turn(&1, |_| false));
-        assert!(line.try_turn(&2, |_| false), "nobody is known to have it");
+        assert!(try_turn(&mut line, 1, false));
+        assert!(try_turn(&mut line, 2, false), "nobody is known to have it");
         line.granted(&2, at(1));
         assert_eq!(line.turn(), Some(&1));
         line.pass(&1, at(1), QUANTUM);

@@ -127,7 +127,9 @@ impl Locker {
 
     /// Acquires the lock if nobody holds it. Does not wait for a holder, nor in line.
     ///
-    /// Answers at once, and asks nothing, while a guard in this process holds the lock. Otherwise
+    /// Answers at once, and asks nothing, while a guard in this process holds the lock, and while the
+    /// process lets others in before the threads that wait in it; see
+    /// [`hand_over_for`](LockerBuilder::hand_over_for). Otherwise
     /// blocks for one request if the service answers, and otherwise for at most the
     /// [`request_timeout`](crate::MutexOptions::request_timeout); with
     /// [`fencing`](LockerBuilder::fencing), for at most as long again to store the token.
@@ -144,7 +146,8 @@ impl Locker {
     ///
     /// There is a last attempt shortly before the time is up. The first attempt is given a second even
     /// if `timeout` is less. Whoever waits in line until then asks nothing, unless it is the first in
-    /// line and nobody in this process has the lock.
+    /// line, nobody in this process has the lock, and the process does not let others in before those
+    /// behind it.
     ///
     /// # Errors
     ///
@@ -311,6 +314,10 @@ mod tests {
             ),
             (new().fault_wait(Duration::ZERO), "invalid fault wait 0"),
             (new().max_hold(Duration::ZERO), "invalid max hold 0"),
+            (
+                new().health(Duration::from_millis(999)),
+                "invalid time for a sign of life 999ms: it must be at least 1s",
+            ),
             (new().lease_duration(secs(61)), "15 to 60 seconds"),
             (Locker::builder(locker.mutex().clone(), ""), "invalid key"),
         ];

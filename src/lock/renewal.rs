@@ -14,6 +14,7 @@ use super::stop::Wake;
 use crate::callback::no_panic;
 use crate::error::{Error, ErrorKind, LossReason, Phase};
 use crate::holder::record::Done;
+use crate::lease::acquisition::others_first;
 use crate::lease::hold::Claim;
 use crate::lease::ids::LeaseId;
 use crate::lease::lifecycle::Lifecycle;
@@ -43,7 +44,7 @@ impl LeaseThread {
         let clock = settings.mutex.operations().client.clock().clone();
         let now = clock.moment();
         let lifecycle = match limit {
-            WaitLimit::Once(_) => Lifecycle::new(settings.terms, limit, now),
+            WaitLimit::Once(_) | WaitLimit::Probe(_) => Lifecycle::new(settings.terms, limit, now),
             _ => Lifecycle::in_line(settings.terms, limit, now),
         };
         let lease = Self {
@@ -58,11 +59,10 @@ impl LeaseThread {
             }
         }
         if !lease.join(limit) {
-            let text = "another thread of this process holds the lock";
-            let error = Error::new(ErrorKind::WouldBlock, text);
+            let error = others_first();
             return Err(error.during("acquire lease on", target));
         }
-        let asks = matches!(limit, WaitLimit::Once(_));
+        let asks = matches!(limit, WaitLimit::Once(_) | WaitLimit::Probe(_));
         let started = if asks { lease.start() } else { Ok(()) };
         match started.and_then(|()| lease.wait()) {
             Ok(granted) => {
@@ -72,6 +72,8 @@ impl LeaseThread {
             Err(error) => {
                 lease.fail_others(limit, &error);
                 lease.end_turn();
+                // Which may be another one now.
+                lease.wake_first();
                 Err(error)
             }
         }
@@ -290,7 +292,7 @@ impl LeaseThread {
             let target = &self.locker.settings.events.target;
             no_panic(|| log::error!("lock `{target}`: the lease's thread panicked; it goes on"));
             let mut shared = self.state.lock();
-            shared.busy = false;
+            (shared.busy, shared.telling) = (false, false);
             let real = self.state.now().real + Duration::from_secs(1);
             let lease = Tick::NEVER;
             self.state.wait(&mut shared, Moment { lease, real });
@@ -308,7 +310,11 @@ impl LeaseThread {
                     self.send(&mut shared, driver, &request, timeout);
                 }
                 Step::Wait(until) => self.state.wait(&mut shared, until),
-                Step::Announce(notice) => self.tell(&mut shared, notice),
+                Step::Announce(notice) => {
+                    shared.telling |= driver == Driver::Thread;
+                    self.tell(&mut shared, notice);
+                    shared.telling &= driver != Driver::Thread;
+                }
                 Step::HandOver { token } => {
                     shared.handed = Some(Ok(self.granted(&shared, token)));
                 }

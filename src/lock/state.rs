@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) handed: Option<Result<Granted, Error>>,
     /// The lease's thread has sent a request, and has no answer yet.
     pub(crate) busy: bool,
+    /// The lease's thread calls the observer, for who knows how long.
+    pub(crate) telling: bool,
     /// Another thread carries out the remaining steps.
     pub(crate) taken_over: bool,
     /// Nobody waits for the lease's thread any more.
@@ -109,6 +111,7 @@ impl GuardState {
                 jitter: Jitter::new(id.bits()),
                 handed: None,
                 busy: false,
+                telling: false,
                 taken_over: false,
                 abandoned: false,
             }),
@@ -172,6 +175,16 @@ impl GuardState {
     /// From when on the lease is no longer claimed. Waits for nobody.
     pub(crate) fn deadline(&self) -> Tick {
         Tick::from_nanos(self.deadline.load(Ordering::Acquire))
+    }
+
+    /// Records a sign of life of the lease's user. Waits for nobody who is in the network.
+    pub(crate) fn alive(&self) {
+        let mut shared = self.lock();
+        let now = self.now().lease;
+        if shared.lifecycle.alive(now) {
+            // The lease's thread has to renew it.
+            self.publish(&shared);
+        }
     }
 
     /// What may be claimed now. Waits for nobody while the lease is held.

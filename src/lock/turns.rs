@@ -10,15 +10,17 @@ use crate::lease::terms::WaitLimit;
 use crate::time::tick::{Moment, Tick};
 
 impl LeaseThread {
-    /// Joins the line, unless it does not wait. Returns false if it need not ask either, since somebody
-    /// in this process holds the lock.
+    /// Joins the line, unless it does not wait. Returns false if it does not ask either, since others in
+    /// this process have the lock or wait for it.
     pub(crate) fn join(&self, limit: WaitLimit) -> bool {
         let Some(queue) = &self.locker.queue else {
             return true;
         };
-        if matches!(limit, WaitLimit::Once(_)) {
+        if matches!(limit, WaitLimit::Once(_) | WaitLimit::Probe(_)) {
             let now = self.state.now();
-            return queue.line().try_turn(self, |lease| lease.is_held(now));
+            let quantum = self.locker.settings.hand_over_for;
+            let mut line = queue.line();
+            return line.try_turn(self, now, quantum, |lease| lease.is_held(now));
         }
         queue.line().join(self.clone());
         true
@@ -72,8 +74,9 @@ impl LeaseThread {
         };
         let now = self.state.now();
         let quantum = self.locker.settings.hand_over_for;
-        queue.line().pass(self, now, quantum);
-        self.wake_first();
+        if queue.line().pass(self, now, quantum) {
+            self.wake_first();
+        }
     }
 
     /// This one has asked in vain, and fails with `error`. So do those who use the same client, would

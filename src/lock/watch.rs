@@ -55,6 +55,13 @@ impl LeaseWatch {
         Err(error.during("keep the lock", &self.lease.locker.settings.events.target))
     }
 
+    /// See [`LeaseGuard::alive`](crate::LeaseGuard::alive). Once the guard is gone it does nothing.
+    pub fn alive(&self) {
+        if self.lease.locker.settings.terms.health.is_some() {
+            self.lease.state.alive();
+        }
+    }
+
     /// See [`LeaseGuard::deadline`](crate::LeaseGuard::deadline).
     #[must_use]
     pub fn deadline(&self) -> Instant {

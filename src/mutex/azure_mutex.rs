@@ -138,6 +138,7 @@ impl AzureMutex {
             margin: Duration::ZERO,
             renew_every: Duration::MAX,
             max_hold: None,
+            health: None,
             attempt_timeout: timeout / 2,
             // The rest is for the release of what may have been granted.
             fault_wait: timeout / 4 * 3,

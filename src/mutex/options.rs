@@ -323,8 +323,8 @@ impl MutexOptions {
             ))),
             false if self.endpoint.loopback => Ok(()),
             false if self.credential.is_token() => Err(Error::config(format!(
-                "refusing `{origin}`: an access token is sent over https only; whoever reads it can \
-                 use it"
+                "refusing `{origin}`: an access token is sent over https only, since whoever reads it \
+                 can use it; if this is an emulator, give it its account key"
             ))),
             false if self.allow_insecure_http => {
                 WARN.call_once(|| {

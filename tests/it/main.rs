@@ -6,6 +6,7 @@ mod cli_run;
 mod clock;
 mod content;
 mod contract;
+mod election;
 mod faults;
 mod fencing;
 mod fencing_replies;

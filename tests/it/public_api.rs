@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use azmutex::emulator::{BearerToken, Clock, Emulator, EmulatorBuilder};
 use azmutex::{
-    AccessToken, AzureMutex, Credential, Error, ErrorKind, Event, Holder, Lease, LeaseDuration,
-    LeaseGuard, LeaseId, LeaseState, LeaseStatus, LeaseWatch, Locker, LockerBuilder, Locks,
-    LossReason, MutexOptions, Previous, StopToken, TokenIdentity, TokenRequest, TryLockError,
+    AccessToken, AzureMutex, Credential, Election, Error, ErrorKind, Event, Holder, Leader,
+    LeaderInfo, Lease, LeaseDuration, LeaseGuard, LeaseId, LeaseState, LeaseStatus, LeaseWatch,
+    Locker, LockerBuilder, Locks, LossReason, MutexOptions, Observer, Previous, StopToken,
+    TokenIdentity, TokenRequest, TryLockError,
 };
 use parking_lot::Mutex;
 
@@ -27,12 +28,15 @@ fn all_types_may_be_sent_and_shared_between_threads() {
     both::<BearerToken>();
     both::<Clock>();
     both::<Credential>();
+    both::<Election>();
     both::<Emulator>();
     both::<EmulatorBuilder>();
     both::<Error>();
     both::<ErrorKind>();
     both::<Event>();
     both::<Holder>();
+    both::<Leader>();
+    both::<LeaderInfo>();
     both::<Lease>();
     both::<LeaseDuration>();
     both::<LeaseGuard>();
@@ -45,6 +49,7 @@ fn all_types_may_be_sent_and_shared_between_threads() {
     both::<Locks>();
     both::<LossReason>();
     both::<MutexOptions>();
+    both::<Observer>();
     both::<Previous>();
     both::<StopToken>();
     both::<TokenIdentity>();
@@ -66,6 +71,7 @@ fn handles_are_cheap_to_clone() {
         assert!(size_of::<T>() <= words * size_of::<usize>());
     }
     cheap::<AzureMutex>(1);
+    cheap::<Election>(1);
     cheap::<Locker>(1);
     cheap::<StopToken>(1);
     cheap::<LeaseWatch>(4);

@@ -433,6 +433,47 @@ fn waiter_elsewhere_gets_the_lock_when_the_time_of_a_busy_process_is_over() {
     });
 }
 
+#[test]
+fn thread_that_tries_all_the_time_keeps_nobody_elsewhere_out_when_the_time_is_over() {
+    let backend = Backend::emulator();
+    let stop = StopToken::new();
+    let locker = build(
+        builder(&backend)
+            .hand_over_for(SEC / 2)
+            .stop_token(&stop)
+            .holder_info(false),
+    );
+    thread::scope(|scope| {
+        let (started, is_started) = mpsc::channel();
+        for number in 0..4 {
+            let (locker, stop, started): (_, _, Sender<()>) =
+                (locker.clone(), stop.clone(), started.clone());
+            scope.spawn(move || {
+                while !stop.is_stopped() {
+                    let guard = match number {
+                        0 => locker.try_lock(),
+                        1 => locker.try_lock_for(MILLI),
+                        _ => locker.lock().map_err(TryLockError::from),
+                    };
+                    thread::sleep(MILLI);
+                    if guard.is_ok() {
+                        let _ = started.send(());
+                    }
+                }
+            });
+        }
+        (0..8).for_each(|_| is_started.recv().expect("they go on"));
+        let before = Instant::now();
+        let waits = (0..4).map(|_| elsewhere(&backend).try_lock_for(15 * SEC).map(drop));
+        let waits: Result<Vec<()>, _> = waits.collect();
+        let waited = before.elapsed();
+        stop.stop();
+        waits.expect("it is let in");
+        // The time, a delay between two attempts, and what the machine takes.
+        assert!(waited < 4 * 3 * SEC, "{waited:?}");
+    });
+}
+
 /// A service whose clock stands still, and a client of it through a proxy.
 fn behind_proxy(backend: &Backend) -> (FaultProxy, AzureMutex) {
     backend.through_proxy().expect("a local service")
@@ -635,7 +676,7 @@ fn lease_that_a_guard_is_turned_into_is_not_handed_over() {
 }
 
 #[test]
-fn guard_that_is_dropped_in_its_observer_hands_over() {
+fn guard_that_is_dropped_in_its_observer_is_released_for_the_next() {
     let backend = frozen();
     let slot = std::sync::Arc::new(parking_lot::Mutex::new(None::<LeaseGuard>));
     let taken = std::sync::Arc::clone(&slot);
@@ -651,11 +692,60 @@ fn guard_that_is_dropped_in_its_observer_hands_over() {
     let before = requests(&backend);
     backend.pass(20 * SEC);
     let next = waiter.guard();
-    assert_eq!(requests(&backend), before + 1, "the renewal alone");
-    // The lease's thread has come along.
+    assert_eq!(
+        requests(&backend),
+        before + 3,
+        "renewed, released and acquired"
+    );
     backend.pass(20 * SEC);
     events.wait(|event| matches!(event, Event::Renewed));
     next.release().expect("it is held");
+}
+
+#[test]
+fn observer_that_blocks_holds_up_no_other_guard() {
+    type Matches = fn(&Event) -> bool;
+    let cases: [Matches; 2] = [
+        |event| matches!(event, Event::Renewed),
+        |event| matches!(event, Event::HandedOver { .. }),
+    ];
+    for (blocks, matches) in cases.into_iter().enumerate() {
+        let backend = Backend::emulator();
+        // A token takes requests, which are the thread's.
+        let fenced = || {
+            builder(&backend)
+                .lease_duration(15 * SEC)
+                .renewal_interval(SEC)
+                .fencing(true)
+        };
+        let (unblock, blocked) = mpsc::channel::<()>();
+        let blocked = parking_lot::Mutex::new(blocked);
+        let (reached, is_there) = mpsc::channel();
+        let locker = build(fenced().observer(move |event| {
+            if matches(event) {
+                let _ = reached.send(());
+                let _ = blocked.lock().recv();
+            }
+        }));
+        let guard = locker.lock().expect("it is free");
+        let (waiter, _events) = in_line(fenced());
+        if blocks == 0 {
+            is_there.recv_timeout(LONG).expect("it is renewed");
+        }
+        let dropping = thread::spawn(move || drop(guard));
+        let (served, guards) = mpsc::channel();
+        let waiting = thread::spawn(move || served.send(waiter.guard()).map_err(drop));
+        let next = guards.recv_timeout(5 * SEC);
+        let watch = next.as_ref().map(LeaseGuard::watch);
+        drop(unblock);
+        watch
+            .expect("nobody is in its way")
+            .check()
+            .expect("it is held");
+        drop(next);
+        dropping.join().expect("no panic");
+        waiting.join().expect("no panic").expect("somebody listens");
+    }
 }
 
 #[test]

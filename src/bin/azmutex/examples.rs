@@ -41,6 +41,14 @@ Examples:
 A script that runs itself under the lock, as its first line:
   [ \"${AZMUTEX_NAME-}\" = deploy ] || exec azmutex run deploy -- \"$0\" \"$@\"";
 
+pub(crate) const ELECT: &str = "\
+Examples:
+  azmutex elect scheduler -- ./scheduler       on one machine at a time, for as long as it runs
+  azmutex elect --health-cmd 'curl -fs localhost:8080/healthz' api -- ./api
+  azmutex elect --once scheduler -- ./scheduler    for a service manager that starts it again
+  azmutex elect --who scheduler                who leads? exit code 1 if nobody does
+  azmutex elect --observe --poll 5s scheduler  each change of leader, as a line";
+
 pub(crate) const ONCE: &str = "\
 Examples:
   azmutex once migrations/0042 ./migrate.sh    the first one runs it; the others wait, and do nothing

@@ -31,15 +31,20 @@ mod writer;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _};
 
-use self::args::{Cli, Command};
+use self::args::{Cli, Command, Purpose};
 
 fn main() -> ExitCode {
     // The limits on waiting count from here.
     times::since_start();
     cores::leave_none();
+    #[cfg(unix)]
+    if let Some(code) = run::serve_health_checks() {
+        return code;
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
@@ -47,8 +52,9 @@ fn main() -> ExitCode {
     let global = &cli.global;
     logger::start(global);
     let code = match &cli.command {
-        Command::Run(args) => run::run(args, None, global),
-        Command::Once(args) if !args.forget => run::run(&args.run, Some(args), global),
+        Command::Run(args) => run::run(args, Purpose::Run, global),
+        Command::Elect(args) if !args.looks() => run::run(&args.run, Purpose::Lead(args), global),
+        Command::Once(args) if !args.forget => run::run(&args.run, Purpose::Once(args), global),
         command => match verbs::dispatch(command, global) {
             Ok(code) => code.into(),
             Err(failure) => {
@@ -68,12 +74,21 @@ fn parse() -> Result<Cli, clap::Error> {
     let run = match &cli.command {
         Command::Run(run) => Some(run),
         Command::Once(once) if !once.forget => Some(&once.run),
+        Command::Elect(elect) => Some(&elect.run),
         _ => None,
     };
     if let Some(run) = run
         && args.iter().skip_while(|arg| *arg != "--").nth(1) == Some(&OsString::from(&run.lock))
     {
         usage::check_lock(&args)?;
+    }
+    if let Some(("elect", given)) = matches.subcommand()
+        && let Some(option) = args::unknown_to_elect(given)
+    {
+        let mut error = clap::Error::new(clap::error::ErrorKind::UnknownArgument);
+        let option = ContextValue::String(option);
+        error.insert(ContextKind::InvalidArg, option);
+        return Err(error);
     }
     // A file with a secret on the command line takes precedence over those in variables.
     let source = |id| matches.value_source(id);

@@ -58,25 +58,33 @@ pub(crate) fn drawn(
     permits: Option<u32>,
     status: Option<&LeaseStatus>,
     waited: Duration,
+    limit: Option<Duration>,
     columns: usize,
 ) -> String {
     let room = columns.saturating_sub(1);
     let HeldBy { who, detail, since } = HeldBy::of(status, Since::Span);
-    let (minutes, secs) = (waited.as_secs() / 60, waited.as_secs() % 60);
-    let time = format!("[{minutes}:{secs:02}]");
+    let waited = clock(waited.as_secs());
+    let time = format!("[{waited}]");
     let held = held_by(permits);
-    let whole = |detail: &str, end: &str| {
-        format!("azmutex: waiting for {name}  {held} {who}{detail}{since}  {time}{end}")
+    let whole = |detail: &str, time: &str| {
+        format!("azmutex: waiting for {name}  {held} {who}{detail}{since}  {time}")
     };
-    let left = room.saturating_sub(width(&whole("", "")));
-    let detail_cut = if left > LEGIBLE {
-        shorten(&detail, left)
+    let time_and_limit = limit.map_or(time.clone(), |limit| {
+        format!("[{waited} of {}]", clock(limit.as_secs_f64().ceil() as u64))
+    });
+    let left = room.saturating_sub(width(&whole("", &time)));
+    let detail_cut = if width(&detail) <= left {
+        detail.clone()
+    } else if left > LEGIBLE {
+        let end = if detail.ends_with(')') { ")" } else { "" };
+        shorten(&detail, left - 1) + end
     } else {
         String::new()
     };
     let lines = [
-        whole(&detail, "  Ctrl-C to give up"),
-        whole(&detail_cut, ""),
+        whole(&detail, &format!("{time_and_limit}  Ctrl-C to give up")),
+        whole(&detail, &time_and_limit),
+        whole(&detail_cut, &time),
         format!("waiting for {name}  {held} {who}{since}  {time}"),
         format!("{name}: {held} {who}{since}  {time}"),
         format!("{name}: {who}{since} {time}"),
@@ -98,6 +106,11 @@ pub(crate) fn drawn(
         }
     }
     shorten(&time, room)
+}
+
+/// Minutes and seconds, such as `61:01`.
+fn clock(secs: u64) -> String {
+    format!("{}:{:02}", secs / 60, secs % 60)
 }
 
 /// How many columns of a name are worth showing.
@@ -349,7 +362,7 @@ impl WaitDisplay {
             }
             let (name, status, waited) = (&self.lock.name, state.status.as_ref(), began.elapsed());
             match self.style {
-                Style::Drawn => draw(&drawn(name, None, status, waited, columns())),
+                Style::Drawn => draw(&drawn(name, None, status, waited, self.limit, columns())),
                 Style::Lines => {
                     let holder = holder(status, Since::Time);
                     say(&line(name, &holder, waited, self.limit));
@@ -425,7 +438,14 @@ mod tests {
             "waiting for prod/deploy: held by another client (waited 10s, limit 10m)"
         );
         assert_eq!(
-            drawn("prod/deploy", None, None, Duration::from_secs(45), 200),
+            drawn(
+                "prod/deploy",
+                None,
+                None,
+                Duration::from_secs(45),
+                None,
+                200
+            ),
             "azmutex: waiting for prod/deploy  held by another client  [0:45]  Ctrl-C to give up"
         );
         assert_eq!(
@@ -433,7 +453,7 @@ mod tests {
             "cannot acquire prod/deploy: not acquired within 10m (held by another client)"
         );
         assert_eq!(
-            drawn("deploy", Some(3), None, Duration::from_secs(45), 200),
+            drawn("deploy", Some(3), None, Duration::from_secs(45), None, 200),
             "azmutex: waiting for deploy  all 3 permits are held, one by another client  [0:45]  \
              Ctrl-C to give up"
         );
@@ -445,7 +465,7 @@ mod tests {
         let wide = "鍵".repeat(40);
         for name in ["a", "prod/deploy", "e\u{301}e\u{301}", &wide] {
             for columns in 0..160 {
-                let line = drawn(name, None, None, waited, columns);
+                let line = drawn(name, None, None, waited, None, columns);
                 assert!(width(&line) < columns.max(1), "{columns}: {line}");
                 assert!(columns < 9 || line.contains("[61:01]"), "{columns}: {line}");
             }
@@ -461,7 +481,30 @@ mod tests {
             (20, "another cl… [61:01]"),
             (9, "[61:01]"),
         ] {
-            assert_eq!(drawn("prod/deploy", None, None, waited, columns), line);
+            assert_eq!(
+                drawn("prod/deploy", None, None, waited, None, columns),
+                line
+            );
+        }
+    }
+
+    #[test]
+    fn drawn_line_shows_the_limit_if_there_is_room() {
+        let (waited, limit) = (Duration::from_secs(45), Duration::from_millis(599_500));
+        for (columns, line) in [
+            (
+                80,
+                "azmutex: waiting for prod/deploy  held by another client  [0:45 of 10:00]",
+            ),
+            (
+                70,
+                "azmutex: waiting for prod/deploy  held by another client  [0:45]",
+            ),
+        ] {
+            assert_eq!(
+                drawn("prod/deploy", None, None, waited, Some(limit), columns),
+                line
+            );
         }
     }
 }

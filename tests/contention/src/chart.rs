@@ -21,7 +21,7 @@ const BOTTOM: f64 = HEIGHT - 56.0;
 
 /// One waiter, holds of a minute: hand-off latency against requests, in SVG.
 ///
-/// The colours are read on light and on dark pages.
+/// Text has the colour of the page's text, so it reads well on light and on dark pages.
 pub fn chart() -> String {
     let scene = |policy| Scene {
         hand_overs: 1000,
@@ -38,7 +38,7 @@ pub fn chart() -> String {
 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"#7d8590\">\n\
+         font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"currentColor\">\n\
          <title>How soon a waiter notices that a lock was released, against requests</title>\n"
     );
     axes(&mut svg);
@@ -54,20 +54,17 @@ pub fn chart() -> String {
             path.join(" ")
         );
     }
-    // DistributedLock sends as many requests as azmutex, and 0.1.0 hardly fewer.
+    // Beside the lines, and the names beside each other.
     for ((name, _), figures) in rivals.iter().zip(others) {
-        let side = if *name == "0.1.0" { -1.0 } else { 1.0 };
-        mark(&mut svg, figures, "#d4761f", name, (side, false));
+        let at = match *name {
+            "0.1.0" | "Go" => (-1.0, 1),
+            _ => (1.0, 0),
+        };
+        mark(&mut svg, figures, "#d4761f", name, at);
     }
     for (millis, figures) in INTERVALS.iter().zip(shipped) {
         if *millis == 625 {
-            mark(
-                &mut svg,
-                figures,
-                "#2f81f7",
-                "azmutex, 0.625 s",
-                (1.0, true),
-            );
+            mark(&mut svg, figures, "#2f81f7", "azmutex, 0.625 s", (-1.0, 2));
         }
     }
     svg.push_str("</svg>\n");
@@ -79,7 +76,7 @@ fn axes(svg: &mut String) {
         let at = x(value);
         let _ = writeln!(
             svg,
-            "<path d=\"M{at:.1} {TOP}V{BOTTOM}\" stroke=\"#7d8590\" stroke-opacity=\"0.3\"/>\
+            "<path d=\"M{at:.1} {TOP}V{BOTTOM}\" stroke=\"currentColor\" stroke-opacity=\"0.2\"/>\
              <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
             BOTTOM + 18.0
         );
@@ -93,7 +90,7 @@ fn axes(svg: &mut String) {
         let at = y(value);
         let _ = writeln!(
             svg,
-            "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"#7d8590\" stroke-opacity=\"0.3\"/>\
+            "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"currentColor\" stroke-opacity=\"0.2\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>",
             LEFT - 8.0,
             at + 4.0
@@ -104,15 +101,16 @@ fn axes(svg: &mut String) {
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">requests per waiter and minute</text>\n\
          <text x=\"{LEFT}\" y=\"20\">from the release to the next holder, one waiter, holds of a \
          minute: ● median, ○ 99 of 100</text>\n\
-         <text x=\"{LEFT}\" y=\"37\" fill=\"#2f81f7\">the line: azmutex with poll intervals from \
+         <text x=\"{LEFT}\" y=\"37\">the line: azmutex with poll intervals from \
          0.1 s to 1 min</text>",
         (LEFT + RIGHT) / 2.0,
         HEIGHT - 16.0
     );
 }
 
-/// The median and the 99th percentile of one policy, the name beside them.
-fn mark(svg: &mut String, figures: &Figures, colour: &str, name: &str, (side, below): (f64, bool)) {
+/// The median and the 99th percentile of one policy, the name beside them: above, or so many lines
+/// below.
+fn mark(svg: &mut String, figures: &Figures, colour: &str, name: &str, (side, below): (f64, u32)) {
     let ((x, median), (_, late)) = (place(figures, 50), place(figures, 99));
     let anchor = if side < 0.0 { "end" } else { "start" };
     let _ = writeln!(
@@ -121,9 +119,12 @@ fn mark(svg: &mut String, figures: &Figures, colour: &str, name: &str, (side, be
          <circle cx=\"{x:.1}\" cy=\"{median:.1}\" r=\"5\" fill=\"{colour}\"/>\
          <circle cx=\"{x:.1}\" cy=\"{late:.1}\" r=\"4\" fill=\"none\" stroke=\"{colour}\" \
          stroke-width=\"2\"/>\
-         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{name}</text>",
+         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{name}</text>",
         x + side * 10.0,
-        if below { median + 18.0 } else { late - 6.0 }
+        match below {
+            0 => late - 6.0,
+            lines => median + 18.0 * f64::from(lines),
+        }
     );
 }
 

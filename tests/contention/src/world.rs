@@ -164,6 +164,7 @@ fn terms(poll_interval: Duration) -> Terms {
         margin: LEASE / 12,
         renew_every: LEASE / 3,
         max_hold: None,
+        health: None,
         attempt_timeout: Duration::from_secs(5),
         fault_wait: Duration::from_secs(60),
         release_timeout: Duration::from_secs(5),

@@ -850,3 +850,36 @@ fn list_tells_semaphores_and_done_work_from_locks() {
         .exits(0)
         .prints("; done by ");
 }
+
+#[test]
+fn whoever_gets_no_permit_is_told_how_to_look_at_the_permits() {
+    let tool = Tool::new();
+    let mut holder = tool.start(&["run", "--slots", "1", "a", "--", "cat"]);
+    until_held(&tool, "a.slot0");
+    tool.run(&["run", "--slots", "1", "-n", "a", "--", "true"])
+        .exits(75)
+        .says("hint: azmutex status --slots a; if a holder is gone: azmutex break --slot 0 a\n");
+    tool.run(&["status", "--slots", "a"])
+        .exits(0)
+        .prints("a: a semaphore with 1 permit\na.slot0: held by ");
+    tool.run(&["break", "a", "--yes"])
+        .exits(2)
+        .says("a is a semaphore with 1 permit: say which\n")
+        .says("hint: azmutex status --slots a; then azmutex break --slot N a\n");
+    tool.run(&["break", "--slot", "0", "a", "--yes", "--now"])
+        .exits(0)
+        .prints("Lease broken; acquirable now.");
+    holder.close_stdin();
+    holder.wait();
+}
+
+fn until_held(tool: &Tool, name: &str) {
+    let held = || {
+        tool.mutex()
+            .status(name)
+            .is_ok_and(|s| !s.state().is_free())
+    };
+    while !held() {
+        thread::sleep(Duration::from_millis(20));
+    }
+}

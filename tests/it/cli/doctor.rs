@@ -429,3 +429,12 @@ fn setup_of_an_emulator_or_of_no_container_is_refused() {
         .says("container");
     finish(bare(&["doctor", "--setup", "--read-only"])).exits(2);
 }
+
+#[test]
+fn hint_at_setup_is_for_the_credential_that_was_asked_for() {
+    let mut command = bare(&["doctor", "--auth", "sas"]);
+    command.env("AZURE_STORAGE_ACCOUNT", "acct");
+    finish(command)
+        .exits(78)
+        .says("hint: azmutex doctor --setup --auth sas prints ");
+}

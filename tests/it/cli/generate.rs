@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::tool::{bare, finish};
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "run",
+    "elect",
     "status",
     "list",
     "break",

@@ -233,7 +233,11 @@ fn waiting_line_fits_and_tells_what_matters_most_on_narrow_terminals() {
         (
             "ci@build-07",
             80,
-            &["azmutex: waiting for prod/a", "ci@build-07 (pid ", " for "][..],
+            &[
+                "azmutex: waiting for prod/a",
+                "ci@build-07 (pid ",
+                "…) for ",
+            ][..],
         ),
         ("ci@build-07", 40, &["prod/a: ", "ci@build-07 for "]),
         ("ci@build-07", 20, &["ci@build-07 [0:00]"]),
@@ -245,7 +249,7 @@ fn waiting_line_fits_and_tells_what_matters_most_on_narrow_terminals() {
         let tool = held_by(owner);
         let command = tool.command(&["acquire", "prod/a", "-w", "30s"]);
         let mut session = Session::start_with_columns(command, columns);
-        session.shows("[0:00]");
+        session.shows("[0:00");
         tool.mutex()
             .break_lease("prod/a", Some(std::time::Duration::ZERO))
             .unwrap();

@@ -6,7 +6,7 @@ use super::tool::{Tool, bare, finish};
 
 #[test]
 fn bad_input_is_named_with_its_rule_and_a_hint() {
-    let rows: [(&[&str], &str); 24] = [
+    let rows: [(&[&str], &str); 25] = [
         (
             &["stat"],
             "stat: there is no such command\n  hint: did you mean status?",
@@ -14,6 +14,10 @@ fn bad_input_is_named_with_its_rule_and_a_hint() {
         (
             &["terraform"],
             "terraform: there is no such command\n  hint: to run it under a lock: azmutex run LOCK terraform",
+        ),
+        (
+            &["help", "--help"],
+            "--help: there is no such command\n  hint: azmutex --help",
         ),
         (&["status"], "missing: <LOCK>..."),
         (&["renew", "a"], "missing: --lease-id <ID>"),
@@ -325,6 +329,7 @@ fn run_whose_lock_was_forgotten_does_not_take_the_command_for_it() {
             "azmutex run LOCK -- echo 'hi there'",
         ),
         (&["run", "--", "make"], "azmutex run LOCK -- make"),
+        (&["elect", "--", "make"], "azmutex elect LOCK -- make"),
         (
             &["run", "-n", "-w", "5s", "--", "make", "-j4"],
             "azmutex run LOCK -- make -j4",

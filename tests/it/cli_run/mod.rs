@@ -3,6 +3,7 @@
 mod also;
 mod clean_up;
 mod concurrency;
+mod election;
 mod exit_status;
 #[cfg(target_os = "linux")]
 mod guardian;

@@ -88,9 +88,18 @@ impl Service {
     /// `azmutex run`, to be given arguments. Nothing of this process's own environment that
     /// concerns it is passed on.
     pub(super) fn run<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
+        self.azmutex("run", args)
+    }
+
+    /// Another command of azmutex, likewise.
+    pub(super) fn azmutex<I: AsRef<OsStr>>(
+        &self,
+        verb: &str,
+        args: impl IntoIterator<Item = I>,
+    ) -> Command {
         let mut command = Command::new(azmutex());
         self.prepare(&mut command);
-        command.arg("run").args(args);
+        command.arg(verb).args(args);
         command
     }
 

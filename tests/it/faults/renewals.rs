@@ -332,6 +332,54 @@ fn guard_held_for_longer_than_max_hold_is_lost_when_its_lease_ends() {
 }
 
 #[test]
+fn guard_without_a_sign_of_life_is_lost_when_its_lease_ends() {
+    let backend = frozen();
+    let setup = Setup::before(&backend);
+    let (guard, events) = setup.lock_with(|locker| locker.health(30 * SEC));
+    for _ in 0..2 {
+        backend.pass(20 * SEC);
+        guard.alive();
+        events.wait(is_renewed);
+    }
+    // The last sign of life is as old as it may be 70 seconds after the start.
+    backend.pass(20 * SEC);
+    events.wait(is_renewed);
+    backend.pass(50 * SEC);
+    guard.check().expect("the lease still runs");
+    assert_eq!(setup.seen("renew").len(), 3);
+    backend.pass(5 * SEC);
+    let lost = events.wait(is_loss);
+    assert!(
+        matches!(
+            lost,
+            Event::Lost {
+                reason: LossReason::Unhealthy,
+                ..
+            }
+        ),
+        "{lost:?}"
+    );
+    guard.alive();
+    is_lost(guard.check(), LossReason::Unhealthy);
+    is_lost(guard.release(), LossReason::Unhealthy);
+    assert_eq!(setup.state(), LeaseState::Available);
+}
+
+#[test]
+fn late_sign_of_life_has_the_lease_renewed_at_once() {
+    let backend = frozen();
+    let setup = Setup::before(&backend);
+    let (guard, events) = setup.lock_with(|locker| locker.health(SEC));
+    backend.pass(50 * SEC);
+    assert_eq!(setup.seen("renew").len(), 0);
+    guard.watch().alive();
+    events.wait(is_renewed);
+    backend.pass(50 * SEC);
+    guard.check().expect("it was renewed");
+    guard.release().expect("it is held");
+}
+
+#[test]
 fn retry_after_is_honoured_by_a_renewal() {
     // The clock is fast, so that the proxy can note when a request came.
     let clock = Clock::with_rate(50);

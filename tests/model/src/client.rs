@@ -61,6 +61,7 @@ pub(crate) struct Manner {
     /// So many ticks after it has the guard its holder is written.
     pub(crate) holder_delay: Option<u8>,
     pub(crate) max_hold: Option<u8>,
+    pub(crate) health: Option<u8>,
     /// For so many ticks it waits for another holder.
     pub(crate) limit: Option<u8>,
     /// The IDs of leases get out.
@@ -80,6 +81,7 @@ impl Manner {
             margin: ticks(margin),
             renew_every: ticks(RENEW_EVERY),
             max_hold: self.max_hold.map(ticks),
+            health: self.health.map(ticks),
             attempt_timeout: ticks(DURATION),
             // So that it makes a difference whether time passes between two attempts.
             fault_wait: TICK,

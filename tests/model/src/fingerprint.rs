@@ -171,10 +171,11 @@ impl Held {
 }
 
 impl Hold {
-    fn fingerprint(&self, view: &impl View, state: &mut impl Hasher) {
+    pub(crate) fn fingerprint(&self, view: &impl View, state: &mut impl Hasher) {
         let Self {
             terms,
             acquired,
+            alive,
             confirmed,
             due,
             announced,
@@ -183,6 +184,9 @@ impl Hold {
         let held_for = view.now().since(*acquired);
         let acquired = terms.max_hold.map(|max| view.ticks(held_for.min(max)));
         (acquired, announced, lost).hash(state);
+        let health = terms.health.zip(*alive);
+        let silent = health.map(|(within, alive)| view.now().since(alive).min(within));
+        silent.map(|silent| view.ticks(silent)).hash(state);
         // Once it is not proven, it does not matter for how long.
         let age = view.now().since(*confirmed).min(terms.usable());
         (view.ticks(age), view.until(*due)).hash(state);

@@ -44,6 +44,7 @@ mod lock {
 
 mod answers;
 mod client;
+pub mod election;
 mod mistakes;
 mod run;
 mod service;

@@ -1,9 +1,8 @@
-use std::fmt;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
-
-use crate::world::{Action, World};
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -41,18 +40,29 @@ impl fmt::Display for Report {
     }
 }
 
+/// What can be explored.
+pub trait Explored: Debug + Clone + Hash + PartialEq + Send + Sync + 'static {}
+
+impl<T: Debug + Clone + Hash + PartialEq + Send + Sync + 'static> Explored for T {}
+
 /// Explores every state.
-pub fn check(world: World) -> Report {
+pub fn check<M>(model: M) -> Report
+where
+    M: Model<State: Explored, Action: Debug + PartialEq + Clone + Send + Sync>
+        + Send
+        + Sync
+        + 'static,
+{
     let started = Instant::now();
-    let checker = world
+    let checker = model
         .checker()
         .finish_when(HasDiscoveries::All)
         .spawn_bfs()
         .join();
     let found = checker.discoveries();
     let names = |sometimes: bool, discovered: bool| {
-        let properties: Vec<Property<World>> = world.properties();
-        let is = |p: &Property<World>| matches!(p.expectation, Expectation::Sometimes) == sometimes;
+        let properties: Vec<Property<M>> = checker.model().properties();
+        let is = |p: &Property<M>| matches!(p.expectation, Expectation::Sometimes) == sometimes;
         let names = properties.iter().filter(|p| is(p)).map(|p| p.name);
         names
             .filter(|name| found.contains_key(name) == discovered)
@@ -70,13 +80,19 @@ pub fn check(world: World) -> Report {
 
 /// Looks for a way to violate `property`: breadth first, so that it is about the shortest. Returns
 /// its steps, and how many states were looked at.
-pub fn counterexample(world: World, property: &'static str) -> (Option<Vec<String>>, usize) {
-    let checker = world
+pub fn counterexample<M>(model: M, property: &'static str) -> (Option<Vec<String>>, usize)
+where
+    M: Model<State: Explored, Action: Debug + PartialEq + Clone + Send + Sync>
+        + Send
+        + Sync
+        + 'static,
+{
+    let checker = model
         .checker()
         .finish_when(HasDiscoveries::AnyOf([property].into()))
         .spawn_bfs()
         .join();
-    let show = |action: &Action| format!("{action:?}");
+    let show = |action: &M::Action| format!("{action:?}");
     let steps = checker.discovery(property);
     let steps = steps.map(|path| path.into_actions().iter().map(show).collect());
     (steps, checker.unique_state_count())

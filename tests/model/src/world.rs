@@ -57,6 +57,9 @@ pub struct Bounds {
     pub holder_delay: Option<u8>,
     /// After so many ticks a lease is no longer renewed.
     pub max_hold: Option<u8>,
+    /// So many ticks after the user has the guard, who gives no sign of life, the lease is no longer
+    /// renewed.
+    pub health: Option<u8>,
     /// For how many ticks a client waits for a lock that another holds, if there is a limit.
     pub limit: Option<u8>,
     /// Whether renewing an expired lease with a wrong ID revives the right one, as in Azurite.
@@ -91,6 +94,7 @@ impl Bounds {
         fencing: false,
         holder_delay: None,
         max_hold: None,
+        health: None,
         limit: None,
         revives: false,
         keeps_end: false,
@@ -316,6 +320,7 @@ impl World {
             fencing: self.bounds.fencing,
             holder_delay: self.bounds.holder_delay,
             max_hold: self.bounds.max_hold,
+            health: self.bounds.health,
             limit: self.bounds.limit,
             exposed: self.bounds.exposed,
         }
@@ -740,6 +745,7 @@ impl Model for World {
                     state.service.is_leased_to(client.id, state.now) && !state.seen.late_grant
                 };
                 world.bounds.max_hold.is_some()
+                    || world.bounds.health.is_some()
                     || world
                         .claimants(state)
                         .filter(renewable)

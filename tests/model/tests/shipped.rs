@@ -62,6 +62,8 @@ shipped_lease! {
     keeps_its_promises_when_the_blob_is_deleted: Bounds { deletions: 1, ..PLAIN };
     keeps_its_promises_when_renewals_end_and_the_service_answers_as_azurite_does:
         Bounds { revives: true, max_hold: Some(3), ..PLAIN };
+    keeps_its_promises_when_the_work_gives_no_sign_of_life:
+        Bounds { health: Some(2), ..PLAIN };
     keeps_its_promises_when_locks_get_fencing_tokens: FENCED;
     keeps_its_promises_when_holders_are_written: Bounds { holder_delay: Some(1), ..PLAIN };
     keeps_its_promises_when_writes_under_the_lease_arrive_at_any_time:

@@ -14,7 +14,7 @@ pub(crate) struct Identity {
     /// Who holds the lock, as shown to others [default: user@host]
     #[arg(long, value_name = "TEXT", env = "AZMUTEX_OWNER")]
     pub(crate) owner: Option<String>,
-    /// Why the lock is held, as shown to others: not for secrets
+    /// Why the lock is held, as shown to others: not for secrets [default: the name of the command, if there is one]
     #[arg(long, value_name = "TEXT", env = "AZMUTEX_REASON")]
     pub(crate) reason: Option<String>,
 }
@@ -79,6 +79,11 @@ impl Waiting {
     pub(crate) fn left(&self) -> Option<Duration> {
         let limit = self.limit()?;
         Some(limit.saturating_sub(since_start()))
+    }
+
+    /// For how long failures in a row are retried: the library takes no zero.
+    pub(crate) fn retry_time(&self) -> Duration {
+        self.fault_wait.max(Duration::from_millis(1))
     }
 
     /// How long to wait for a named pipe that is given as a file.

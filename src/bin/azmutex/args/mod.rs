@@ -1,6 +1,7 @@
 //! The command line, from which `--help`, the completions and the man pages are made.
 
 mod acquiring;
+mod elect;
 mod run;
 mod verbs;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::acquiring::{Create, Identity, Waiting};
+pub(crate) use self::elect::{ElectArgs, Purpose, unknown as unknown_to_elect};
 pub(crate) use self::run::{OnLost, OnSuspend, OnceArgs, ProcessGroup, RunArgs, Stragglers};
 #[cfg(feature = "emulator")]
 pub(crate) use self::verbs::EmulatorArgs;
@@ -309,6 +311,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(RunArgs),
+    Elect(ElectArgs),
     Once(OnceArgs),
     Status(StatusArgs),
     List(ListArgs),
@@ -396,7 +399,7 @@ pub(crate) fn command() -> clap::Command {
         .mut_arg("resize", |arg| arg.hide(true))
         .mut_arg("also", |arg| arg.hide(true))
     });
-    quiet(command)
+    quiet(command.mut_subcommand("elect", elect::adapt))
 }
 
 /// The definition to parse with: an empty variable counts as not set.

@@ -54,7 +54,8 @@ pub(crate) struct ListArgs {
         long,
         value_name = "PREFIX",
         env = "AZMUTEX_PREFIX",
-        default_value = ""
+        default_value = "",
+        hide_default_value = true
     )]
     pub(crate) prefix: String,
     /// Only locks that somebody holds

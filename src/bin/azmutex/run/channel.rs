@@ -21,6 +21,8 @@ pub(super) enum Message {
     Status(Result<Box<LeaseStatus>, Error>),
     /// Whether the lease is still ours, as the service says.
     Verified(Result<(), (usize, Error)>),
+    /// What became of a run of the health command, or why it was no success.
+    Health(Result<(), String>),
     /// It is recorded that the work is done, or is not.
     Recorded(Box<Held>, Result<(), Error>),
     /// The release is over.

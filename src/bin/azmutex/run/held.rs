@@ -257,6 +257,11 @@ impl Held {
         }
     }
 
+    /// By which the work gives signs of life.
+    pub(super) fn sign(&self) -> LeaseWatch {
+        self.first().watch()
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
         self.guards().try_for_each(LeaseGuard::check)
     }

@@ -177,6 +177,11 @@ impl Job {
         }
     }
 
+    /// A child of this process that is no part of the command, nor is what it starts.
+    pub(super) fn leave_out(&mut self, pid: i32) {
+        self.others.push(pid);
+    }
+
     /// The guardian, if it is the command's parent.
     fn parent(&self) -> Option<&Guardian> {
         self.guardian.as_ref().filter(|_| guardian::IS_PARENT)

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::args::{Global, OnceArgs, RunArgs};
+use crate::args::{Global, Purpose, RunArgs};
 
 #[cfg_attr(not(unix), allow(dead_code, reason = "for run"))]
 pub(crate) mod budget;
@@ -18,6 +18,8 @@ mod events;
 pub(crate) mod fence;
 #[cfg(unix)]
 mod guardian;
+#[cfg(unix)]
+mod health;
 #[cfg(unix)]
 mod held;
 #[cfg(unix)]
@@ -46,24 +48,26 @@ mod waiting;
 mod worker;
 
 #[cfg(unix)]
+pub(crate) use self::health::serve as serve_health_checks;
+#[cfg(unix)]
 pub(crate) use self::timer::now;
 #[cfg(not(unix))]
 pub(crate) use crate::times::since_start as now;
 
-/// Runs the command as `args` say, and returns its exit code. `once`: unless it was done before.
+/// Runs the command as `args` say, for this `purpose`, and returns its exit code.
 #[cfg(unix)]
-pub(crate) fn run(args: &RunArgs, once: Option<&OnceArgs>, global: &Global) -> ExitCode {
+pub(crate) fn run(args: &RunArgs, purpose: Purpose<'_>, global: &Global) -> ExitCode {
     crate::output::never_wait_for_stderr();
-    session::run(args, once, global)
+    session::run(args, purpose, global)
 }
 
 /// Not supported yet: this platform has no signals, and ends processes in another way.
 #[cfg(not(unix))]
-pub(crate) fn run(args: &RunArgs, once: Option<&OnceArgs>, global: &Global) -> ExitCode {
+pub(crate) fn run(args: &RunArgs, purpose: Purpose<'_>, global: &Global) -> ExitCode {
     use crate::exit::Code;
     use crate::output::Failure;
 
-    let _ = (args, once);
+    let _ = (args, purpose);
     let code = Code::Failed;
     Failure::new(code, "run is not supported on this platform yet").report(global);
     code.into()

@@ -2,6 +2,7 @@
 
 mod dry_run;
 
+use std::ffi::{CString, c_int};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -13,6 +14,8 @@ use azmutex::{
     Done, Error, ErrorKind, Event, LeaseStatus, Locker, LockerBuilder, Previous, StopToken,
     TryLockError,
 };
+use rustix::process::{Signal, getpid, kill_process};
+use signal_hook::consts::SIGTSTP;
 
 use super::budget::Budget;
 use super::channel::{Message, Receiver};
@@ -20,11 +23,12 @@ use super::context::Context;
 use super::environment;
 use super::events::{self, Exit};
 use super::guardian::Duty;
+use super::health::Health;
 use super::held::{Held, Wanted};
 use super::job::{Job, Start};
 use super::program::Program;
 use super::reporter::Reporter;
-use super::signals::Signals;
+use super::signals::{Arrived, Signals};
 use super::status::Status;
 use super::supervisor::{Acquisition, Ended, Supervisor};
 use super::sys::{self, RealTimeSignals, SignalMask};
@@ -32,7 +36,7 @@ use super::terminal::Place;
 use super::timer::{self, Timer};
 use super::waiting::{self, Waited};
 use super::worker::Worker;
-use crate::args::{Global, OnLost, OnceArgs, RunArgs};
+use crate::args::{ElectArgs, Global, OnLost, OnSuspend, OnceArgs, Purpose, RunArgs};
 use crate::config::{Config, Lock};
 use crate::exit::Code;
 use crate::output::{Failure, clean, with_cause};
@@ -49,7 +53,7 @@ const MAX_LOCKS: usize = 16;
 /// How long to wait for the holder's name when the lock was not acquired.
 const NAME: Duration = Duration::from_secs(2);
 
-pub(super) fn run(args: &RunArgs, once: Option<&OnceArgs>, global: &Global) -> ExitCode {
+pub(super) fn run(args: &RunArgs, purpose: Purpose<'_>, global: &Global) -> ExitCode {
     if global.verbose == 0 {
         // azmutex reports what the library warns of itself, in terms of the command.
         log::set_max_level(log::LevelFilter::Error);
@@ -58,7 +62,7 @@ pub(super) fn run(args: &RunArgs, once: Option<&OnceArgs>, global: &Global) -> E
     let mask = SignalMask::block_terminal_output();
     let result = RealTimeSignals::block()
         .map_err(cannot_start)
-        .and_then(|real_time| Plan::new(args, once, global)?.carry_out(mask, real_time));
+        .and_then(|real_time| Plan::new(args, purpose, global)?.carry_out(mask, real_time));
     match result {
         Ok(end) => end.exit(),
         Err(mut failure) => {
@@ -119,6 +123,13 @@ fn in_shells(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
+/// How one turn of holding the lock ends.
+enum Turn {
+    Over(End),
+    /// The leadership was lost, and the command is gone.
+    StandAgain,
+}
+
 /// How far a run has come.
 struct Course {
     started: Duration,
@@ -126,10 +137,22 @@ struct Course {
     fence: Option<i64>,
 }
 
+impl Course {
+    fn start() -> Self {
+        Self {
+            started: timer::now(),
+            acquired: None,
+            fence: None,
+        }
+    }
+}
+
 /// Everything that can be known before the lock is taken.
 struct Plan<'a> {
     args: &'a RunArgs,
     once: Option<&'a OnceArgs>,
+    /// The lock is an election.
+    election: Option<&'a ElectArgs>,
     global: &'a Global,
     program: Program,
     budget: Budget,
@@ -143,11 +166,11 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(
-        args: &'a RunArgs,
-        once: Option<&'a OnceArgs>,
-        global: &'a Global,
-    ) -> Result<Self, Failure> {
+    fn new(args: &'a RunArgs, purpose: Purpose<'a>, global: &'a Global) -> Result<Self, Failure> {
+        let (once, election) = (purpose.once(), purpose.election());
+        if election.is_some() {
+            refuse_to_go_on(args)?;
+        }
         let lease = args.lease.as_duration().unwrap_or(Duration::MAX);
         let budget =
             Budget::new(lease, args.renew_every, args.kill_after, args.margin).map_err(|rule| {
@@ -186,6 +209,7 @@ impl<'a> Plan<'a> {
         Ok(Self {
             args,
             once,
+            election,
             global,
             program,
             budget,
@@ -216,67 +240,104 @@ impl<'a> Plan<'a> {
         };
         let stop = StopToken::new();
         let wanted = self.wanted(&stop, &context)?;
-        let mut course = Course {
-            started: timer::now(),
-            acquired: None,
-            fence: None,
+        let acquisition = Acquisition {
+            wanted: &wanted,
+            stop: &stop,
         };
-        let limit = self.args.waiting.left();
-        let heed = |_| ControlFlow::Continue(());
-        let guard =
-            match waiting::wait(&mut context, &wanted, &stop, limit, heed).map_err(cannot_start)? {
-                Waited::Granted(guard) => guard,
-                Waited::Refused(error) => {
-                    return Err(self.refused(&mut context, &wanted, error, &course));
-                }
-                Waited::Signalled(signal) => {
-                    let end = End::Signal(signal);
-                    let status = Status::Killed {
-                        signal,
-                        dumped: false,
-                    };
-                    self.conclude(
-                        &mut context,
-                        &course,
-                        "interrupted",
-                        end.code(),
-                        Some(status),
-                        false,
-                    );
-                    return Ok(end);
-                }
-                Waited::Done(done) => return Ok(self.already_done(&mut context, &done, &course)),
-                Waited::Abandoned => unreachable!("nobody abandons it"),
-            };
+        let mut limit = self.args.waiting.left();
+        let mut before = 0;
+        loop {
+            match self.turn(&mut context, acquisition, limit, before, mask)? {
+                Turn::Over(end) => return Ok(end),
+                Turn::StandAgain => before += 1,
+            }
+            limit = self.args.waiting.limit();
+            let text = format!("standing for election again: {}", context.name());
+            context.reporter.note(&text);
+            // So that others have their turn.
+            let poll = self.args.waiting.poll;
+            if let Some(signal) = pause(&mut context, poll.saturating_add(poll / 4)) {
+                return Ok(self.interrupted(&mut context, &Course::start(), signal));
+            }
+        }
+    }
+
+    /// Whether to stand again for an election that was lost.
+    fn stands_again(&self, stop: &StopToken) -> bool {
+        self.election.is_some_and(|election| !election.once) && !stop.is_stopped()
+    }
+
+    /// Waits for the lock, and runs the command under it. `before`: how many turns there were.
+    fn turn(
+        &self,
+        context: &mut Context<'a>,
+        acquisition: Acquisition<'_>,
+        limit: Option<Duration>,
+        before: u32,
+        mask: SignalMask,
+    ) -> Result<Turn, Failure> {
+        let Acquisition { wanted, stop } = acquisition;
+        let mut course = Course::start();
+        let heed = |arrived: Option<Arrived>| {
+            // Before the first command, ^Z stops this process without its doing.
+            if arrived.is_some_and(|arrived| arrived.signal == SIGTSTP) {
+                stop_alone();
+            }
+            ControlFlow::Continue(())
+        };
+        let guard = match waiting::wait(context, wanted, stop, limit, heed).map_err(cannot_start)? {
+            Waited::Granted(guard) => guard,
+            Waited::Refused(TryLockError::Error(error))
+                if before > 0 && self.stands_again(stop) && may_pass(&error) =>
+            {
+                return Ok(Turn::StandAgain);
+            }
+            Waited::Refused(error) => return Err(self.refused(context, wanted, error, &course)),
+            Waited::Signalled(signal) => {
+                return Ok(Turn::Over(self.interrupted(context, &course, signal)));
+            }
+            Waited::Done(done) => {
+                return Ok(Turn::Over(self.already_done(context, &done, &course)));
+            }
+            Waited::Abandoned => unreachable!("nobody abandons it"),
+        };
         let acquired = timer::now();
         course.acquired = Some(acquired);
         course.fence = guard.fencing_token();
         let event = events::acquired(&self.lock, &guard, acquired - course.started);
         context.event(&event);
-        self.tell_previous(&mut context, &guard);
-        let (start, place) = self.prepare(&mut context, &guard, mask);
+        self.tell_previous(context, &guard);
+        let slot = self.wanted_again(&guard, stop, context)?;
+        let acquisition = Acquisition {
+            wanted: slot.as_ref().unwrap_or(wanted),
+            stop,
+        };
+        let (start, place) = self.prepare(context, &guard, mask, before == 0);
+        let environment = start.environment.clone();
         let checked = timer::now();
         if let Err(error) = guard.check() {
-            return Err(self.too_late(&mut context, *guard, &error, &course));
+            if self.stands_again(stop) {
+                let event = events::lost(context.key(), &cause(&error));
+                context.event(&event);
+                release(context, *guard);
+                return Ok(Turn::StandAgain);
+            }
+            return Err(self.too_late(context, *guard, &error, &course));
         }
         let mut job = match Job::start(start, place) {
             Ok(job) => job,
             Err(error) => {
-                let released = release(&mut context, *guard) == Release::Done;
+                let released = release(context, *guard) == Release::Done;
                 let failure = self.program.not_started(&error);
-                return Err(self.failed(&mut context, &course, "failed", failure, released));
+                return Err(self.failed(context, &course, "failed", failure, released));
             }
         };
         context.guardian = job.take_guardian_fd();
         let event = events::started(context.key(), job.pid());
         context.event(&event);
-        let wanted = self.wanted_again(wanted, &guard, &stop, &context)?;
-        let acquisition = Acquisition {
-            wanted: &wanted,
-            stop: &stop,
-        };
+        let health = self.watch_health(context, &guard, &mut job, &environment);
         let supervisor = Supervisor::new(
-            &mut context,
+            context,
             acquisition,
             self.budget,
             *guard,
@@ -284,8 +345,53 @@ impl<'a> Plan<'a> {
             checked,
             job,
         );
-        let ended = supervisor.run();
-        Ok(self.finish(&mut context, ended, course))
+        let ended = supervisor.with_health(self.health()).run();
+        drop(health);
+        Ok(self.finish(context, ended, course, stop))
+    }
+
+    /// How old the last success of the health command may be.
+    fn health(&self) -> Option<Duration> {
+        let election = self.election?;
+        election
+            .health_cmd
+            .is_some()
+            .then_some(election.health_within)
+    }
+
+    /// Starts the health command, if there is one.
+    fn watch_health(
+        &self,
+        context: &mut Context<'_>,
+        guard: &Held,
+        job: &mut Job,
+        environment: &[CString],
+    ) -> Option<Health> {
+        let command = self.election?.health_cmd.as_deref()?;
+        let sender = context.channel.sender();
+        match Health::start(command, self.health()?, environment, guard.sign(), sender) {
+            Ok(health) => {
+                job.leave_out(health.pid());
+                Some(health)
+            }
+            Err(error) => {
+                let text = format!("cannot run the health command: {error}");
+                context.reporter.error(&text);
+                None
+            }
+        }
+    }
+
+    /// Reports that a signal ended it while no command ran.
+    fn interrupted(&self, context: &mut Context<'_>, course: &Course, signal: c_int) -> End {
+        let end = End::Signal(signal);
+        let status = Status::Killed {
+            signal,
+            dumped: false,
+        };
+        let code = end.code();
+        self.conclude(context, course, "interrupted", code, Some(status), false);
+        end
     }
 
     /// Reports that there is nothing to do.
@@ -323,20 +429,19 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// What to acquire after a suspension. The command has been told the number of its permit, which
-    /// therefore stays the same.
+    /// What to acquire after a suspension, if it is less than before. The command has been told the
+    /// number of its permit, which therefore stays the same.
     fn wanted_again(
         &self,
-        wanted: Wanted,
         held: &Held,
         stop: &StopToken,
         context: &Context<'_>,
-    ) -> Result<Wanted, Failure> {
+    ) -> Result<Option<Wanted>, Failure> {
         let Some(slot) = held.slot else {
-            return Ok(wanted);
+            return Ok(None);
         };
         let locker = self.builder(&self.lock.slot(slot), stop, context).build()?;
-        Ok(Wanted::Slot(locker, slot))
+        Ok(Some(Wanted::Slot(locker, slot)))
     }
 
     fn builder(&self, lock: &Lock, stop: &StopToken, context: &Context<'_>) -> LockerBuilder {
@@ -353,14 +458,18 @@ impl<'a> Plan<'a> {
             .renewal_interval(self.budget.renew_every)
             .margin(self.budget.margin)
             .poll_interval(self.args.waiting.poll)
-            .fault_wait(self.args.waiting.fault_wait.max(Duration::from_millis(1)))
+            .fault_wait(self.args.waiting.retry_time())
             .release_timeout(RELEASE)
-            .fencing(!self.args.no_fencing)
+            .fencing(self.election.is_some() || !self.args.no_fencing)
             .reason(reason)
             .observer(move |event: &Event| {
                 sender.send(Message::Event(event.clone(), name.clone()));
             })
             .stop_token(stop);
+        let builder = match self.health() {
+            Some(within) => builder.health(within),
+            None => builder,
+        };
         match &identity.owner {
             Some(owner) => builder.owner(owner),
             None => builder,
@@ -410,9 +519,12 @@ impl<'a> Plan<'a> {
         context: &mut Context<'_>,
         guard: &Held,
         mask: SignalMask,
+        first: bool,
     ) -> (Start<'_>, Place) {
         // Until now ^Z stopped this process alone; from here on it stops along with the command.
-        let _ = context.signals.install_stop();
+        if first {
+            let _ = context.signals.install_stop();
+        }
         let start = Start {
             program: &self.program,
             environment: environment::of_child(
@@ -542,7 +654,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Releases the lock, and reports how the run ended.
-    fn finish(&self, context: &mut Context<'_>, ended: Ended, mut course: Course) -> End {
+    fn finish(
+        &self,
+        context: &mut Context<'_>,
+        ended: Ended,
+        mut course: Course,
+        stop: &StopToken,
+    ) -> Turn {
         if let Some(guard) = &ended.guard {
             // A different one if the lock was acquired again.
             course.fence = guard.fencing_token();
@@ -597,6 +715,9 @@ impl<'a> Plan<'a> {
             None => {}
         }
         let stopped = lost && self.args.on_lost != OnLost::Continue;
+        if stopped && ended.dead && !ended.asked && self.stands_again(stop) {
+            return Turn::StandAgain;
+        }
         let outcome = match ended.status {
             _ if stopped => "lost",
             Status::Exited(_) => "child_exited",
@@ -628,7 +749,7 @@ impl<'a> Plan<'a> {
             Some(ended.status),
             released,
         );
-        end
+        Turn::Over(end)
     }
 
     /// Records that the work is done. Returns what is held, unless the service does not answer, and
@@ -717,6 +838,54 @@ fn by_and_at(done: &Done) -> String {
         .by()
         .map_or(String::new(), |by| format!("by {} ", clean(by)));
     format!("{by}at {}", rfc3339(done.at()))
+}
+
+/// Refuses to let the command of a leader go on when another one may have led, or with another term than
+/// it was told.
+fn refuse_to_go_on(args: &RunArgs) -> Result<(), Failure> {
+    let option = if args.on_lost == OnLost::Continue {
+        "--on-lost continue"
+    } else if args.on_suspend == OnSuspend::Release {
+        "--on-suspend release"
+    } else {
+        return Ok(());
+    };
+    let text = format!("{option}: the command of a leader does not go on without its term");
+    Err(Failure::usage(text).hint("leave it out, or use: azmutex run"))
+}
+
+/// Whether a failure to acquire may pass.
+fn may_pass(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Transport | ErrorKind::Service | ErrorKind::Throttled
+    )
+}
+
+/// Stops this process, which nothing else does once it handles ^Z.
+fn stop_alone() {
+    let _ = kill_process(getpid(), Signal::STOP);
+}
+
+/// Waits for `time`. Returns the signal that ended it, if one did.
+fn pause(context: &mut Context<'_>, time: Duration) -> Option<c_int> {
+    let end = timer::now() + time;
+    loop {
+        let left = end.saturating_sub(timer::now());
+        if left.is_zero() {
+            return None;
+        }
+        context.sleep(Some(left));
+        while context.channel.take().is_some() {}
+        for arrived in context.signals.take() {
+            if arrived.ends() {
+                return Some(arrived.signal);
+            }
+            if arrived.signal == SIGTSTP {
+                stop_alone();
+            }
+        }
+    }
 }
 
 /// The result of a release.

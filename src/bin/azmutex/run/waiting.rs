@@ -237,7 +237,7 @@ impl Shown {
             // In the background the terminal shows somebody else's work.
             Style::Drawn if !is_foreground() => {}
             Style::Drawn => {
-                let line = drawn(name, self.permits, status, waited, columns());
+                let line = drawn(name, self.permits, status, waited, self.limit, columns());
                 context.reporter.draw(&line);
             }
             Style::Objects => say_object(&event),

@@ -42,6 +42,17 @@ pub(crate) fn break_lease(args: &BreakArgs, global: &Global) -> Outcome {
         .hint("azmutex list shows the locks of the container"));
     };
     if seen.state().is_free() {
+        if let Some(permits) = seen.permits() {
+            let word = &lock.word;
+            return Err(Failure::usage(format!(
+                "{} is a semaphore with {}: say which",
+                lock.name,
+                status::permits(permits)
+            ))
+            .hint(format!(
+                "azmutex status --slots {word}; then azmutex break --slot N {word}"
+            )));
+        }
         return Ok(report(&lock, None, None, global));
     }
     if let Some(limit) = args.if_stale {

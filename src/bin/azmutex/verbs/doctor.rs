@@ -7,10 +7,11 @@ use azmutex::{AzureMutex, Error, ErrorKind, Holder, LeaseDuration};
 
 use super::Outcome;
 use super::doctor_identity::{self, SignedIn};
-use crate::args::{DoctorArgs, Global};
+use crate::args::{Auth, DoctorArgs, Global};
 use crate::config::Config;
 use crate::exit::Code;
 use crate::output::{Failure, Object, clean, print_line};
+use crate::sign_in;
 use crate::times::span;
 
 /// The lock on which writing is tried.
@@ -57,7 +58,12 @@ pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Outcome {
     };
     let refused = match Config::load(global) {
         Err(failure) => {
-            let hint = "azmutex doctor --setup prints the commands that make a credential";
+            let auth = match global.auth {
+                Auth::Auto => String::new(),
+                kind => format!(" --auth {}", sign_in::shown(kind)),
+            };
+            let hint =
+                format!("azmutex doctor --setup{auth} prints the commands that make a credential");
             Some(("credential", failure.hint(hint)))
         }
         Ok(config) => match config.mutex() {

@@ -129,7 +129,7 @@ fn takes_many(arg: &Arg) -> bool {
 
 /// One page, in the usual order of sections.
 fn page(command: &Command, name: &str) -> io::Result<Vec<u8>> {
-    let run = command.get_name() == "run";
+    let run = matches!(command.get_name(), "run" | "elect");
     let examples = command.get_after_help().map(ToString::to_string);
     let title = name.to_owned();
     // The page is made like the short help, and shows all options.

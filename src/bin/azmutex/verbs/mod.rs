@@ -4,6 +4,7 @@ mod acquire;
 mod breaking;
 mod doctor;
 mod doctor_identity;
+mod elect;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod forget;
@@ -25,6 +26,7 @@ pub(crate) type Outcome = Result<Code, Failure>;
 pub(crate) fn dispatch(command: &Command, global: &Global) -> Outcome {
     match command {
         Command::Run(_) => unreachable!("`run` is not dispatched here"),
+        Command::Elect(args) => elect::look(args, global),
         Command::Once(args) => forget::forget(args, global),
         Command::Status(args) => status::status(args, global),
         Command::List(args) => list::list(args, global),

@@ -181,7 +181,8 @@ impl Script {
             (None, Auth::ManagedIdentity) => (
                 "--assignee-object-id OBJECT_ID --assignee-principal-type ServicePrincipal"
                     .to_owned(),
-                "# OBJECT_ID is what this prints, or az containerapp, webapp or functionapp in its place\n\
+                "# OBJECT_ID is what this prints; for an app, what az webapp, functionapp or containerapp\n\
+                 # identity assign prints with --query principalId\n\
                  az vm identity assign --resource-group GROUP --name MACHINE \
                  --query systemAssignedIdentity -o tsv\n\
                  # The smallest built-in role that may lease a blob\n",

@@ -115,14 +115,13 @@ fn show(lock: &Lock, status: &LeaseStatus, global: &Global) -> Code {
         format!("; done{by} at {}", rfc3339(done.at()))
     });
     let state = match status.permits() {
-        Some(permits) => {
-            let s = if permits == 1 { "" } else { "s" };
+        Some(count) => {
             let held = if status.state().is_free() {
                 String::new()
             } else {
                 format!("; as a lock, {}", describe(status))
             };
-            format!("a semaphore with {permits} permit{s}{held}")
+            format!("a semaphore with {}{held}", permits(count))
         }
         None => describe(status),
     };
@@ -139,6 +138,14 @@ fn show(lock: &Lock, status: &LeaseStatus, global: &Global) -> Code {
         }
     }
     Code::Done
+}
+
+/// A number of permits, in words.
+pub(crate) fn permits(count: u32) -> String {
+    match count {
+        1 => "1 permit".to_owned(),
+        count => format!("{count} permits"),
+    }
 }
 
 /// The state in a sentence.

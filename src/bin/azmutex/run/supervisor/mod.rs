@@ -36,6 +36,7 @@ use crate::times::short;
 const TWICE: Duration = Duration::from_secs(2);
 
 /// How to acquire the lock again, after it was released for a suspended command.
+#[derive(Clone, Copy)]
 pub(super) struct Acquisition<'a> {
     pub(super) wanted: &'a Wanted,
     pub(super) stop: &'a StopToken,
@@ -46,6 +47,8 @@ pub(super) struct Ended {
     pub(super) status: Status,
     /// The lock was lost, or not proven to be held, before the command ended.
     pub(super) lost: bool,
+    /// Somebody has asked the command to end.
+    pub(super) asked: bool,
     /// Every process of the command that must be gone is gone.
     pub(super) dead: bool,
     /// The guard, unless it was released and not acquired again.
@@ -76,6 +79,12 @@ pub(super) struct Supervisor<'c, 'a> {
     leftovers: Leftovers,
     /// The run was asked to end: the lock is kept no longer than needed.
     hurried: bool,
+    /// How old the last success of the health command may be, if there is one.
+    health: Option<Duration>,
+    /// When the health command succeeded last, or the command was started.
+    healthy: Duration,
+    /// It has failed since.
+    fails: bool,
     /// The signal that asked the command to end. The lock is kept until all of it has ended.
     asked_to_end: Option<c_int>,
 }
@@ -121,7 +130,18 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             proof: Proof::Given,
             leftovers: Leftovers::Unknown,
             hurried: false,
+            health: None,
+            healthy: acquired,
+            fails: false,
             asked_to_end: None,
+        }
+    }
+
+    /// Reports what a health command says, whose last success may be as old as `within`.
+    pub(super) fn with_health(self, within: Option<Duration>) -> Self {
+        Self {
+            health: within,
+            ..self
         }
     }
 
@@ -162,6 +182,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             match message {
                 Message::Event(event, name) => self.hear(&event, name.as_deref()),
                 Message::Verified(result) => self.verified(result),
+                Message::Health(result) => self.hear_health(result),
                 _ => {}
             }
         }
@@ -230,6 +251,7 @@ impl<'c, 'a> Supervisor<'c, 'a> {
         Ended {
             status: self.job.ended().unwrap_or(killed),
             lost: self.lost,
+            asked: self.asked_to_end.is_some(),
             dead,
             guard: self.guard.take().map(ManuallyDrop::into_inner),
         }
@@ -319,6 +341,16 @@ impl<'c, 'a> Supervisor<'c, 'a> {
                 format!("lock {name} lost: {reason}; {done}"),
                 reason.to_string(),
             ),
+            None if self.is_unhealthy() => {
+                let why = format!(
+                    "the health command has not succeeded for {}",
+                    short(timer::now() - self.healthy)
+                );
+                (
+                    format!("lock {name} is not renewed any more: {why}; {done}"),
+                    why,
+                )
+            }
             None => {
                 let left = self.watch.remaining();
                 let since = self
@@ -394,6 +426,39 @@ impl<'c, 'a> Supervisor<'c, 'a> {
             }
             _ => {}
         }
+    }
+
+    /// Whether the lease is not renewed because the health command has not succeeded for too long.
+    fn is_unhealthy(&self) -> bool {
+        let since = timer::now().saturating_sub(self.healthy);
+        self.health.is_some_and(|within| since >= within)
+    }
+
+    /// Reports what became of a run of the health command, if people should know about it. The lease's
+    /// own thread goes by it, not this one.
+    fn hear_health(&mut self, result: Result<(), String>) {
+        let now = timer::now();
+        let Err(why) = result else {
+            self.healthy = now;
+            if std::mem::take(&mut self.fails) {
+                self.context
+                    .reporter
+                    .note("the health command succeeds again");
+            }
+            return;
+        };
+        if std::mem::replace(&mut self.fails, true) || self.fence.has_struck() {
+            return;
+        }
+        let within = self.health.unwrap_or_default();
+        let left = within.saturating_sub(now.saturating_sub(self.healthy));
+        let text = format!(
+            "the health command failed: {}; {} is no longer renewed unless it succeeds within {}",
+            clean(&why),
+            self.context.name(),
+            short(left)
+        );
+        self.context.reporter.warn(&text);
     }
 
     /// Handles what the command did.
