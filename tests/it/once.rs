@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use azmutex::emulator::Clock;
 use azmutex::{
@@ -12,7 +13,7 @@ use azmutex::{
 };
 
 use crate::support::backend::Backend;
-use crate::support::proxy::{Fault, server_busy};
+use crate::support::proxy::{Fault, RequestHead, internal_error, server_busy};
 use crate::support::{Events, on_each_service};
 
 on_each_service! {
@@ -274,31 +275,43 @@ fn work_does_not_begin_if_the_lock_ran_out_since_it_was_acquired() {
 }
 
 #[test]
-fn record_that_got_no_answer_is_not_undone_by_the_release() {
+fn service_that_fails_at_the_first_look_is_asked_again_as_for_the_lock() {
     let backend = Backend::emulator();
-    let timeout = Duration::from_secs(1);
-    let (proxy, mutex) = backend.through_proxy_within(timeout).expect("HTTP");
-    let builder = Locker::builder(mutex, KEY).fencing(true);
-    let locker = builder.build().expect("the settings are sound");
-    drop(locker.lock().expect("it makes the blob"));
-    let proxy = &proxy;
-    let result = locker.once(None, |_| {
-        // Until the guard is released.
-        let end = Instant::now() + timeout;
-        proxy.choose(move |head| {
-            let silent = head.target.contains("comp=metadata") && Instant::now() < end;
-            if silent {
-                Fault::HangAfter
-            } else {
-                Fault::Pass
-            }
-        });
-        Ok::<_, Error>(())
+    let within = Duration::from_secs(1);
+    let (proxy, mutex) = backend.through_proxy_within(within).expect("HTTP");
+    // Only the first look, for as long as a request may take.
+    let failing = Arc::new(AtomicBool::new(true));
+    let fails = Arc::clone(&failing);
+    proxy.choose(move |head| {
+        if head.lease_action() == Some("acquire") {
+            fails.store(false, Ordering::SeqCst);
+        }
+        match fails.load(Ordering::SeqCst) {
+            true => Fault::Answer(internal_error()),
+            false => Fault::Pass,
+        }
     });
-    let Err(OnceError::Unrecorded((), error)) = result else {
-        panic!("nothing is answered: {result:?}");
-    };
-    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+    let migration = Locker::new(mutex, KEY).expect("a key");
+    assert!(do_once(&migration, None));
+    assert!(!do_once(&migration, None));
+    assert!(!failing.load(Ordering::SeqCst));
+}
+
+#[test]
+fn record_whose_answer_was_lost_outlives_the_release() {
+    let backend = Backend::emulator();
+    let within = Duration::from_secs(1);
+    let (proxy, mutex) = backend.through_proxy_within(within).expect("HTTP");
+    let migration = Locker::builder(mutex, KEY).fencing(true);
+    let migration = migration.build().expect("a key");
+    // It arrives, and nothing is heard of it.
+    let is_record = |head: &RequestHead| head.header("x-ms-meta-azmutexdone").is_some();
+    proxy.always_when(is_record, Fault::HangAfter);
+    let done = migration.once(None, |_| Ok::<_, Error>(()));
+    assert!(
+        matches!(done, Err(OnceError::Unrecorded((), _))),
+        "{done:?}"
+    );
+    assert!(!do_once(&locker(&backend), None));
     proxy.release_hung();
-    assert!(!do_once(&self::locker(&backend), None), "it is done");
 }

@@ -52,7 +52,7 @@ Examples:
 pub(crate) const ONCE: &str = "\
 Examples:
   azmutex once migrations/0042 ./migrate.sh    the first one runs it; the others wait, and do nothing
-  azmutex once --every 23h -n nightly ./report     from cron on many machines: one of them, once a day
+  azmutex once --every 23h -n report ./report  from cron on many machines: one of them, once a day
   azmutex once --forget migrations/0042        it is due again";
 
 pub(crate) const STATUS: &str = "\

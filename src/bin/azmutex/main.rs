@@ -73,6 +73,7 @@ fn parse() -> Result<Cli, clap::Error> {
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let run = match &cli.command {
         Command::Run(run) => Some(run),
+        Command::Once(once) if !once.forget => Some(&once.run),
         Command::Elect(elect) => Some(&elect.run),
         _ => None,
     };

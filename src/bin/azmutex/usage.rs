@@ -28,7 +28,7 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
     let command = subcommand(std::env::args_os().skip(1));
     let (text, hints) = explain(error, command.as_deref());
     let code = match command.as_deref() {
-        Some("run" | "elect") => Code::Usage.in_run(),
+        Some("run" | "once" | "elect") => Code::Usage.in_run(),
         _ => Code::Usage,
     };
     let failure = hints
@@ -189,7 +189,7 @@ fn explain(error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) 
                 ));
             } else if let Some(close) = context(ContextKind::SuggestedArg) {
                 hints.push(format!("did you mean {close}?"));
-            } else if matches!(command, Some("run" | "elect")) {
+            } else if matches!(command, Some("run" | "once" | "elect")) {
                 hints.push("put options of the command after its name, or after --".to_owned());
             }
             hints.push(help);

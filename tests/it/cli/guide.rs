@@ -8,11 +8,14 @@ use std::process::Command;
 use super::tool::{Done, Tool, bare, finish};
 
 /// The pages with commands in them.
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "src/guide/first_lock.md",
     "src/guide/command.md",
     "src/guide/recipes.md",
+    "src/guide/semaphore.md",
+    "src/guide/once.md",
+    "src/guide/several_locks.md",
 ];
 
 /// What stands between fences of these kinds may be a command.
@@ -71,8 +74,9 @@ fn commands(page: &str) -> Vec<String> {
 struct Programs(PathBuf);
 
 impl Programs {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         "deploy.sh",
+        "move.sh",
         "migrate.sh",
         "report.sh",
         "build.sh",
@@ -136,7 +140,8 @@ fn commands_of_the_guide_run_what_they_say_under_the_lock_they_name() {
         let all = commands(&page);
         assert!(!all.is_empty(), "no commands in {name}");
         for line in all {
-            if !line.contains("azmutex run") && !line.contains("'azmutex' 'run'") {
+            let is_once = line.starts_with("azmutex once") && !line.contains("--forget");
+            if !line.contains("azmutex run") && !line.contains("'azmutex' 'run'") && !is_once {
                 continue;
             }
             let line = line

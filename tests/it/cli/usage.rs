@@ -138,6 +138,23 @@ fn bad_input_to_run_exits_as_run_does() {
             .says("azmutex: error: ")
             .says("  hint: azmutex run --help");
     }
+    for args in [
+        &["once"][..],
+        &["once", "a"],
+        &["once", "--every", "x", "a", "make"],
+        &["once", "--done-exit-code", "600", "a", "make"],
+    ] {
+        tool.run(args)
+            .exits(125)
+            .says("azmutex: error: ")
+            .says("  hint: azmutex once --help");
+    }
+    for args in [&["once", "--", "make"][..], &["once", "--", "make", "all"]] {
+        tool.run(args)
+            .exits(125)
+            .says("azmutex: error: missing: LOCK, in front of `--`\n")
+            .says("  hint: write: azmutex once LOCK -- make");
+    }
 }
 
 #[test]

@@ -251,7 +251,7 @@ fn killed_at_any_step_it_runs_again_unless_it_was_recorded() {
 
 #[test]
 fn many_at_once_run_it_once() {
-    let processes = match std::env::var("AZMUTEX_TEST_PERMITS") {
+    let processes = match std::env::var("AZMUTEX_TEST_MANY") {
         Ok(_) => 50,
         Err(_) => 12,
     };
@@ -319,6 +319,31 @@ fn service_that_fails_is_asked_again_for_as_long_as_fault_wait_says() {
     proxy.always(None);
     let done = running.finish();
     assert_eq!((done.code(), &*done.out), (0, "ran\n"), "{done:?}");
+}
+
+#[test]
+fn wait_is_limited_also_when_the_service_is_silent() {
+    let service = Service::emulator();
+    let proxy = FaultProxy::start(service.addr());
+    let through = Service::at(proxy.connection_string());
+    proxy.always(Some(Fault::HangBefore));
+    for limit in ["0", "2s"] {
+        let started = Instant::now();
+        let args = ["-w", limit, "--request-timeout", "2s"];
+        let lock = unique("silent");
+        let args = [&args[..], &[&*lock, "echo", "ran"]].concat();
+        let done = run(&through, &args);
+        assert_eq!((done.code(), &*done.out), (125, ""), "{done:?}");
+        // Two requests, and what a loaded machine adds.
+        assert!(started.elapsed() < Duration::from_secs(4 + 2), "{limit}");
+    }
+    let running = Running::start(&mut once(&through, &[&unique("silent"), "true"]));
+    proxy.wait_for(1, |_| true, PATIENCE);
+    let started = Instant::now();
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().signal(), 15);
+    assert!(started.elapsed() < Duration::from_secs(4));
+    proxy.release_hung();
 }
 
 #[test]

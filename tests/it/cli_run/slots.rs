@@ -117,6 +117,8 @@ fn waiting_for_a_permit_says_that_all_of_them_are_held() {
     drop(guards);
     let done = run.finish();
     assert_eq!((done.code(), &*done.out), (0, "ran\n"), "{done:?}");
+    assert!(done.err.contains("azmutex: acquired permit "), "{done:?}");
+    assert!(done.err.contains(&format!(" of {key} after ")), "{done:?}");
 }
 
 #[test]
@@ -339,7 +341,7 @@ fn dry_run_shows_how_many_permits_are_held() {
 
 #[test]
 fn no_more_commands_run_at_once_than_there_are_permits() {
-    let (processes, permits) = match std::env::var("AZMUTEX_TEST_PERMITS") {
+    let (processes, permits) = match std::env::var("AZMUTEX_TEST_MANY") {
         Ok(_) => (64, 5),
         Err(_) => (12, 3),
     };

@@ -316,6 +316,31 @@ fn several_locks_that_were_released_while_suspended_are_acquired_again() {
 }
 
 #[test]
+fn lock_that_was_lost_while_suspended_is_named_among_several() {
+    let service = Service::emulator();
+    for lost in [0, 1] {
+        let mut shell = Shell::start(&service);
+        let locks = ["tty", "tty"].map(unique);
+        let [one, other] = &locks;
+        shell.line(&format!("$AZ run --also {other} {one} -c {READ}"));
+        shell.expect("ready");
+        shell.keys(SUSPEND);
+        shell.expect("Stopped");
+        let mutex = service.mutex();
+        mutex
+            .break_lease(&locks[lost], Some(Duration::ZERO))
+            .unwrap();
+        let rival = service.locker(&locks[lost]).lock().unwrap();
+        shell.line("fg; echo end=$?.");
+        let seen = shell.expect("end=121.");
+        let text = format!("lock {} lost: the lease ID is no longer", locks[lost]);
+        assert!(seen.contains(&text), "{seen}");
+        assert!(!seen.contains("got-"), "{seen}");
+        drop(rival);
+    }
+}
+
+#[test]
 fn work_that_was_done_while_it_was_suspended_is_not_done_again() {
     let service = Service::emulator();
     let mut shell = Shell::start(&service);

@@ -604,7 +604,9 @@ impl<'a> Plan<'a> {
                     short(waited),
                     failure.text
                 );
-                if let (Some(recorded), Some(slots)) = (recorded, self.args.slots) {
+                if let (Some(recorded), Some(slots), false) =
+                    (recorded, self.args.slots, self.args.resize)
+                {
                     failure = failure.hint(format!(
                         "--slots {recorded} is what others use; --slots {slots} --resize changes it \
                          for all"

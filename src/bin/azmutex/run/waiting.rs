@@ -265,7 +265,10 @@ impl Shown {
         if context.style == Style::Objects {
             say_object(&events::acquired(context.lock, held, waited));
         } else {
-            let text = format!("acquired {} after {}", context.name(), span(waited));
+            let permit = held
+                .slot
+                .map_or(String::new(), |slot| format!("permit {slot} of "));
+            let text = format!("acquired {permit}{} after {}", context.name(), span(waited));
             context.reporter.note(&text);
         }
     }

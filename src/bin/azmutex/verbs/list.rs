@@ -198,8 +198,7 @@ fn row(found: &LeaseStatus) -> [String; COLUMNS] {
     };
     // Its own lease says nothing of its permits.
     let state = match found.permits() {
-        Some(1) if found.state().is_free() => "1 permit".to_owned(),
-        Some(permits) if found.state().is_free() => format!("{permits} permits"),
+        Some(permits) if found.state().is_free() => status::permits(permits),
         _ => state.to_owned(),
     };
     let dash = || "-".to_owned();
