@@ -377,10 +377,12 @@ impl Model for Several {
                 };
                 for thread in [THREAD, RELEASER] {
                     match &lease.waiting[thread] {
-                        None if lease.may_act(thread) => {
-                            actions.push(Action::Act(p, blob, thread));
+                        None => {
+                            let mut client = client.clone();
+                            if client.act(manner(None), thread, state.now).acted {
+                                actions.push(Action::Act(p, blob, thread));
+                            }
                         }
-                        None => {}
                         Some(waiting) => {
                             actions.push(match waiting.reply {
                                 Some(_) => Action::Hear(p, blob, thread),
@@ -424,9 +426,6 @@ impl Model for Several {
             Action::Act(p, blob, thread) => {
                 let client = &mut state.processes[p].clients[blob];
                 let outcome = client.act(manner(None), thread, now);
-                if !outcome.acted {
-                    return None;
-                }
                 self.after(&mut state, p, blob, outcome);
             }
             Action::Arrive(p, blob, thread) => {
