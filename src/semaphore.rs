@@ -13,7 +13,7 @@ use crate::lease::ids::LeaseId;
 use crate::lease::step::{Answer, Notice, Request};
 use crate::lease::terms::{Terms, WaitLimit};
 use crate::lock::builder::LockerBuilder;
-use crate::lock::event::Events;
+use crate::lock::event::{Event, Events};
 use crate::lock::guard::LeaseGuard;
 use crate::lock::line::{Line, Next};
 use crate::lock::locker::Locker;
@@ -80,7 +80,7 @@ struct Inner {
     lockers: Vec<Locker>,
     /// The recorded number of permits is this one's.
     agreed: AtomicBool,
-    waiters: PerProcess<Arc<Waiters>>,
+    waiters: Arc<PerProcess<Arc<Waiters>>>,
 }
 
 /// Those in this process who wait for a permit.
@@ -89,6 +89,16 @@ struct Waiters {
     line: Mutex<Line<u64>>,
     changed: Arc<Condvar>,
     last: AtomicU64,
+    released: Mutex<Released>,
+}
+
+/// What was released here while somebody here waited.
+#[derive(Default)]
+struct Released {
+    /// The permit, until the one who waits has asked for it.
+    slot: Option<u32>,
+    /// Since when permits that are released here go to those who wait here.
+    since: Option<Tick>,
 }
 
 /// One who waits for a permit.
@@ -363,6 +373,15 @@ impl Waiter<'_> {
                     let waiters = Arc::clone(&self.waiters);
                     let mut line = waiters.line.lock();
                     self.check_stop()?;
+                    if let Some(slot) = waiters.released.lock().slot.take() {
+                        self.slot = slot;
+                        let free = Answer::Looked {
+                            held: false,
+                            changed: false,
+                        };
+                        self.answered(&Request::ReadHolder, now, Ok(free))?;
+                        continue;
+                    }
                     self.inner.clock().wait(&waiters.changed, &mut line, until);
                 }
                 Step::Fail(error) => return Err(error),
@@ -481,6 +500,27 @@ impl Drop for Waiter<'_> {
     }
 }
 
+impl Waiters {
+    /// A permit was released here: the one who waits here asks for it at once, unless that has gone on
+    /// for `quantum`. Then others elsewhere have the same chance.
+    fn release(&self, slot: u32, now: Tick, quantum: Duration) {
+        // Before the line is looked at, whose lock is had first where both are.
+        let waits = self.line.lock().turn().is_some();
+        let mut released = self.released.lock();
+        let since = *released.since.get_or_insert(now);
+        *released = if waits && now < since + quantum {
+            Released {
+                slot: Some(slot),
+                since: Some(since),
+            }
+        } else {
+            Released::default()
+        };
+        drop(released);
+        self.wake();
+    }
+}
+
 impl Wake for Waiters {
     fn wake(&self) {
         let _line = self.line.lock();
@@ -500,7 +540,9 @@ impl fmt::Debug for Semaphore {
 impl LockerBuilder {
     /// Checks the settings for a [`Semaphore`] with this key and this many permits. Sends nothing.
     ///
-    /// The settings apply to each permit. [`hand_over_for`](Self::hand_over_for) has no effect.
+    /// The settings apply to each permit. For the time of [`hand_over_for`](Self::hand_over_for), those
+    /// who wait here with the clones of the semaphore ask at once for a permit that was released here;
+    /// then they go on at their pace, so that others elsewhere get one.
     ///
     /// # Errors
     ///
@@ -511,13 +553,27 @@ impl LockerBuilder {
                 "invalid number of permits {permits}: it must be 1 to {MAX_PERMITS}"
             )));
         }
-        let permit = |slot: u32| self.for_key(format!("{}.slot{slot}", self.key())).build();
+        let settings = self.clone().settings()?;
+        let quantum = settings.hand_over_for;
+        let clock = settings.mutex.operations().client.clock().clone();
+        let waiters = Arc::new(PerProcess::new(Arc::<Waiters>::default()));
+        let permit = |slot: u32| {
+            let (waiters, clock) = (Arc::clone(&waiters), clock.clone());
+            let key = format!("{}.slot{slot}", self.key());
+            let release = move |event: &Event| {
+                if matches!(event, Event::Released) {
+                    let waiters = waiters.get(Arc::default);
+                    waiters.release(slot, clock.now(), quantum);
+                }
+            };
+            self.for_key(key).and_observer(release).build()
+        };
         Ok(Semaphore(Arc::new(Inner {
             key: self.key().to_owned(),
             lockers: (0..permits).map(permit).collect::<Result<_, _>>()?,
-            events: self.settings()?.events,
+            events: settings.events,
             agreed: AtomicBool::new(false),
-            waiters: PerProcess::new(Arc::default()),
+            waiters,
         })))
     }
 }

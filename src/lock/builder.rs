@@ -77,6 +77,17 @@ impl LockerBuilder {
         }
     }
 
+    /// The same settings, with another observer besides.
+    pub(crate) fn and_observer(mut self, other: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        let observer = self.observer.take();
+        self.observer(move |event| {
+            if let Some(observer) = &observer {
+                observer(event);
+            }
+            other(event);
+        })
+    }
+
     /// The key that was given.
     pub(crate) fn key(&self) -> &str {
         &self.key

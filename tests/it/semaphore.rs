@@ -1,7 +1,7 @@
 //! A limited number of holders at a time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -252,6 +252,52 @@ fn waiters_of_one_process_are_served_in_order_and_one_of_them_asks() {
     }
     drop(order);
     assert_eq!(served.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+#[test]
+fn permit_that_is_given_back_here_is_had_at_once_by_who_waits_here() {
+    let backend = Backend::emulator();
+    let (observer, events) = Events::new();
+    let slow = builder(&backend).poll_interval(LONG * 2);
+    let here = slow.observer(observer).build_semaphore(2).expect("sound");
+    let held = [(); 2].map(|()| here.acquire().expect("two are free"));
+    let waiter = {
+        let here = here.clone();
+        thread::spawn(move || here.acquire())
+    };
+    events.wait(|event| matches!(event, Event::Waiting { .. }));
+    let [one, other] = held;
+    let before = requests(&backend);
+    let slot = here.slot(&one);
+    let released = Instant::now();
+    one.release().expect("it is held");
+    let permit = waiter.join().expect("no panic").expect("one is free");
+    assert_eq!(here.slot(&permit), slot);
+    assert_eq!(requests(&backend) - before, 2, "a release and an acquire");
+    assert!(released.elapsed() < LONG);
+    drop(other);
+}
+
+#[test]
+fn others_elsewhere_get_a_permit_although_many_wait_here() {
+    let backend = Backend::emulator();
+    let quantum = Duration::from_millis(200);
+    let here = builder(&backend).hand_over_for(quantum);
+    let here = here.build_semaphore(1).expect("sound");
+    let elsewhere = semaphore(&backend, 1);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(here.acquire().expect("it gets free"));
+                }
+            });
+        }
+        let permit = elsewhere.try_acquire_for(LONG);
+        done.store(true, Ordering::Relaxed);
+        permit.expect("others are let in").check().expect("held");
+    });
 }
 
 #[test]
