@@ -1,7 +1,7 @@
 //! A limited number of holders at a time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -279,25 +279,38 @@ fn permit_that_is_given_back_here_is_had_at_once_by_who_waits_here() {
 }
 
 #[test]
-fn others_elsewhere_get_a_permit_although_many_wait_here() {
-    let backend = Backend::emulator();
-    let quantum = Duration::from_millis(200);
-    let here = builder(&backend).hand_over_for(quantum);
-    let here = here.build_semaphore(1).expect("sound");
+fn others_elsewhere_get_a_permit_once_those_here_have_had_their_time() {
+    let backend = frozen();
+    let clock = backend.embedded().expect("an emulator").clock();
+    let stop = StopToken::new();
+    let (observer, events) = Events::new();
+    let here = builder(&backend)
+        .poll_interval(LONG * 2)
+        .hand_over_for(Duration::from_secs(1))
+        .stop_token(&stop)
+        .observer(observer)
+        .build_semaphore(1)
+        .expect("the settings are sound");
     let elsewhere = semaphore(&backend, 1);
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    drop(here.acquire().expect("it gets free"));
-                }
-            });
-        }
-        let permit = elsewhere.try_acquire_for(LONG);
-        done.store(true, Ordering::Relaxed);
-        permit.expect("others are let in").check().expect("held");
-    });
+    let mut permit = here.acquire().expect("it is free");
+    let mut wait = || {
+        let here = here.clone();
+        let waiter = thread::spawn(move || here.acquire());
+        events.wait(|event| matches!(event, Event::Waiting { .. }));
+        waiter
+    };
+    for _ in 0..2 {
+        let waiter = wait();
+        permit.release().expect("it is held");
+        permit = waiter.join().expect("no panic").expect("it is free");
+    }
+    let waiter = wait();
+    clock.advance(Duration::from_secs(1));
+    permit.release().expect("it is held");
+    drop(elsewhere.try_acquire().expect("nobody here has asked"));
+    stop.stop();
+    let error = waiter.join().expect("no panic").expect_err("it is stopped");
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
 }
 
 #[test]
