@@ -293,7 +293,7 @@ fn others_elsewhere_get_a_permit_once_those_here_have_had_their_time() {
         .expect("the settings are sound");
     let elsewhere = semaphore(&backend, 1);
     let mut permit = here.acquire().expect("it is free");
-    let mut wait = || {
+    let wait = || {
         let here = here.clone();
         let waiter = thread::spawn(move || here.acquire());
         events.wait(|event| matches!(event, Event::Waiting { .. }));
