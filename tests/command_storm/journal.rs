@@ -127,9 +127,10 @@ impl Journals {
                         run.name, next.name, next.first
                     ));
                 }
-                if let (true, Some(next)) = (run.was_orphaned, runs.get(at + 1)) {
-                    report.gaps.push(next.first.saturating_sub(run.last));
-                }
+                let next = runs.get(at + 1).filter(|_| run.was_orphaned);
+                // An overlap is a fault, or excused.
+                let gap = next.and_then(|next| next.first.checked_sub(run.last));
+                report.gaps.extend(gap);
             }
             let mut writers: BTreeMap<u64, &str> = BTreeMap::new();
             let mut lost: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
