@@ -141,4 +141,34 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Auth, "{challenge}");
         }
     }
+
+    #[cfg(windows)]
+    #[test]
+    fn only_a_key_file_in_the_agents_folder_is_followed() {
+        let folder = Path::new(r"C:\ProgramData\AzureConnectedMachineAgent\Tokens");
+        for name in [r"\0a-1b.key", "/0a-1b.key", r"\\0a-1b.key"] {
+            let challenge = format!("Basic realm={}{name}", folder.display());
+            let path = key_path(&challenge, folder).unwrap();
+            assert_eq!(path, folder.join("0a-1b.key"), "{name}");
+        }
+        for name in [
+            "",
+            r"\.key",
+            r"\a.txt",
+            r"\a.key\b",
+            r"\..\Tokens\a.key",
+            r"\b\a.key",
+            r"\a.key::$DATA",
+            r"\a.txt:b.key\c",
+        ] {
+            let challenge = format!("Basic realm={}{name}", folder.display());
+            let error = key_path(&challenge, folder).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Auth, "{name}");
+        }
+        for other in [r"D:\a.key", r"\\server\share\a.key", "a.key", "C:a.key"] {
+            let challenge = format!("Basic realm={other}");
+            let error = key_path(&challenge, folder).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Auth, "{other}");
+        }
+    }
 }

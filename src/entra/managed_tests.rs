@@ -480,7 +480,6 @@ fn challenge_of_azure_arc_is_answered_with_the_key_alone() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn agent_of_azure_arc_that_does_not_challenge_is_refused() {
     let scratch = Scratch::new();
@@ -499,7 +498,6 @@ fn agent_of_azure_arc_that_does_not_challenge_is_refused() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn token_of_another_identity_than_the_one_named_is_refused() {
     const NAMED: &str = r#"{"access_token":"abc.def","expires_in":"60","client_id":"1F2E"}"#;

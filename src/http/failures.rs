@@ -142,7 +142,16 @@ fn certificate_refusal(message: &str) -> Option<&'static str> {
         return None;
     }
     Some(match () {
-        () if says(&["UnknownIssuer", "issuer", "self-signed", "not trusted"]) => UNKNOWN_ISSUER,
+        () if says(&[
+            "UnknownIssuer",
+            "issuer",
+            "self-signed",
+            "not trusted",
+            CERT_E_CHAINING,
+        ]) =>
+        {
+            UNKNOWN_ISSUER
+        }
         () if says(&["CaUsedAsEndEntity"]) => {
             "the server's certificate was refused: it is a CA's own (self-signed, with CA:TRUE), \
              which is not accepted as a server's even if it is trusted; make it with \
@@ -151,6 +160,10 @@ fn certificate_refusal(message: &str) -> Option<&'static str> {
         () => "the server's certificate was refused",
     })
 }
+
+/// What Windows calls a certificate whose issuer it does not find. The words before the number are
+/// in the user's language.
+const CERT_E_CHAINING: &str = "(os error -2146762486)";
 
 const UNKNOWN_ISSUER: &str = if cfg!(all(feature = "rustls", not(feature = "platform-verifier"))) {
     "the server's certificate was refused: no public CA issued it; if your organization did, build \
@@ -219,4 +232,31 @@ fn refused_credentials(proxy: &Proxy, reason: &str) -> Failure {
              {scheme}://USER:PASSWORD@HOST:PORT"
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_of_an_unknown_issuer_is_told_from_others() {
+        let other = "the server's certificate was refused";
+        for (message, expected) in [
+            ("UnknownIssuer", UNKNOWN_ISSUER),
+            // What rustls passes on from Windows, in whatever language that speaks.
+            (
+                "Other(OtherError(\"CHAINING (os error -2146762486)\"))",
+                UNKNOWN_ISSUER,
+            ),
+            (
+                "Other(OtherError(\"POLICY (os error -2146762477)\"))",
+                other,
+            ),
+            ("Expired", other),
+        ] {
+            let message = format!("invalid peer certificate: {message}");
+            assert_eq!(certificate_refusal(&message), Some(expected), "{message}");
+        }
+        assert_eq!(certificate_refusal("unexpected EOF"), None);
+    }
 }

@@ -46,7 +46,7 @@ impl Proxy {
     ///
     /// An error names the variable and never shows its value, which may hold a password.
     pub(crate) fn from_env(origin: &str) -> Result<Option<Self>, Error> {
-        Self::find(origin, |name| env::var_os(name))
+        Self::find(origin, variable)
     }
 
     fn find(origin: &str, var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Self>, Error> {
@@ -135,6 +135,17 @@ impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// A variable by its exact name. Windows does not tell upper from lower case, and would find what a
+/// request's `Proxy:` header sets as `http_proxy` too.
+fn variable(name: &str) -> Option<OsString> {
+    if cfg!(not(windows)) {
+        return env::var_os(name);
+    }
+    env::vars_os()
+        .find(|(other, _)| other == name)
+        .map(|(_, value)| value)
 }
 
 fn is_set(var: impl Fn(&str) -> Option<OsString>, name: &str) -> bool {

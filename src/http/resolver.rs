@@ -118,7 +118,8 @@ impl Resolver {
             && is_localhost(host)
             && let Ok(port) = port.parse()
         {
-            let addresses = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
+            // Emulators listen on 127.0.0.1. Windows takes 2 seconds to tell of a port that is closed.
+            let addresses = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
             return Ok(addresses.map(|ip: IpAddr| (ip, port).into()).to_vec());
         }
         self.resolve_at(name, timeout, Instant::now())
@@ -249,7 +250,7 @@ mod tests {
             let addresses = resolver.resolve(name, LONG).unwrap();
             assert_eq!(
                 addresses,
-                ["[::1]:10000", "127.0.0.1:10000"].map(|a| a.parse().unwrap())
+                ["127.0.0.1:10000", "[::1]:10000"].map(|a| a.parse().unwrap())
             );
         }
     }

@@ -207,6 +207,10 @@ impl Acquisition {
                     Some(since) => {
                         self.faults.reset();
                         self.failure = None;
+                        // Unless time is short, it is not the other client's doing if that is all.
+                        if self.limit.end().since(now.lease) > self.last_attempt() {
+                            self.held_by_another = None;
+                        }
                         Progress::Granted { since, metadata }
                     }
                     None => {
@@ -447,12 +451,17 @@ impl Acquisition {
             return;
         }
         let left = end.since(now.lease);
-        let last = LAST_ATTEMPT.min(end.since(self.started.lease) / 4);
+        let last = self.last_attempt();
         self.due = if left > last {
             due.min(now.real + (left - last))
         } else {
             Tick::NEVER
         };
+    }
+
+    /// How long before the end of a limited wait its last attempt is made.
+    fn last_attempt(&self) -> Duration {
+        LAST_ATTEMPT.min(self.limit.end().since(self.started.lease) / 4)
     }
 
     /// Whether it is time to say something again.

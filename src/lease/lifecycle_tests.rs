@@ -734,18 +734,19 @@ fn user_whose_first_attempt_is_granted_as_its_time_is_up_has_time_to_store_the_t
 
 #[test]
 fn lock_that_another_held_until_time_was_short_for_the_token_is_reported_as_held() {
-    for (answer, kind) in [
-        (None, ErrorKind::WouldBlock),
-        (Some(silent()), ErrorKind::Transport),
+    for (granted_at, answer, kind) in [
+        (1950, None, ErrorKind::WouldBlock),
+        (1950, Some(silent()), ErrorKind::Transport),
+        (1450, None, ErrorKind::Transport),
     ] {
         let mut run = Run::new(fenced(), WaitLimit::Until(at(2000).lease));
         run.sends(0, Request::Acquire);
         run.answers(Request::Acquire, 0, 1, busy());
-        run.sends(1900, Request::Acquire);
-        run.answers(Request::Acquire, 1900, 1950, granted());
-        run.sends(1950, Request::ReadMetadata);
+        run.sends(granted_at - 50, Request::Acquire);
+        run.answers(Request::Acquire, granted_at - 50, granted_at, granted());
+        run.sends(granted_at, Request::ReadMetadata);
         if let Some(answer) = answer {
-            run.answers(Request::ReadMetadata, 1950, 1960, answer);
+            run.answers(Request::ReadMetadata, granted_at, granted_at + 10, answer);
         }
         assert_eq!(run.0.unmet().kind(), kind);
     }

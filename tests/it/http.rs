@@ -345,7 +345,8 @@ fn proxy_is_settled_and_told_when_the_mutex_is_made() {
         "UseDevelopmentStorage=true",
     );
     let all = ("ALL_PROXY", "socks5h://all");
-    let rows: [(&[(&str, &str)], &str); 10] = [
+    let http_proxy = ("HTTP_PROXY", "http://proxy.corp:3128");
+    let rows: [(&[(&str, &str)], &str); 12] = [
         (&[account], "None"),
         (
             &[account, proxy],
@@ -358,6 +359,15 @@ fn proxy_is_settled_and_told_when_the_mutex_is_made() {
         (&[account, proxy, ("no_proxy", ".windows.net")], "None"),
         (&[local, proxy, all], "None"),
         (&[in_network, allowed, proxy], "None"),
+        (
+            &[in_network, allowed, http_proxy],
+            "Some(\"http://proxy.corp:3128 (from HTTP_PROXY)\")",
+        ),
+        // A web server's client sets it.
+        (
+            &[in_network, allowed, http_proxy, ("REQUEST_METHOD", "GET")],
+            "None",
+        ),
         (
             &[in_network, allowed, all],
             "Some(\"socks5h://all:1080 (from ALL_PROXY)\")",

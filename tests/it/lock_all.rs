@@ -69,7 +69,10 @@ fn lock_that_is_busy_is_waited_for_with_nothing_in_hand(backend: &Backend) {
 }
 
 fn loss_of_one_lock_is_one_of_all(backend: &Backend) {
-    let guards = lock_all(&lockers(backend, KEYS)).expect("they are free");
+    // Nobody asks for the lease of the lock that is lost before another client has it.
+    let quiet = |key| builder(backend, key).holder_info(false).build();
+    let quiet = KEYS.map(|key| quiet(key).expect("a key"));
+    let guards = lock_all(&quiet).expect("they are free");
     let mutex = backend.mutex();
     mutex
         .break_lease(KEYS[1], Some(Duration::ZERO))

@@ -183,7 +183,15 @@ fn receive(stream: &mut TcpStream, is_head: bool) -> Answer {
 fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
-        text += &read_exact(stream, 1);
+        let mut seen = [0; 1024];
+        let length = stream.peek(&mut seen).expect("the emulator answers");
+        assert_ne!(
+            length, 0,
+            "the emulator closed the connection after {text:?}"
+        );
+        let ahead = text.clone() + &String::from_utf8_lossy(&seen[..length]);
+        let wanted = ahead.find(end).map_or(ahead.len(), |at| at + end.len());
+        text += &read_exact(stream, wanted - text.len());
     }
     text
 }

@@ -252,6 +252,7 @@ fn log_as_json_holds_to_the_schema() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "`run` is not supported on Windows yet")]
 fn waiting_of_a_run_is_an_event_that_holds_to_the_schema() {
     let tool = Tool::new();
     let lease = tool
@@ -267,6 +268,7 @@ fn waiting_of_a_run_is_an_event_that_holds_to_the_schema() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "`run` is not supported on Windows yet")]
 fn plan_of_a_dry_run_is_an_object_that_holds_to_the_schema() {
     let tool = Tool::new();
     tool.mutex().acquire("a", LeaseDuration::INFINITE).unwrap();
@@ -286,6 +288,7 @@ fn plan_of_a_dry_run_is_an_object_that_holds_to_the_schema() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "`run` is not supported on Windows yet")]
 fn run_that_does_not_start_its_command_prints_one_object_with_its_exit_code() {
     let tool = Tool::new();
     let name = "it's a\u{61c}";
@@ -322,6 +325,7 @@ fn run_that_does_not_start_its_command_prints_one_object_with_its_exit_code() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "`run` is not supported on Windows yet")]
 fn lock_that_was_waited_for_is_acquired_as_an_event_with_its_fencing_token() {
     let tool = Tool::new();
     let lease = tool.mutex().acquire("a", LeaseDuration::MAX).unwrap();
@@ -337,6 +341,7 @@ fn lock_that_was_waited_for_is_acquired_as_an_event_with_its_fencing_token() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "`run` is not supported on Windows yet")]
 fn hints_quote_the_lock_for_a_shell() {
     let tool = Tool::new();
     let other = LeaseId::random().expect("random numbers").to_string();

@@ -322,6 +322,7 @@ fn reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "`run` is not supported on Windows yet")]
 fn run_whose_lock_was_forgotten_does_not_take_the_command_for_it() {
     for (args, missing) in [
         (

@@ -34,8 +34,11 @@ fn options() -> (BTreeMap<String, Option>, usize) {
     finish(bare(&["man", dir.to_str().unwrap()])).exits(0);
     let mut options: BTreeMap<String, Option> = BTreeMap::new();
     let mut pages = 0;
-    for entry in fs::read_dir(&dir).unwrap() {
-        let path = entry.unwrap().path();
+    let entries = fs::read_dir(&dir).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    // Of what several commands say of one option, the first counts, on every file system the same.
+    paths.sort();
+    for path in paths {
         let command = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let page = fs::read_to_string(&path).unwrap().replace("\\-", "-");
         let page = page.replace("\\*(Aq", "'");
