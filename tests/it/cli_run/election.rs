@@ -394,6 +394,11 @@ fn time_for_a_health_command_that_is_not_given_is_refused() {
     let done = finish(&mut elect(&service, &args));
     assert_eq!(done.code(), 125, "{done:?}");
     assert!(done.err.contains("missing: --health-cmd"), "{done:?}");
+    let done = finish(&mut elect(
+        &service,
+        &["--who", "--health-within", "3s", &lock],
+    ));
+    assert_eq!(done.code(), 1, "{done:?}");
     // As a variable it may be there for another command.
     let mut command = elect(&service, &[&lock, "true"]);
     let done = finish(command.env("AZMUTEX_HEALTH_WITHIN", "3s"));

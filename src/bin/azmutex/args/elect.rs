@@ -102,10 +102,12 @@ pub(super) fn adapt(command: clap::Command) -> clap::Command {
         })
 }
 
-/// Whether a time is given for a health command, and no such command.
+/// Whether a time is given for a health command, and no such command, for what is to be run.
 pub(crate) fn lacks_health_cmd(matches: &ArgMatches) -> bool {
     let source = |id| matches.value_source(id);
-    source("health_within") == Some(ValueSource::CommandLine) && source("health_cmd").is_none()
+    let runs = !matches.get_flag("who") && !matches.get_flag("observe");
+    let is_given = source("health_within") == Some(ValueSource::CommandLine);
+    runs && is_given && source("health_cmd").is_none()
 }
 
 /// The first option among these that `elect` does not have, although the parser knows it.
