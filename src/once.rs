@@ -24,6 +24,9 @@ pub enum Once<T> {
 }
 
 /// Why work that is to be done once is not known to be done: see [`Locker::once`].
+///
+/// `T` is what the work returns, and `E` its error. An error of this type can be
+/// passed on as a [`std::error::Error`] if `E` can: not if it is a `String`.
 #[derive(Debug, Clone)]
 #[allow(clippy::exhaustive_enums)] // before the work, in it, after it
 pub enum OnceError<T, E> {

@@ -12,6 +12,11 @@ pub(crate) fn with_exit_of_once(examples: &str) -> String {
     format!("{examples}\n\n{}", exit::help(exit::rows_of_once()))
 }
 
+/// The same for `elect`.
+pub(crate) fn with_exit_of_elect(examples: &str) -> String {
+    format!("{examples}\n\n{}", exit::help(exit::rows_of_elect()))
+}
+
 pub(crate) const MAIN: &str = "\
 Examples:
   azmutex run nightly-report -- ./report.sh    run a command, one machine at a time

@@ -1,6 +1,7 @@
 //! The exit codes: the code, `--help` and the man pages all read this table.
 
 use std::fmt::Write as _;
+use std::iter;
 use std::process::ExitCode;
 
 /// Why the process ends, as an exit code.
@@ -107,6 +108,14 @@ pub(crate) fn rows_of_once() -> impl Iterator<Item = (&'static str, &'static str
             _ => meaning,
         };
         (code, meaning)
+    })
+}
+
+/// The rows that concern `elect`: those of `run`, and one of its own.
+pub(crate) fn rows_of_elect() -> impl Iterator<Item = (&'static str, &'static str)> {
+    rows(true).flat_map(|(code, meaning)| {
+        let own = (code == "0").then_some(("1", "nobody leads (--who)"));
+        iter::once((code, meaning)).chain(own)
     })
 }
 

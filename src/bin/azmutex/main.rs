@@ -90,6 +90,11 @@ fn parse() -> Result<Cli, clap::Error> {
         error.insert(ContextKind::InvalidArg, option);
         return Err(error);
     }
+    if let Some(("elect", given)) = matches.subcommand()
+        && args::lacks_health_cmd(given)
+    {
+        return Err(usage::missing("--health-cmd <COMMAND>"));
+    }
     // A file with a secret on the command line takes precedence over those in variables.
     let source = |id| matches.value_source(id);
     let files = ["key_file", "sas_file", "connection_string_file"];

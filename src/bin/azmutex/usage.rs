@@ -101,6 +101,16 @@ pub(crate) fn check_lock(args: &[OsString]) -> Result<(), clap::Error> {
     Err(error)
 }
 
+/// That an option is missing.
+pub(crate) fn missing(option: &str) -> clap::Error {
+    let mut error = clap::Error::new(ErrorKind::MissingRequiredArgument);
+    error.insert(
+        ContextKind::InvalidArg,
+        ContextValue::String(option.to_owned()),
+    );
+    error
+}
+
 /// The command, as well as it can be told from arguments that did not parse.
 fn subcommand(args: impl Iterator<Item = OsString>) -> Option<String> {
     let cli = args::command();

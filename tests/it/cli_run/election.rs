@@ -386,6 +386,37 @@ fn term_is_not_optional() {
     assert_eq!(done.code(), 0, "{done:?}");
 }
 
+#[test]
+fn time_for_a_health_command_that_is_not_given_is_refused() {
+    let service = Service::emulator();
+    let lock = unique("elect-health");
+    let args = ["--health-within", "3s", &*lock, "true"];
+    let done = finish(&mut elect(&service, &args));
+    assert_eq!(done.code(), 125, "{done:?}");
+    assert!(done.err.contains("missing: --health-cmd"), "{done:?}");
+    let done = finish(&mut elect(
+        &service,
+        &["--who", "--health-within", "3s", &lock],
+    ));
+    assert_eq!(done.code(), 1, "{done:?}");
+    // As a variable it may be there for another command.
+    let mut command = elect(&service, &[&lock, "true"]);
+    let done = finish(command.env("AZMUTEX_HEALTH_WITHIN", "3s"));
+    assert_eq!(done.code(), 0, "{done:?}");
+}
+
+#[test]
+fn dry_run_shows_the_health_command() {
+    let service = Service::emulator();
+    let lock = unique("elect-plan");
+    let health = ["--health-cmd", "test -e up", "--health-within", "3s"];
+    let args = [&health[..], &["--dry-run", &*lock, "true"]].concat();
+    let done = finish(&mut elect(&service, &args));
+    assert_eq!(done.code(), 0, "{done:?}");
+    let line = "health   test -e up: must succeed within 3s\n";
+    assert!(done.out.contains(line), "{done:?}");
+}
+
 /// Never two commands at once, whoever is killed, stopped or deposed.
 #[test]
 fn storm_of_candidates_never_has_two_at_work() {

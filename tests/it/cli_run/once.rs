@@ -383,3 +383,13 @@ fn forgetting_is_refused_while_somebody_is_at_work() {
     assert_eq!(run(&service, &["--forget", &lock]).code(), 0);
     assert_eq!(run(&service, &[&lock, "echo", "ran"]).out, "ran\n");
 }
+
+#[test]
+fn dry_run_forgets_nothing() {
+    let service = Service::emulator();
+    let lock = unique("forget");
+    assert_eq!(run(&service, &[&lock, "true"]).code(), 0);
+    let done = run(&service, &["--forget", "--dry-run", &lock]);
+    assert_eq!(done.code(), 125, "{done:?}");
+    assert!(is_done(&service, &lock));
+}

@@ -372,3 +372,16 @@ fn no_more_commands_run_at_once_than_there_are_permits() {
         started.elapsed()
     );
 }
+
+#[test]
+fn plain_lock_in_the_way_of_a_semaphore_is_shown_how_to_look_at() {
+    let service = Service::emulator();
+    let key = unique("plain");
+    let held = service.locker(&key).lock().unwrap();
+    let done = finish(&mut service.run(["--slots", "2", &*key, "true"]));
+    assert_eq!(done.code(), 125, "{done:?}");
+    assert!(done.err.contains("plain lock"), "{done:?}");
+    let hint = format!("hint: azmutex status {key} shows who holds it");
+    assert!(done.err.contains(&hint), "{done:?}");
+    drop(held);
+}

@@ -16,10 +16,10 @@ const ABOUT: &str = "Run a command on the one machine that is elected";
 const LONG_ABOUT: &str = "\
 Run a command on the one machine that is elected
 
-Stands for election, runs the command while this machine is the leader, and ends with the command's exit
-status when the command ends by itself. If the leadership is lost, ends the command before another
-leader can be elected, and stands again. The command finds its term in AZMUTEX_FENCE. The options of
-`run` mean the same here, but for those by which the command would go on without its term.";
+Stands for election, runs the command while this machine is the leader, and ends with the command's exit \
+status when the command ends by itself. If the leadership is lost, ends the command before another \
+leader can be elected, and stands again. The command finds its term in AZMUTEX_FENCE. The options of \
+`run` mean the same here; those by which the command would go on without its term are refused.";
 
 #[derive(Debug, Args)]
 pub(crate) struct ElectArgs {
@@ -87,7 +87,7 @@ pub(super) fn adapt(command: clap::Command) -> clap::Command {
         .about(ABOUT)
         .long_about(LONG_ABOUT)
         .after_help(examples::ELECT)
-        .after_long_help(examples::with_exit(examples::ELECT, true))
+        .after_long_help(examples::with_exit_of_elect(examples::ELECT))
         .mut_arg("command", |arg| {
             let looks = ["observe", "who"];
             arg.required(false).required_unless_present_any(looks)
@@ -100,6 +100,14 @@ pub(super) fn adapt(command: clap::Command) -> clap::Command {
                 arg
             }
         })
+}
+
+/// Whether a time is given for a health command, and no such command, for what is to be run.
+pub(crate) fn lacks_health_cmd(matches: &ArgMatches) -> bool {
+    let source = |id| matches.value_source(id);
+    let runs = !matches.get_flag("who") && !matches.get_flag("observe");
+    let is_given = source("health_within") == Some(ValueSource::CommandLine);
+    runs && is_given && source("health_cmd").is_none()
 }
 
 /// The first option among these that `elect` does not have, although the parser knows it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::acquiring::{Create, Identity, Waiting};
-pub(crate) use self::elect::{ElectArgs, Purpose, unknown as unknown_to_elect};
+pub(crate) use self::elect::{ElectArgs, Purpose, lacks_health_cmd, unknown as unknown_to_elect};
 pub(crate) use self::run::{OnLost, OnSuspend, OnceArgs, ProcessGroup, RunArgs, Stragglers};
 #[cfg(feature = "emulator")]
 pub(crate) use self::verbs::EmulatorArgs;

@@ -218,7 +218,7 @@ pub(crate) struct OnceArgs {
     )]
     pub(crate) done_exit_code: u8,
     /// Forget that it was done, and run nothing
-    #[arg(long, conflicts_with_all = ["command", "every"])]
+    #[arg(long, conflicts_with_all = ["command", "every", "dry_run"])]
     pub(crate) forget: bool,
     #[command(flatten)]
     pub(crate) run: RunArgs,

@@ -136,6 +136,18 @@ impl Wanted {
         (recorded != semaphore.permits()).then_some(recorded)
     }
 
+    /// Whether a permit was refused because somebody holds a plain lock with the semaphore's key.
+    pub(super) fn is_barred_by_a_lock(&self, error: &Error) -> bool {
+        let Self::Permit { semaphore, .. } = self else {
+            return false;
+        };
+        error.kind() == ErrorKind::Config
+            && semaphore
+                .mutex()
+                .status(semaphore.key())
+                .is_ok_and(|status| !status.state().is_free())
+    }
+
     /// The client of the lock that is named first.
     pub(super) fn mutex(&self) -> &AzureMutex {
         match self {

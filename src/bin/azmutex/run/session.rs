@@ -597,6 +597,7 @@ impl<'a> Plan<'a> {
             }
             TryLockError::Error(error) => {
                 let recorded = wanted.permits_recorded(&error);
+                let is_barred = wanted.is_barred_by_a_lock(&error);
                 let mut failure = Failure::from(error);
                 failure.text = format!(
                     "cannot acquire {} (tried for {}): {}",
@@ -611,6 +612,9 @@ impl<'a> Plan<'a> {
                         "--slots {recorded} is what others use; --slots {slots} --resize changes it \
                          for all"
                     ));
+                } else if is_barred {
+                    let word = &self.lock.word;
+                    failure = failure.hint(format!("azmutex status {word} shows who holds it"));
                 }
                 self.failed(context, course, "failed", failure, false)
             }

@@ -161,6 +161,7 @@ fn page(command: &Command, name: &str) -> io::Result<Vec<u8>> {
         rest.control("SH", ["EXIT STATUS"]);
         let rows: Vec<_> = match command.get_name() {
             "once" => exit::rows_of_once().collect(),
+            "elect" => exit::rows_of_elect().collect(),
             _ => exit::rows(run).collect(),
         };
         for (code, meaning) in rows {

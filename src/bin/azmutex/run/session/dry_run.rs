@@ -102,6 +102,12 @@ impl Plan<'_> {
             ),
             format!("group    {group}"),
         ]);
+        if let Some(command) = self.election.and_then(|one| one.health_cmd.as_deref())
+            && let Some(within) = self.health()
+        {
+            let (command, within) = (clean(command), short(within));
+            lines.push(format!("health   {command}: must succeed within {within}"));
+        }
         print_line(&lines.join("\n"));
         Ok(End::Code(0))
     }
