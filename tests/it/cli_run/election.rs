@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use azmutex::LeaseState;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::support::{
     Done, PATIENCE, Running, Scratch, Service, assert_dies, events, eventually, finish, is_dead,
@@ -292,6 +292,59 @@ fn health_command_is_gone_with_azmutex_that_was_killed() {
     run.signal(Signal::KILL);
     run.wait();
     assert_dies(number(&read(), "pid"));
+}
+
+#[test]
+fn health_command_is_gone_with_the_process_that_runs_it_whether_that_was_killed_or_stopped() {
+    let service = Service::emulator();
+    let scratch = Scratch::new();
+    for signal in [Signal::KILL, Signal::STOP] {
+        let lock = unique("elect-health-helper");
+        let file = scratch.file(&lock.replace('/', "-"));
+        // It is known by then which group it is.
+        let health = format!(
+            "sleep 1; echo runner=$PPID pid=$$. > {}; sleep 1000",
+            file.display()
+        );
+        let args = ["--health-within", "1h", "--health-cmd", &*health];
+        let run = Running::start(elect(&service, &args).args([&*lock, "-c", WORK]));
+        let read = || std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(eventually(PATIENCE, || read().contains('.')));
+        let runner = Pid::from_raw(number(&read(), "runner")).expect("a process");
+        kill_process(runner, signal).expect("it runs");
+        if signal == Signal::KILL {
+            run.err.wait_for("the process that runs it has ended");
+            assert_dies(number(&read(), "pid"));
+        }
+        run.signal(Signal::TERM);
+        let done = run.finish();
+        assert_eq!(done.signal(), Signal::TERM.as_raw(), "{done:?}");
+        assert_dies(number(&read(), "pid"));
+    }
+}
+
+#[test]
+fn health_command_leaves_nothing_behind_and_the_lock_is_not_kept_for_it() {
+    let service = Service::emulator();
+    let scratch = Scratch::new();
+    for guardian in [None, Some("--no-guardian")] {
+        let lock = unique("elect-health-daemons");
+        let pids = scratch.file(&lock.replace('/', "-"));
+        let health = format!(
+            "sleep 1000 & echo $! >> {pids}; setsid sleep 1000 & echo $! >> {pids}",
+            pids = pids.display()
+        );
+        let args = ["--health-within", "3s", "--health-cmd", &*health];
+        let mut command = elect(&service, &args);
+        command.args(["--stragglers", "wait"]).args(guardian);
+        let read = || std::fs::read_to_string(&pids).unwrap_or_default();
+        let work = "until test $(wc -l < \"$0\") -ge 4; do sleep 0.1; done 2>/dev/null";
+        let done = finish(command.args([&*lock, "sh", "-c", work]).arg(&pids));
+        assert_eq!((done.code(), &*done.err), (0, ""), "{done:?}");
+        for pid in read().lines() {
+            assert_dies(pid.parse().expect("a process"));
+        }
+    }
 }
 
 #[test]

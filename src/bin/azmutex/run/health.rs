@@ -12,13 +12,15 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use azmutex::LeaseWatch;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 
 use super::channel::{Message, Sender};
+use crate::processes;
 use crate::times::short;
 
 /// What azmutex is told as its first argument to be that process.
@@ -27,11 +29,35 @@ const SERVE: &str = "--serve-health-checks";
 /// What it writes for a success. Anything else is why there was none.
 const SUCCESS: &str = "success";
 
+/// What it writes first, with the process group of the run.
+const RUNS: &str = "runs ";
+
+/// How often the processes of a run are listed to kill them.
+const ROUNDS: u32 = 8;
+
 /// How long to wait for it to end by itself.
 const LEAVE: Duration = Duration::from_millis(500);
 
 /// A health command that is run again and again.
-pub(super) struct Health(Child);
+pub(super) struct Health {
+    runner: Child,
+    under_way: Arc<UnderWay>,
+}
+
+/// The process group of the run that is under way. Zero without one.
+#[derive(Default)]
+struct UnderWay(AtomicI32);
+
+impl UnderWay {
+    fn set(&self, group: i32) {
+        self.0.store(group, Ordering::SeqCst);
+    }
+
+    /// Kills it, once.
+    fn kill(&self) {
+        kill(self.0.swap(0, Ordering::SeqCst));
+    }
+}
 
 impl Health {
     /// Has `command` run three times in `within`, and each success reported to `watch`. What became of
@@ -60,22 +86,31 @@ impl Health {
             .stdout(Stdio::piped())
             .spawn()?;
         let reports = child.stdout.take();
-        let this = Self(child);
+        let this = Self {
+            runner: child,
+            under_way: Arc::default(),
+        };
+        let under_way = Arc::clone(&this.under_way);
         let read = move || {
             for line in reports
                 .into_iter()
                 .flat_map(|reports| BufReader::new(reports).lines())
             {
-                let result = match line {
-                    Ok(line) if line == SUCCESS => Ok(()),
-                    Ok(line) => Err(line),
-                    Err(_) => break,
-                };
+                let Ok(line) = line else { break };
+                let group = line.strip_prefix(RUNS);
+                under_way.set(group.and_then(|group| group.parse().ok()).unwrap_or(0));
+                if group.is_some() {
+                    continue;
+                }
+                let result = if line == SUCCESS { Ok(()) } else { Err(line) };
                 if result.is_ok() {
                     watch.alive();
                 }
                 sender.send(Message::Health(result));
             }
+            under_way.kill();
+            let why = "the process that runs it has ended".to_owned();
+            sender.send(Message::Health(Err(why)));
         };
         thread::Builder::new()
             .name("azmutex:health".to_owned())
@@ -84,24 +119,26 @@ impl Health {
     }
 
     pub(super) fn pid(&self) -> i32 {
-        i32::try_from(self.0.id()).unwrap_or_default()
+        i32::try_from(self.runner.id()).unwrap_or_default()
     }
 }
 
 impl Drop for Health {
     fn drop(&mut self) {
         // The end of its input ends it, with what it has started.
-        drop(self.0.stdin.take());
+        drop(self.runner.stdin.take());
         let end = Instant::now() + LEAVE;
         while Instant::now() < end {
             // Somebody may have reaped it already.
-            if !matches!(self.0.try_wait(), Ok(None)) {
+            if !matches!(self.runner.try_wait(), Ok(None)) {
+                self.under_way.kill();
                 return;
             }
             thread::sleep(Duration::from_millis(2));
         }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.runner.kill();
+        let _ = self.runner.wait();
+        self.under_way.kill();
     }
 }
 
@@ -115,8 +152,8 @@ fn itself() -> io::Result<PathBuf> {
     }
 }
 
-/// The process group of the run that is under way. Zero without one.
-static UNDER_WAY: AtomicI32 = AtomicI32::new(0);
+/// The process group of the run that is under way. Locked while one is started.
+static RUN: Mutex<i32> = Mutex::new(0);
 
 /// Runs health checks if this process was started for that. Returns its exit code.
 pub(crate) fn serve() -> Option<ExitCode> {
@@ -126,9 +163,12 @@ pub(crate) fn serve() -> Option<ExitCode> {
     }
     let every: Duration = Duration::from_millis(args.next()?.to_str()?.parse().ok()?);
     let command = args.next()?;
+    adopt_orphans();
     thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());
-        kill(UNDER_WAY.load(Ordering::SeqCst));
+        // No other is started from here on.
+        let group = run_under_way();
+        end_all(*group);
         std::process::exit(0);
     });
     loop {
@@ -146,6 +186,7 @@ pub(crate) fn serve() -> Option<ExitCode> {
 
 /// Runs the command once.
 fn check(command: &OsString, timeout: Duration) -> Result<(), String> {
+    let mut run = run_under_way();
     let child = Command::new("/bin/sh")
         .arg("-c")
         .arg(command)
@@ -156,20 +197,22 @@ fn check(command: &OsString, timeout: Duration) -> Result<(), String> {
         .spawn();
     let mut child = child.map_err(|error| format!("cannot start it: {error}"))?;
     let group = i32::try_from(child.id()).unwrap_or_default();
-    UNDER_WAY.store(group, Ordering::SeqCst);
+    *run = group;
+    drop(run);
+    // If nobody reads it, that shows when the result is written.
+    let _ = writeln!(io::stdout(), "{RUNS}{group}");
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait()));
     let result = match ended.recv_timeout(timeout) {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(in_words(status)),
         Ok(Err(error)) => Err(format!("cannot wait for it: {error}")),
-        Err(RecvTimeoutError::Timeout) => {
-            kill(group);
-            Err(format!("it took longer than {}", short(timeout)))
-        }
+        Err(RecvTimeoutError::Timeout) => Err(format!("it took longer than {}", short(timeout))),
         Err(RecvTimeoutError::Disconnected) => Err("nobody waits for it".to_owned()),
     };
-    UNDER_WAY.store(0, Ordering::SeqCst);
+    let mut run = run_under_way();
+    end_all(group);
+    *run = 0;
     result
 }
 
@@ -177,6 +220,36 @@ fn in_words(status: ExitStatus) -> String {
     match status.code() {
         Some(code) => format!("exit code {code}"),
         None => status.to_string(),
+    }
+}
+
+fn run_under_way() -> MutexGuard<'static, i32> {
+    RUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes this process adopt what a run leaves behind, which is then no part of the command.
+fn adopt_orphans() {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+/// Kills a run with all that it has started. What left its group can be found on Linux alone.
+fn end_all(group: i32) {
+    kill(group);
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    for _ in 0..ROUNDS {
+        // Those that have ended are collected on the way.
+        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        let mut left = processes::below(own, &[]);
+        left.retain(|process| !process.is_zombie);
+        if left.is_empty() {
+            break;
+        }
+        for process in left {
+            if let Some(pid) = Pid::from_raw(process.pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }
 
