@@ -208,8 +208,9 @@ impl Semaphore {
     /// thing that each of them needs for itself.
     #[must_use]
     pub fn slot(&self, permit: &LeaseGuard) -> Option<u32> {
-        let key = permit.key().strip_prefix(self.key())?;
-        key.strip_prefix(".slot")?.parse().ok()
+        let mut lockers = self.0.lockers.iter();
+        let slot = lockers.position(|locker| locker.key() == permit.key())?;
+        u32::try_from(slot).ok()
     }
 
     /// The permits that are held now, with their holders. [`key`](LeaseStatus::key) names the permit.

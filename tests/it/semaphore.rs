@@ -161,6 +161,11 @@ fn settings_that_make_no_semaphore_are_refused_with_the_rule() {
         .lock()
         .expect("free");
     assert_eq!(semaphore(&backend, 3).slot(&guard), None);
+    for other in ["deploy.slot3", "deploy.slot01", "deploy.slot+1"] {
+        let locker = Locker::new(backend.mutex(), other).expect("a key");
+        let guard = locker.lock().expect("it is free");
+        assert_eq!(semaphore(&backend, 3).slot(&guard), None, "{other}");
+    }
 }
 
 #[test]
