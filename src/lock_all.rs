@@ -94,11 +94,12 @@ fn lock_within(
 ) -> Result<GuardSet, Error> {
     let mut all: Vec<_> = lockers
         .iter()
-        .map(|locker| (locker.mutex().url(locker.key()), locker))
+        .enumerate()
+        .map(|(named, locker)| (locker.mutex().url(locker.key()), locker, named))
         .collect();
     // The same order for all callers, so that those who want the same locks meet at the first.
-    all.sort_by(|(one, _), (other, _)| one.cmp(other));
-    all.dedup_by(|(one, _), (other, _)| one == other);
+    all.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    all.dedup_by(|(one, ..), (other, ..)| one == other);
     if all.is_empty() || all.len() > MAX_LOCKS {
         let text = format!(
             "invalid number of locks {}: it must be 1 to {MAX_LOCKS}",
@@ -110,15 +111,15 @@ fn lock_within(
     let mut first = 0;
     let mut rounds = 0_u32;
     loop {
-        let locker = all[first].1;
+        let (_, locker, named) = all[first];
         let within = limit(locker);
-        let mut guards = vec![locker.acquire(within)?];
+        let mut guards = vec![(named, locker.acquire(within)?)];
         let others = (0..all.len()).filter(|place| *place != first);
         let busy = others.into_iter().find_map(|place| {
-            let locker = all[place].1;
+            let (_, locker, named) = all[place];
             match locker.acquire(WaitLimit::Once(limit(locker).end())) {
                 Ok(guard) => {
-                    guards.push(guard);
+                    guards.push((named, guard));
                     None
                 }
                 Err(error) => Some((place, error)),
@@ -126,17 +127,16 @@ fn lock_within(
         });
         let lost = || {
             let text = "a lock was lost before all were acquired";
-            let is_lost = !guards.iter().all(LeaseGuard::is_held);
+            let is_lost = !guards.iter().all(|(_, guard)| guard.is_held());
             is_lost.then(|| (first, Error::new(ErrorKind::WouldBlock, text)))
         };
         let Some((place, error)) = busy.or_else(lost) else {
-            return Ok(GuardSet(guards));
+            guards.sort_by_key(|(named, _)| *named);
+            return Ok(GuardSet(
+                guards.into_iter().map(|(_, guard)| guard).collect(),
+            ));
         };
-        let is_over = match within {
-            WaitLimit::Once(_) | WaitLimit::Probe(_) => true,
-            WaitLimit::Until(end) => locker.clock().now() >= end,
-            WaitLimit::Forever => false,
-        };
+        let is_over = within.does_not_wait() || locker.clock().now() >= within.end();
         if error.kind() != ErrorKind::WouldBlock || is_over {
             return Err(error);
         }
@@ -187,13 +187,13 @@ impl GuardSet {
         self.0.iter().find(|guard| guard.key() == key)
     }
 
-    /// All guards, one for each lock. Threads that do the work take a [`watch`](LeaseGuard::watch) of
-    /// each.
+    /// All guards, one for each lock, in the order in which the lockers were given. Threads that do the
+    /// work take a [`watch`](LeaseGuard::watch) of each.
     pub fn guards(&self) -> &[LeaseGuard] {
         &self.0
     }
 
-    /// All guards, each of which is released by itself from now on.
+    /// All [`guards`](Self::guards), each of which is released by itself from now on.
     #[must_use]
     pub fn into_guards(self) -> Vec<LeaseGuard> {
         self.0

@@ -259,7 +259,7 @@ impl Acquisition {
 
     /// Whether the caller does not wait for others.
     pub(crate) fn does_not_wait(&self) -> bool {
-        matches!(self.limit, WaitLimit::Once(_) | WaitLimit::Probe(_))
+        self.limit.does_not_wait()
     }
 
     /// The lease is not ready yet: its fencing token could not be stored, or its ID not changed. That

@@ -54,6 +54,11 @@ pub(crate) enum WaitLimit {
 }
 
 impl WaitLimit {
+    /// Whether a holder is not waited for.
+    pub(crate) fn does_not_wait(self) -> bool {
+        matches!(self, Self::Once(_) | Self::Probe(_))
+    }
+
     pub(crate) fn end(self) -> Tick {
         match self {
             Self::Once(end) | Self::Probe(end) | Self::Until(end) => end,

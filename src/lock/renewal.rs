@@ -43,9 +43,10 @@ impl LeaseThread {
         let id = LeaseId::random()?;
         let clock = settings.mutex.operations().client.clock().clone();
         let now = clock.moment();
-        let lifecycle = match limit {
-            WaitLimit::Once(_) | WaitLimit::Probe(_) => Lifecycle::new(settings.terms, limit, now),
-            _ => Lifecycle::in_line(settings.terms, limit, now),
+        let asks = limit.does_not_wait();
+        let lifecycle = match asks {
+            true => Lifecycle::new(settings.terms, limit, now),
+            false => Lifecycle::in_line(settings.terms, limit, now),
         };
         let lease = Self {
             locker: Arc::clone(locker),
@@ -62,7 +63,6 @@ impl LeaseThread {
             let error = others_first();
             return Err(error.during("acquire lease on", target));
         }
-        let asks = matches!(limit, WaitLimit::Once(_) | WaitLimit::Probe(_));
         let started = if asks { lease.start() } else { Ok(()) };
         match started.and_then(|()| lease.wait()) {
             Ok(granted) => {

@@ -16,7 +16,7 @@ impl LeaseThread {
         let Some(queue) = &self.locker.queue else {
             return true;
         };
-        if matches!(limit, WaitLimit::Once(_) | WaitLimit::Probe(_)) {
+        if limit.does_not_wait() {
             let now = self.state.now();
             let quantum = self.locker.settings.hand_over_for;
             let mut line = queue.line();

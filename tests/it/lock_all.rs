@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use azmutex::emulator::Clock;
 use azmutex::{
-    ErrorKind, Event, LeaseDuration, Locker, LockerBuilder, LossReason, StopToken, TryLockError,
-    lock_all, try_lock_all, try_lock_all_for,
+    ErrorKind, Event, LeaseDuration, LeaseGuard, Locker, LockerBuilder, LossReason, StopToken,
+    TryLockError, lock_all, try_lock_all, try_lock_all_for,
 };
 
 use crate::support::backend::Backend;
@@ -16,6 +16,7 @@ use crate::support::{Events, LONG, on_each_service};
 on_each_service! {
     all_locks_are_held_or_none
     lock_that_is_busy_is_waited_for_with_nothing_in_hand
+    guards_are_in_the_order_of_the_lockers_also_after_a_wait
     loss_of_one_lock_is_one_of_all
 }
 
@@ -66,6 +67,20 @@ fn lock_that_is_busy_is_waited_for_with_nothing_in_hand(backend: &Backend) {
     held.release().expect("it is held");
     let both = waiter.join().expect("no panic").expect("they are free");
     both.check().expect("they are held");
+}
+
+fn guards_are_in_the_order_of_the_lockers_also_after_a_wait(backend: &Backend) {
+    let [one, two, three] = lockers(backend, KEYS);
+    let held = two.lock().expect("it is free");
+    let (observer, events) = Events::new();
+    let waited = builder(backend, KEYS[1]).observer(observer);
+    let wanted = [three.clone(), one, waited.build().expect("a key"), three];
+    let waiter = thread::spawn(move || lock_all(&wanted));
+    events.wait(|event| matches!(event, Event::Waiting { .. }));
+    held.release().expect("it is held");
+    let all = waiter.join().expect("no panic").expect("they are free");
+    let keys: Vec<_> = all.guards().iter().map(LeaseGuard::key).collect();
+    assert_eq!(keys, [KEYS[2], KEYS[0], KEYS[1]]);
 }
 
 fn loss_of_one_lock_is_one_of_all(backend: &Backend) {

@@ -25,7 +25,7 @@ pub(super) enum Wanted {
     },
     /// This one of the permits.
     Slot(Locker, u32),
-    /// The lock that is named first, and others.
+    /// The lock that is named first, and others, each of another blob.
     All(Vec<Locker>),
     /// The lock, unless its work was done, less than this time ago if that is given.
     Once(Locker, Option<Duration>),
@@ -193,7 +193,7 @@ impl Wanted {
 }
 
 /// Whether the same request may succeed later.
-fn may_pass(error: &Error) -> bool {
+pub(super) fn may_pass(error: &Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Transport | ErrorKind::Throttled | ErrorKind::Service
@@ -229,17 +229,11 @@ impl Held {
     }
 
     fn all(lockers: &[Locker], guards: Vec<LeaseGuard>) -> Self {
-        let url = |locker: &Locker| locker.mutex().url(locker.key());
-        let first = url(&lockers[0]);
-        let mut all: Vec<_> = lockers.iter().map(|locker| (url(locker), locker)).collect();
-        // As the guards are.
-        all.sort_by(|(one, _), (other, _)| one.cmp(other));
-        all.dedup_by(|(one, _), (other, _)| one == other);
-        let place = all.iter().position(|(url, _)| *url == first);
-        let lockers = all.into_iter().map(|(_, locker)| locker.mutex().clone());
-        let mut guards: Vec<_> = lockers.zip(guards).collect();
-        guards.swap(0, place.unwrap_or(0));
-        Self { guards, slot: None }
+        let mutexes = lockers.iter().map(|locker| locker.mutex().clone());
+        Self {
+            guards: mutexes.zip(guards).collect(),
+            slot: None,
+        }
     }
 
     fn first(&self) -> &LeaseGuard {

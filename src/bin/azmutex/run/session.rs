@@ -24,7 +24,7 @@ use super::environment;
 use super::events::{self, Exit};
 use super::guardian::Duty;
 use super::health::Health;
-use super::held::{Held, Wanted};
+use super::held::{Held, Wanted, may_pass};
 use super::job::{Job, Start};
 use super::program::Program;
 use super::reporter::Reporter;
@@ -856,14 +856,6 @@ fn refuse_to_go_on(args: &RunArgs) -> Result<(), Failure> {
     };
     let text = format!("{option}: the command of a leader does not go on without its term");
     Err(Failure::usage(text).hint("leave it out, or use: azmutex run"))
-}
-
-/// Whether a failure to acquire may pass.
-fn may_pass(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Transport | ErrorKind::Service | ErrorKind::Throttled
-    )
 }
 
 /// Stops this process, which nothing else does once it handles ^Z.
