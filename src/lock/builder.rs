@@ -77,14 +77,14 @@ impl LockerBuilder {
         }
     }
 
-    /// The same settings, with another observer besides.
+    /// The same settings, with another observer before the one that was given, which may block or panic.
     pub(crate) fn and_observer(mut self, other: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         let observer = self.observer.take();
         self.observer(move |event| {
+            other(event);
             if let Some(observer) = &observer {
                 observer(event);
             }
-            other(event);
         })
     }
 

@@ -264,7 +264,13 @@ fn permit_that_is_given_back_here_is_had_at_once_by_who_waits_here() {
     let backend = Backend::emulator();
     let (observer, events) = Events::new();
     let slow = builder(&backend).poll_interval(LONG * 2);
-    let here = slow.observer(observer).build_semaphore(2).expect("sound");
+    let here = slow
+        .observer(move |event| {
+            observer(event);
+            assert!(!matches!(event, Event::Released), "deliberate");
+        })
+        .build_semaphore(2)
+        .expect("sound");
     let held = [(); 2].map(|()| here.acquire().expect("two are free"));
     let waiter = {
         let here = here.clone();
