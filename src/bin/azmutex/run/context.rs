@@ -8,7 +8,7 @@ use super::channel::{Message, Receiver};
 use super::held::Held;
 use super::reporter::Reporter;
 use super::signals::Signals;
-use super::timer::Timer;
+use super::timer::{self, Timer};
 use super::worker::Worker;
 use crate::args::{Global, RunArgs};
 use crate::config::Lock;
@@ -55,18 +55,51 @@ impl<'a> Context<'a> {
         self.reporter.event(object);
     }
 
-    /// Releases in the background; a message follows. If no thread can be started, returns the
-    /// guard: dropping it would wait for the network.
+    /// Releases in the background; a message follows. If no thread can be started, returns what is held:
+    /// dropping it would wait for the network.
     #[must_use]
-    pub(super) fn release(&mut self, guard: Held) -> Option<Held> {
+    pub(super) fn release(&mut self, held: Held) -> Option<Held> {
+        self.in_background(held, |held| Message::Released(held.release()))
+    }
+
+    /// Has `work` done with what is held in the background; its message follows. If no thread can be
+    /// started, returns what is held.
+    #[must_use]
+    pub(super) fn in_background(
+        &mut self,
+        held: Held,
+        work: impl FnOnce(Held) -> Message + Send + 'static,
+    ) -> Option<Held> {
         let (hand, take) = mpsc::channel::<Held>();
-        let release = move || match take.recv() {
-            Ok(held) => Message::Released(held.release()),
+        let work = move || match take.recv() {
+            Ok(held) => work(held),
             Err(_) => unreachable!("it is handed over"),
         };
-        match self.worker.start(release) {
-            Ok(()) => hand.send(guard).err().map(|mpsc::SendError(guard)| guard),
-            Err(_) => Some(guard),
+        match self.worker.start(work) {
+            Ok(()) => hand.send(held).err().map(|mpsc::SendError(held)| held),
+            Err(_) => Some(held),
+        }
+    }
+
+    /// Waits for a message that `pick` takes, for at most `limit`. Signals do not cut that short.
+    pub(super) fn message<T>(
+        &mut self,
+        limit: Duration,
+        mut pick: impl FnMut(Message) -> Option<T>,
+    ) -> Option<T> {
+        let end = timer::now() + limit;
+        loop {
+            while let Some(message) = self.channel.take() {
+                if let Some(picked) = pick(message) {
+                    return Some(picked);
+                }
+            }
+            let left = end.saturating_sub(timer::now());
+            if left.is_zero() {
+                return None;
+            }
+            self.sleep(Some(left));
+            drop(self.signals.take());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use azmutex::{
@@ -759,27 +759,25 @@ impl<'a> Plan<'a> {
     /// Records that the work is done. Returns what is held, unless the service does not answer, and
     /// whether it is not recorded.
     fn record(&self, context: &mut Context<'_>, held: Option<Held>) -> (Option<Held>, bool) {
-        let (hand, take) = mpsc::channel::<Held>();
-        let record = move || match take.recv() {
-            Ok(held) => {
-                let result = held.record();
-                Message::Recorded(Box::new(held), result)
-            }
-            Err(_) => unreachable!("it is handed over"),
-        };
         let Some(held) = held else {
             return (None, true);
         };
-        let given = match context.worker.start(record) {
-            Ok(()) => hand.send(held).map_err(|mpsc::SendError(held)| held),
-            Err(_) => Err(held),
+        let record = |held: Held| {
+            let result = held.record();
+            Message::Recorded(Box::new(held), result)
         };
-        let (held, why) = match given {
-            Err(held) => (
+        let limit = self.global.request_timeout + Duration::from_millis(500);
+        let recorded = |message| match message {
+            Message::Recorded(held, result) => Some((*held, result)),
+            _ => None,
+        };
+        // A signal does not cut it short: what is not recorded is done again.
+        let (held, why) = match context.in_background(held, record) {
+            Some(held) => (
                 Some(held),
                 Some("no thread can be started for it".to_owned()),
             ),
-            Ok(()) => match recorded(context, self.global.request_timeout) {
+            None => match context.message(limit, recorded) {
                 Some((held, result)) => (Some(held), result.err().map(|error| cause(&error))),
                 None => (None, Some("the service does not answer".to_owned())),
             },
@@ -893,25 +891,6 @@ enum Release {
     Failed(String),
 }
 
-/// Waits until it is recorded that the work is done, for a limited time. Signals do not cut that short:
-/// what is not recorded is done again.
-fn recorded(context: &mut Context<'_>, limit: Duration) -> Option<(Held, Result<(), Error>)> {
-    let end = timer::now() + limit + Duration::from_millis(500);
-    loop {
-        while let Some(message) = context.channel.take() {
-            if let Message::Recorded(held, result) = message {
-                return Some((*held, result));
-            }
-        }
-        let left = end.saturating_sub(timer::now());
-        if left.is_zero() {
-            return None;
-        }
-        context.sleep(Some(left));
-        drop(context.signals.take());
-    }
-}
-
 /// Releases on a thread, and waits for that for a limited time.
 fn release(context: &mut Context<'_>, guard: Held) -> Release {
     if let Some(guard) = context.release(guard) {
@@ -919,27 +898,17 @@ fn release(context: &mut Context<'_>, guard: Held) -> Release {
         std::mem::forget(guard);
         return Release::Failed("no thread can be started for it".to_owned());
     }
-    let end = timer::now() + RELEASE + Duration::from_millis(500);
-    loop {
-        while let Some(message) = context.channel.take() {
-            if let Message::Released(result) = message {
-                return match result {
-                    Ok(()) => Release::Done,
-                    Err(error) if error.kind() == ErrorKind::LeaseLost => {
-                        Release::Lost(cause(&error))
-                    }
-                    Err(error) => Release::Failed(cause(&error)),
-                };
-            }
-        }
-        let left = end.saturating_sub(timer::now());
-        if left.is_zero() {
-            return Release::Failed("the service does not answer".to_owned());
-        }
-        context.sleep(Some(left));
-        // Signals do not cut the release short: it takes little time, and without it others would
-        // have to wait for the lease to run out.
-        drop(context.signals.take());
+    let released = |message| match message {
+        Message::Released(result) => Some(result),
+        _ => None,
+    };
+    // Signals do not cut it short: it takes little time, and without it others would have to wait for the
+    // lease to run out.
+    match context.message(RELEASE + Duration::from_millis(500), released) {
+        None => Release::Failed("the service does not answer".to_owned()),
+        Some(Ok(())) => Release::Done,
+        Some(Err(error)) if error.kind() == ErrorKind::LeaseLost => Release::Lost(cause(&error)),
+        Some(Err(error)) => Release::Failed(cause(&error)),
     }
 }
 
