@@ -124,9 +124,10 @@ fn signal_while_it_waits_ends_a_candidate_at_once() {
     leader.out.wait_for(".");
     let run = Running::start(&mut elect(&service, &[&*lock, "-c", WORK]));
     run.err.wait_for("waiting for");
-    run.signal(Signal::INT);
+    // Not one that who starts the tests may ignore, and they with it.
+    run.signal(Signal::TERM);
     let done = run.finish();
-    assert_eq!(done.signal(), Signal::INT.as_raw(), "{done:?}");
+    assert_eq!(done.signal(), Signal::TERM.as_raw(), "{done:?}");
     let done = finish(&mut elect(&service, &["-n", &*lock, "true"]));
     assert_eq!(done.code(), 75, "{done:?}");
     leader.signal(Signal::TERM);
